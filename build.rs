@@ -1,0 +1,2 @@
+//! Placeholder until the native half of the sandbox is built here.
+fn main() {}

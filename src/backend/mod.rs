@@ -1,0 +1,5 @@
+//! Placeholder: the backend contract.
+
+/// Placeholder for an instance that a backend made.
+#[derive(Debug)]
+pub struct Instance;

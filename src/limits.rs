@@ -1,0 +1,135 @@
+//! Every cap, timeout and size of the server, by name, in one place.
+//!
+//! A limit that an operator may want to change is also a key of the configuration file; its constant here is then
+//! the default. Relations between limits are asserted at compile time at the foot of this file.
+
+use std::time::Duration;
+
+// ---- The channel to an instance (see `wire`) ----
+
+/// Largest datagram on an instance's channel, header included, in bytes. A larger body travels as several.
+pub const WIRE_MESSAGE_BYTES_MAX: usize = 64 * 1024;
+/// Largest payload of one `Body` frame, in bytes: leaves room for a head frame in the same datagram.
+pub const WIRE_BODY_PIECE_BYTES_MAX: usize = 40 * 1024;
+/// Frames that one datagram may hold.
+pub const WIRE_FRAMES_PER_MESSAGE_MAX: usize = 64;
+
+// ---- HTTP ----
+
+/// Largest request head (request line and header fields), in bytes: beyond it 431, or 414 when the target alone is.
+pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Largest request target, in bytes: beyond it 414.
+pub const HTTP_TARGET_BYTES_MAX: usize = 8 * 1024;
+/// Header fields in one request: beyond it 431.
+pub const HTTP_HEADERS_MAX: usize = 64;
+/// Default of `limits.max_request_body` in bytes: beyond it 413.
+pub const HTTP_BODY_BYTES_MAX: usize = 6 * 1024 * 1024;
+/// Largest chunk-size line (size, extensions), in bytes.
+pub const HTTP_CHUNK_LINE_BYTES_MAX: usize = 256;
+/// Largest trailer section of a chunked request, in bytes.
+pub const HTTP_TRAILER_BYTES_MAX: usize = 4 * 1024;
+/// A request head must be complete this long after its first byte: beyond it 408.
+pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// A request body must be complete this long after its head: beyond it 408.
+pub const HTTP_BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// A connection without a request is closed after this long.
+pub const HTTP_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// A client that takes no byte of its answer for this long is closed.
+pub const HTTP_WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(20);
+/// Bytes of an unread request body that are drained after a refusal, before the connection is closed.
+pub const HTTP_DRAIN_BYTES_MAX: usize = 256 * 1024;
+/// How long that drain may take.
+pub const HTTP_DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// Default of `limits.max_connections`: beyond it an accepted connection gets 503 and is closed.
+pub const HTTP_CONNECTIONS_MAX: usize = 8192;
+
+// ---- Functions ----
+
+/// Longest function name, in bytes.
+pub const FUNCTION_NAME_BYTES_MAX: usize = 63;
+/// Largest source of one function, in bytes.
+pub const FUNCTION_CODE_BYTES_MAX: usize = 1024 * 1024;
+/// Functions that one server holds.
+pub const FUNCTIONS_MAX: usize = 10_000;
+/// Environment variables of one function.
+pub const FUNCTION_ENVIRONMENT_MAX: usize = 256;
+/// All names and values of one function's environment together, in bytes.
+pub const FUNCTION_ENVIRONMENT_BYTES_MAX: usize = 64 * 1024;
+/// Default of a function's `timeout`, in milliseconds.
+pub const FUNCTION_TIMEOUT_MS_DEFAULT: u64 = 30_000;
+/// Largest `timeout` of a function, in milliseconds.
+pub const FUNCTION_TIMEOUT_MS_MAX: u64 = 900_000;
+/// Default of a function's `memory`, in bytes.
+pub const FUNCTION_MEMORY_BYTES_DEFAULT: u64 = 256 * 1024 * 1024;
+/// Smallest `memory` of a function, in bytes: the interpreter itself needs a dozen megabytes.
+pub const FUNCTION_MEMORY_BYTES_MIN: u64 = 32 * 1024 * 1024;
+/// Largest `memory` of a function, in bytes.
+pub const FUNCTION_MEMORY_BYTES_MAX: u64 = 1024 * 1024 * 1024 * 1024;
+/// Default of a function's `cpu_limit`, in thousandths of a core.
+pub const FUNCTION_CPU_MILLIS_DEFAULT: u32 = 1000;
+/// Smallest `cpu_limit`, in thousandths of a core.
+pub const FUNCTION_CPU_MILLIS_MIN: u32 = 10;
+/// Largest `cpu_limit`, in thousandths of a core.
+pub const FUNCTION_CPU_MILLIS_MAX: u32 = 1_024_000;
+/// Default of a function's `max_instances`.
+pub const FUNCTION_INSTANCES_DEFAULT: u32 = 10;
+/// Largest `max_instances` of a function.
+pub const FUNCTION_INSTANCES_MAX: u32 = 1000;
+/// Tasks (processes and threads) of one instance.
+pub const INSTANCE_TASKS_MAX: u32 = 64;
+/// Largest answer of a function, in bytes: beyond it 502.
+pub const RESPONSE_BODY_BYTES_MAX: usize = 6 * 1024 * 1024;
+/// Largest header block of a function's answer, in bytes.
+pub const RESPONSE_HEADER_BYTES_MAX: usize = 16 * 1024;
+
+// ---- Scheduling ----
+
+/// Invocations of one function that may wait: beyond it 429.
+pub const QUEUE_PER_FUNCTION_MAX: usize = 1024;
+/// Invocations that the server holds, waiting and running: beyond it 503.
+pub const INVOCATIONS_MAX: usize = 16_384;
+/// Blanks that wait for a function, default of `system.pool_size`.
+pub const POOL_SIZE_DEFAULT: usize = 8;
+/// Invocations that may be in one instance's pipe, the running one included.
+pub const PIPE_DEPTH_MAX: usize = 16;
+/// Invocations are piped behind another only while the expected wait in the pipe stays below this.
+pub const PIPE_WAIT_MAX: Duration = Duration::from_millis(1);
+/// An invocation that has waited in a pipe for this long is taken back and queued again.
+pub const PIPE_STALL: Duration = Duration::from_millis(10);
+/// A blank must answer this long after it was asked for.
+pub const BLANK_START_TIMEOUT: Duration = Duration::from_secs(10);
+/// A draining instance is killed after this long, default of `system.drain_timeout`.
+pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// A function whose top-level code fails is not started again for this long; doubles up to the next limit.
+pub const START_BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// Longest pause between two failed starts.
+pub const START_BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+// ---- Queues between threads ----
+
+/// Jobs in the queue of one worker.
+pub const WORKER_QUEUE_MAX: usize = INVOCATIONS_MAX + 4096;
+/// Events in the queue to the front thread.
+pub const FRONT_QUEUE_MAX: usize = INVOCATIONS_MAX + 16_384;
+/// Jobs of the API that wait for a control thread: beyond it 503.
+pub const CONTROL_QUEUE_MAX: usize = 256;
+/// Lines that wait for the log writer: beyond it lines are dropped and counted.
+pub const LOG_QUEUE_MAX: usize = 8192;
+
+// ---- Function logs ----
+
+/// Bytes of log that one invocation may write; the rest is dropped and a note says so.
+pub const LOG_INVOCATION_BYTES_MAX: usize = 256 * 1024;
+/// Longest single log entry, in bytes; longer lines are cut.
+pub const LOG_ENTRY_BYTES_MAX: usize = 16 * 1024;
+/// Entries of one function kept in memory.
+pub const LOG_RING_ENTRIES_MAX: usize = 1000;
+/// Bytes of one function's log file before it is rotated; one older file is kept.
+pub const LOG_FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+const _: () = assert!(WIRE_BODY_PIECE_BYTES_MAX + HTTP_HEAD_BYTES_MAX + 1024 <= WIRE_MESSAGE_BYTES_MAX);
+const _: () = assert!(LOG_ENTRY_BYTES_MAX < WIRE_BODY_PIECE_BYTES_MAX);
+const _: () = assert!(WIRE_BODY_PIECE_BYTES_MAX + RESPONSE_HEADER_BYTES_MAX + 1024 <= WIRE_MESSAGE_BYTES_MAX);
+const _: () = assert!(HTTP_TARGET_BYTES_MAX < HTTP_HEAD_BYTES_MAX);
+const _: () = assert!(FUNCTION_MEMORY_BYTES_MIN <= FUNCTION_MEMORY_BYTES_DEFAULT);
+const _: () = assert!(WORKER_QUEUE_MAX >= INVOCATIONS_MAX);

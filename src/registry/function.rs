@@ -1,0 +1,65 @@
+//! The function as everybody downstream knows it: validated, immutable, one value per version.
+
+use std::collections::BTreeMap;
+
+/// One version of one function. Never changed after it is made; a new version is a new value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FunctionVersion {
+    /// `[A-Za-z0-9][A-Za-z0-9_-]{0,62}`.
+    pub name: String,
+    /// 1, 2, …, never reused for the same name while the function exists.
+    pub version: u64,
+    /// The source text.
+    pub code: String,
+    /// SHA-256 of `code`, 64 lower-case hexadecimal digits.
+    pub code_sha256: String,
+    /// Every setting, defaults filled in.
+    pub config: FunctionConfig,
+    /// When version 1 was created, milliseconds since the Unix epoch.
+    pub created_at_ms: u64,
+    /// When this version was created, milliseconds since the Unix epoch.
+    pub updated_at_ms: u64,
+}
+
+/// A function's settings after validation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FunctionConfig {
+    /// `python3` (the default interpreter) or `python3.N`.
+    pub runtime: String,
+    /// Which backend runs it.
+    pub execution_mode: ExecutionMode,
+    /// Where a call enters the code.
+    pub handler: Handler,
+    /// A call may take this long from its acceptance to its answer, in milliseconds.
+    pub timeout_ms: u64,
+    /// Memory of one instance with all its processes, in bytes.
+    pub memory_bytes: u64,
+    /// CPU time of one instance, in thousandths of a core.
+    pub cpu_millis: u32,
+    /// Requirements, PEP 508.
+    pub dependencies: Vec<String>,
+    /// The function's environment variables.
+    pub environment: BTreeMap<String, String>,
+    /// Instances that are kept warm whatever the load.
+    pub min_instances: u32,
+    /// Instances that may run at once.
+    pub max_instances: u32,
+}
+
+/// Which backend runs a function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ExecutionMode {
+    /// Forked from a zygote into namespaces.
+    Process,
+    /// In a Docker container.
+    Container,
+}
+
+/// `name` or `module.name`: the module is the name under which the code is loaded, `main` when not given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handler {
+    /// Module name, a Python identifier; `main` by default.
+    pub module: String,
+    /// Attribute of that module, a Python identifier; `handle` by default.
+    pub name: String,
+}

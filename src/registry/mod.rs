@@ -1,0 +1,3 @@
+//! Function specifications, their versions, and the store that keeps them.
+
+pub mod function;

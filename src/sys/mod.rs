@@ -1,0 +1,2 @@
+//! The only module with `unsafe`: thin, typed wrappers of system calls that `nix` does not offer.
+#![allow(unsafe_code)]
