@@ -81,6 +81,10 @@ pub const INSTANCE_TASKS_MAX: u32 = 64;
 pub const RESPONSE_BODY_BYTES_MAX: usize = 6 * 1024 * 1024;
 /// Largest header block of a function's answer, in bytes.
 pub const RESPONSE_HEADER_BYTES_MAX: usize = 16 * 1024;
+/// Longest name of a function's exception that is passed on, in bytes; longer ones are cut.
+pub const ERROR_KIND_BYTES_MAX: usize = 256;
+/// Longest message of a function's exception that is passed on, in bytes; longer ones are cut.
+pub const ERROR_MESSAGE_BYTES_MAX: usize = 4 * 1024;
 
 // ---- Scheduling ----
 
