@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod call;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod front;
@@ -11,5 +12,6 @@ pub mod registry;
 pub mod sandbox;
 pub mod scheduler;
 pub mod sys;
+pub mod values;
 pub mod wire;
 pub mod worker;

@@ -55,6 +55,14 @@ pub const FUNCTIONS_MAX: usize = 10_000;
 pub const FUNCTION_ENVIRONMENT_MAX: usize = 256;
 /// All names and values of one function's environment together, in bytes.
 pub const FUNCTION_ENVIRONMENT_BYTES_MAX: usize = 64 * 1024;
+/// Longest `handler` of a function, in bytes.
+pub const FUNCTION_HANDLER_BYTES_MAX: usize = 200;
+/// Requirements in one function's `dependencies`.
+pub const FUNCTION_DEPENDENCIES_MAX: usize = 256;
+/// Longest single requirement, in bytes.
+pub const FUNCTION_DEPENDENCY_BYTES_MAX: usize = 512;
+/// Smallest `timeout` of a function, in milliseconds.
+pub const FUNCTION_TIMEOUT_MS_MIN: u64 = 1;
 /// Default of a function's `timeout`, in milliseconds.
 pub const FUNCTION_TIMEOUT_MS_DEFAULT: u64 = 30_000;
 /// Largest `timeout` of a function, in milliseconds.
@@ -85,6 +93,62 @@ pub const RESPONSE_HEADER_BYTES_MAX: usize = 16 * 1024;
 pub const ERROR_KIND_BYTES_MAX: usize = 256;
 /// Longest message of a function's exception that is passed on, in bytes; longer ones are cut.
 pub const ERROR_MESSAGE_BYTES_MAX: usize = 4 * 1024;
+
+// ---- Configuration ----
+
+/// Largest configuration file, in bytes.
+pub const CONFIG_FILE_BYTES_MAX: usize = 1024 * 1024;
+/// What the file may unfold to when its aliases are followed: its values, and the bytes of their texts.
+pub const CONFIG_UNFOLDED_MAX: usize = 4 * CONFIG_FILE_BYTES_MAX;
+/// Characters of a wrong value that an error message shows.
+pub const GIVEN_SHOWN_CHARS_MAX: usize = 60;
+/// Longest path in the configuration, in bytes: the kernel's own limit.
+pub const CONFIG_PATH_BYTES_MAX: usize = 4096;
+/// Entries of `system.runtimes`.
+pub const RUNTIMES_MAX: usize = 32;
+/// Entries of `system.api_keys`.
+pub const API_KEYS_MAX: usize = 1000;
+/// Shortest API key in the configuration, in bytes: a shorter one can be guessed.
+pub const API_KEY_BYTES_MIN: usize = 16;
+/// Longest API key, in bytes.
+pub const API_KEY_BYTES_MAX: usize = 512;
+/// Longest name of an API key, in bytes.
+pub const API_KEY_NAME_BYTES_MAX: usize = 64;
+
+// ---- Defaults and ranges of settings, as far as they are not above ----
+
+/// Default of `system.api_gateway_port`.
+pub const PORT_DEFAULT: u16 = 8000;
+/// Default of `system.max_concurrent_functions`.
+pub const SLOTS_DEFAULT: usize = 1000;
+/// Largest `system.max_concurrent_functions`.
+pub const SLOTS_MAX: usize = 65_536;
+/// Largest `system.workers`.
+pub const WORKERS_MAX: usize = 256;
+/// Largest `system.pool_size`.
+pub const POOL_SIZE_MAX: usize = 1024;
+/// Default of `system.sandbox_uid_base`.
+pub const SANDBOX_UID_BASE_DEFAULT: u32 = 2_000_000_000;
+/// Smallest `system.sandbox_uid_base`: below are the users of the host.
+pub const SANDBOX_UID_BASE_MIN: u32 = 100_000;
+/// Largest `system.sandbox_uid_base`: leaves room for every slot below the uids that mean "none".
+pub const SANDBOX_UID_BASE_MAX: u32 = 4_294_000_000;
+/// Default of `system.cold_start_timeout`.
+pub const COLD_START_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// Range of `system.cold_start_timeout`, in milliseconds.
+pub const COLD_START_TIMEOUT_MS: std::ops::RangeInclusive<u64> = 10..=600_000;
+/// Default of `system.warm_instance_ttl`.
+pub const WARM_INSTANCE_TTL_DEFAULT: Duration = Duration::from_secs(600);
+/// Range of `system.warm_instance_ttl`, in milliseconds.
+pub const WARM_INSTANCE_TTL_MS: std::ops::RangeInclusive<u64> = 10..=7 * 24 * 3_600_000;
+/// Range of `system.drain_timeout`, in milliseconds.
+pub const DRAIN_TIMEOUT_MS: std::ops::RangeInclusive<u64> = 0..=3_600_000;
+/// Largest `limits.max_connections`.
+pub const HTTP_CONNECTIONS_LIMIT_MAX: usize = 100_000;
+/// Range of `limits.max_request_body` and `limits.max_response_body`, in bytes: a body is held in memory whole.
+pub const BODY_BYTES_LIMIT: std::ops::RangeInclusive<u64> = 1024..=256 * 1024 * 1024;
+/// Largest `limits.max_log_entries`.
+pub const LOG_RING_ENTRIES_LIMIT_MAX: usize = 100_000;
 
 // ---- Scheduling ----
 
@@ -135,5 +199,8 @@ const _: () = assert!(WIRE_BODY_PIECE_BYTES_MAX + HTTP_HEAD_BYTES_MAX + 1024 <= 
 const _: () = assert!(LOG_ENTRY_BYTES_MAX < WIRE_BODY_PIECE_BYTES_MAX);
 const _: () = assert!(WIRE_BODY_PIECE_BYTES_MAX + RESPONSE_HEADER_BYTES_MAX + 1024 <= WIRE_MESSAGE_BYTES_MAX);
 const _: () = assert!(HTTP_TARGET_BYTES_MAX < HTTP_HEAD_BYTES_MAX);
+const _: () = assert!(SLOTS_DEFAULT <= SLOTS_MAX && POOL_SIZE_DEFAULT <= POOL_SIZE_MAX);
+const _: () = assert!(SANDBOX_UID_BASE_MAX as u64 + (SLOTS_MAX as u64) < u32::MAX as u64 - 1);
+const _: () = assert!(QUEUE_PER_FUNCTION_MAX <= INVOCATIONS_MAX);
 const _: () = assert!(FUNCTION_MEMORY_BYTES_MIN <= FUNCTION_MEMORY_BYTES_DEFAULT);
 const _: () = assert!(WORKER_QUEUE_MAX >= INVOCATIONS_MAX);

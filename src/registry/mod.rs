@@ -1,3 +1,4 @@
 //! Function specifications, their versions, and the store that keeps them.
 
 pub mod function;
+pub mod settings;

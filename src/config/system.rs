@@ -1,0 +1,217 @@
+//! `system:` and `limits:` of the file.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use log::LevelFilter;
+
+use super::api_keys::read_api_keys;
+use super::{ContainerRuntime, IsolationLevel, ServerLimits, Settings};
+use crate::limits;
+use crate::registry::function::ExecutionMode;
+use crate::registry::settings::{is_versioned_runtime, RUNTIME_DEFAULT};
+use crate::values::{parse_host, Entry, Table, ValueError};
+
+/// Keys of `system:`.
+pub(super) const SYSTEM_KEYS: &[&str] = &[
+    "default_mode",
+    "max_concurrent_functions",
+    "cold_start_timeout",
+    "warm_instance_ttl",
+    "drain_timeout",
+    "host",
+    "api_gateway_port",
+    "function_storage_path",
+    "container_runtime",
+    "base_image",
+    "process_isolation_level",
+    "logging_level",
+    "workers",
+    "pin_workers",
+    "pool_size",
+    "sandbox_uid_base",
+    "python",
+    "runtimes",
+    "well_known_keys",
+    "allow_well_known_keys_anywhere",
+    "api_keys",
+];
+
+/// Keys of `limits:`.
+pub(super) const LIMIT_KEYS: &[&str] = &[
+    "max_connections",
+    "max_request_body",
+    "max_response_body",
+    "max_invocations",
+    "max_queue_per_function",
+    "max_functions",
+    "max_log_entries",
+];
+
+/// What a value says that leaves the choice to the server.
+const AUTO: &str = "auto";
+
+const ISOLATION_LEVELS: &[(&str, IsolationLevel)] =
+    &[("strict", IsolationLevel::Strict), ("standard", IsolationLevel::Standard), ("none", IsolationLevel::None)];
+
+const CONTAINER_RUNTIMES: &[(&str, ContainerRuntime)] =
+    &[("docker", ContainerRuntime::Docker), ("none", ContainerRuntime::Disabled)];
+
+const LOG_LEVELS: &[(&str, LevelFilter)] = &[
+    ("OFF", LevelFilter::Off),
+    ("ERROR", LevelFilter::Error),
+    ("WARN", LevelFilter::Warn),
+    ("WARNING", LevelFilter::Warn),
+    ("INFO", LevelFilter::Info),
+    ("DEBUG", LevelFilter::Debug),
+    ("TRACE", LevelFilter::Trace),
+];
+
+/// Puts what `system` gives over `settings`. `base` is the directory that relative paths start from.
+pub(super) fn read_system(settings: &mut Settings, system: &Table<'_>, base: &Path) -> Result<(), ValueError> {
+    set(&mut settings.default_mode, system, "default_mode", read_mode)?;
+    set(&mut settings.host, system, "host", read_host)?;
+    set(&mut settings.port, system, "api_gateway_port", read_port)?;
+    set(&mut settings.log_level, system, "logging_level", read_log_level)?;
+    set(&mut settings.container_runtime, system, "container_runtime", |entry| entry.one_of(CONTAINER_RUNTIMES))?;
+    set(&mut settings.base_image, system, "base_image", |entry| read_image(&entry))?;
+    set(&mut settings.isolation, system, "process_isolation_level", |entry| entry.one_of(ISOLATION_LEVELS))?;
+    set(&mut settings.cold_start_timeout, system, "cold_start_timeout", |entry| {
+        Ok(Duration::from_millis(entry.duration_ms(limits::COLD_START_TIMEOUT_MS)?))
+    })?;
+    set(&mut settings.warm_instance_ttl, system, "warm_instance_ttl", |entry| {
+        Ok(Duration::from_millis(entry.duration_ms(limits::WARM_INSTANCE_TTL_MS)?))
+    })?;
+    set(&mut settings.drain_timeout, system, "drain_timeout", |entry| {
+        Ok(Duration::from_millis(entry.duration_ms(limits::DRAIN_TIMEOUT_MS)?))
+    })?;
+    set(&mut settings.storage_path, system, "function_storage_path", |entry| read_path(&entry, base))?;
+    set(&mut settings.pin_workers, system, "pin_workers", |entry| entry.boolean())?;
+    set(&mut settings.workers, system, "workers", |entry| read_workers(&entry))?;
+    read_pool(settings, system)?;
+    set(&mut settings.sandbox_uid_base, system, "sandbox_uid_base", |entry| {
+        let range = limits::SANDBOX_UID_BASE_MIN.into()..=limits::SANDBOX_UID_BASE_MAX.into();
+        Ok(entry.integer(range)? as u32)
+    })?;
+    set(&mut settings.python, system, "python", |entry| read_program(&entry, base))?;
+    set(&mut settings.runtimes, system, "runtimes", |entry| read_runtimes(&entry, base))?;
+    set(&mut settings.well_known_keys, system, "well_known_keys", |entry| entry.boolean())?;
+    let anywhere = &mut settings.allow_well_known_keys_anywhere;
+    set(anywhere, system, "allow_well_known_keys_anywhere", |entry| entry.boolean())?;
+    set(&mut settings.api_keys, system, "api_keys", |entry| read_api_keys(&entry))
+}
+
+/// Puts what `limits` gives over `values`.
+pub(super) fn read_limits(values: &mut ServerLimits, table: &Table<'_>) -> Result<(), ValueError> {
+    let size = |entry: Entry<'_>| Ok(entry.bytes(limits::BODY_BYTES_LIMIT)? as usize);
+    set(&mut values.max_request_body_bytes, table, "max_request_body", size)?;
+    set(&mut values.max_response_body_bytes, table, "max_response_body", size)?;
+    set_count(&mut values.max_connections, table, "max_connections", limits::HTTP_CONNECTIONS_LIMIT_MAX)?;
+    set_count(&mut values.max_invocations, table, "max_invocations", limits::INVOCATIONS_MAX)?;
+    set_count(&mut values.max_queue_per_function, table, "max_queue_per_function", limits::INVOCATIONS_MAX)?;
+    set_count(&mut values.max_functions, table, "max_functions", limits::FUNCTIONS_MAX)?;
+    set_count(&mut values.max_log_entries, table, "max_log_entries", limits::LOG_RING_ENTRIES_LIMIT_MAX)
+}
+
+pub(super) fn read_mode(entry: Entry<'_>) -> Result<ExecutionMode, ValueError> {
+    entry.one_of(&ExecutionMode::NAMES)
+}
+
+pub(super) fn read_port(entry: Entry<'_>) -> Result<u16, ValueError> {
+    Ok(entry.integer(0..=u16::MAX.into())? as u16)
+}
+
+pub(super) fn read_log_level(entry: Entry<'_>) -> Result<LevelFilter, ValueError> {
+    entry.one_of(LOG_LEVELS)
+}
+
+/// A path; a relative one starts from `base`.
+pub(super) fn read_path(entry: &Entry<'_>, base: &Path) -> Result<PathBuf, ValueError> {
+    const ALLOWED: &str = "a path, absolute or relative to the configuration file (~ and $ are not expanded)";
+    let text = entry.text_where(ALLOWED, |path| {
+        let fits = !path.is_empty() && path.len() <= limits::CONFIG_PATH_BYTES_MAX;
+        fits && !path.contains('\0') && !path.starts_with(['~', '$'])
+    })?;
+    Ok(base.join(text))
+}
+
+fn read_host(entry: Entry<'_>) -> Result<std::net::IpAddr, ValueError> {
+    const ALLOWED: &str = "an IP address such as 127.0.0.1, ::1 or 0.0.0.0, or localhost";
+    parse_host(entry.text_where(ALLOWED, |_| true)?).ok_or_else(|| entry.not_allowed(ALLOWED))
+}
+
+fn read_image(entry: &Entry<'_>) -> Result<String, ValueError> {
+    let allowed = "the name of an image, such as python:3.11-slim";
+    let text = entry.text_where(allowed, |image| {
+        (1..=255).contains(&image.len()) && image.bytes().all(|byte| byte.is_ascii_graphic())
+    })?;
+    Ok(text.to_owned())
+}
+
+fn read_workers(entry: &Entry<'_>) -> Result<usize, ValueError> {
+    if entry.text().is_ok_and(|text| text == AUTO) {
+        return Ok(super::default_workers());
+    }
+    let wrong = |_| entry.not_allowed(&format!("{AUTO}, or a whole number from 1 to {}", limits::WORKERS_MAX));
+    Ok(entry.integer(1..=limits::WORKERS_MAX as u64).map_err(wrong)? as usize)
+}
+
+/// The pool is part of what `max_concurrent_functions` counts: a default that is too large gives way, a given one is a
+/// mistake.
+fn read_pool(settings: &mut Settings, system: &Table<'_>) -> Result<(), ValueError> {
+    set_count(&mut settings.slots_max, system, "max_concurrent_functions", limits::SLOTS_MAX)?;
+    settings.pool_size = settings.pool_size.min(settings.slots_max);
+    let (slots_max, pool_size_max) = (settings.slots_max as u64, limits::POOL_SIZE_MAX as u64);
+    set(&mut settings.pool_size, system, "pool_size", |entry| match entry.integer(0..=pool_size_max)? {
+        given if given > slots_max => Err(ValueError::Exceeds {
+            path: entry.path().clone(),
+            given,
+            bound: "max_concurrent_functions",
+            bound_value: slots_max,
+        }),
+        given => Ok(given as usize),
+    })
+}
+
+/// An interpreter: a path, or a bare name that is looked up in `PATH`.
+fn read_program(entry: &Entry<'_>, base: &Path) -> Result<PathBuf, ValueError> {
+    match entry.text() {
+        Ok(name) if !name.is_empty() && !name.contains(['/', '\0', '~', '$']) => Ok(PathBuf::from(name)),
+        _ => read_path(entry, base),
+    }
+}
+
+fn read_runtimes(entry: &Entry<'_>, base: &Path) -> Result<BTreeMap<String, PathBuf>, ValueError> {
+    let runtimes = entry.map()?;
+    if runtimes.len() > limits::RUNTIMES_MAX {
+        return Err(entry.not_allowed(&format!("at most {} runtimes", limits::RUNTIMES_MAX)));
+    }
+    let read = |(name, program): (&str, Entry<'_>)| match is_versioned_runtime(name) {
+        true => Ok((name.to_owned(), read_program(&program, base)?)),
+        false => Err(ValueError::NotAllowed {
+            path: program.path().clone(),
+            given: format!("the name {:?}", crate::values::cut(name)),
+            allowed: format!("python3.N with N from 8 (the interpreter of {RUNTIME_DEFAULT} is system.python)"),
+        }),
+    };
+    runtimes.into_iter().map(read).collect()
+}
+
+/// Puts the value of `key`, if given, into `place`.
+fn set<'a, T>(
+    place: &mut T,
+    table: &Table<'a>,
+    key: &str,
+    read: impl FnOnce(Entry<'a>) -> Result<T, ValueError>,
+) -> Result<(), ValueError> {
+    if let Some(value) = table.read(key, read)? {
+        *place = value;
+    }
+    Ok(())
+}
+
+/// Puts the count under `key`, 1 to `most`, into `place`.
+fn set_count(place: &mut usize, table: &Table<'_>, key: &str, most: usize) -> Result<(), ValueError> {
+    set(place, table, key, |entry| Ok(entry.integer(1..=most as u64)? as usize))
+}

@@ -1,0 +1,245 @@
+//! What a function's settings may be, and that they survive the way through JSON.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn read(fields: Value) -> Result<FunctionSettings, SettingError> {
+    FunctionSettings::from_json(fields.as_object().expect("the test gives an object"))
+}
+
+fn refusal(fields: Value) -> String {
+    read(fields.clone()).expect_err(&format!("{fields} must be refused")).to_string()
+}
+
+fn resolved(fields: Value) -> FunctionConfig {
+    read(fields).unwrap().resolve(ExecutionMode::Process).unwrap()
+}
+
+#[test]
+fn nothing_given_is_the_defaults() {
+    let config = resolved(json!({}));
+    assert_eq!(
+        config.to_json(true),
+        json!({
+            "runtime": "python3", "execution_mode": "process", "handler": "handle", "timeout": 30, "memory": "256Mi",
+            "cpu_limit": "1000m", "dependencies": [], "environment": {}, "min_instances": 0, "max_instances": 10,
+        })
+    );
+    assert_eq!(
+        read(json!({})).unwrap().resolve(ExecutionMode::Container).unwrap().execution_mode,
+        ExecutionMode::Container
+    );
+}
+
+#[test]
+fn null_is_not_given() {
+    let all_null: Map<String, Value> = SETTING_KEYS.iter().map(|key| ((*key).to_owned(), Value::Null)).collect();
+    assert_eq!(FunctionSettings::from_json(&all_null), Ok(FunctionSettings::default()));
+}
+
+#[test]
+fn units_are_understood() {
+    for (given, ms) in [(json!(30), 30_000), (json!(0.5), 500), (json!("500ms"), 500), (json!("30s"), 30_000)] {
+        assert_eq!(resolved(json!({ "timeout": given })).timeout_ms, ms, "{given}");
+    }
+    let mi = 1024 * 1024;
+    for (given, bytes) in
+        [(json!("256Mi"), 256 * mi), (json!("1Gi"), 1024 * mi), (json!("64M"), 64_000_000), (json!(64 * mi), 64 * mi)]
+    {
+        assert_eq!(resolved(json!({ "memory": given })).memory_bytes, bytes, "{given}");
+    }
+    for (given, millis) in [(json!("100m"), 100), (json!("1.5"), 1500), (json!(2), 2000), (json!(0.1), 100)] {
+        assert_eq!(resolved(json!({ "cpu_limit": given })).cpu_millis, millis, "{given}");
+    }
+}
+
+#[test]
+fn an_unknown_field_names_the_nearest() {
+    assert_eq!(refusal(json!({ "memroy": "1Gi" })), "memroy: unknown key; did you mean memory?");
+    assert!(refusal(json!({ "colour": 1 })).starts_with("colour: unknown key; known are runtime, "));
+}
+
+#[test]
+fn each_wrong_value_is_refused_by_name() {
+    let wrong = [
+        (
+            "runtime",
+            vec![
+                json!("python2"),
+                json!("python3."),
+                json!("python3.7"),
+                json!("python3.08"),
+                json!("python3.11.2"),
+                json!("nodejs"),
+                json!(3.11),
+            ],
+        ),
+        ("execution_mode", vec![json!("vm"), json!(""), json!(true)]),
+        (
+            "handler",
+            vec![
+                json!(""),
+                json!("."),
+                json!("a."),
+                json!(".b"),
+                json!("a.b.c"),
+                json!("class"),
+                json!("main.lambda"),
+                json!("1a"),
+                json!("a b"),
+                json!("é"),
+                json!("a".repeat(500)),
+                json!(1),
+            ],
+        ),
+        (
+            "timeout",
+            vec![
+                json!(0),
+                json!(-1),
+                json!(901),
+                json!("16m"),
+                json!("soon"),
+                json!("30 s"),
+                json!(true),
+                json!(0.0001),
+                json!([1]),
+            ],
+        ),
+        ("memory", vec![json!("1Mi"), json!("2Ti"), json!("256MB"), json!("lots"), json!(-1), json!(0), json!({})]),
+        ("cpu_limit", vec![json!(0), json!("9m"), json!("2000"), json!("1.5m2"), json!([])]),
+        (
+            "dependencies",
+            vec![
+                json!("requests"),
+                json!([""]),
+                json!([1]),
+                json!(["a\nb"]),
+                json!(["x".repeat(600)]),
+                json!(vec!["a"; 257]),
+            ],
+        ),
+        (
+            "environment",
+            vec![
+                json!([]),
+                json!({"A": 1}),
+                json!({"A": true}),
+                json!({"A": null}),
+                json!({"1A": "x"}),
+                json!({"A-B": "x"}),
+                json!({"": "x"}),
+                json!({"A": "x\u{0}"}),
+                json!({"A": "x".repeat(70_000)}),
+            ],
+        ),
+        ("min_instances", vec![json!(-1), json!(1001), json!(1.5), json!("1")]),
+        ("max_instances", vec![json!(0), json!(1001), json!("many")]),
+    ];
+    assert_eq!(wrong.len(), SETTING_KEYS.len(), "every field is here");
+    for (field, values) in wrong {
+        for value in values {
+            let text = refusal(json!({ field: value }));
+            assert!(text.starts_with(field), "{field} {value}: {text}");
+            assert!(text.len() < 400, "{field}: the message is bounded: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_number_in_the_environment_is_to_be_quoted_and_not_shown() {
+    let text = refusal(json!({ "environment": { "PIN": 4711 } }));
+    assert_eq!(text, "environment.PIN: got a number (not shown); expected text; put the value in quotes");
+}
+
+#[test]
+fn a_handler_is_a_name_in_the_default_module_or_another() {
+    let handler = |text: &str| resolved(json!({ "handler": text })).handler;
+    assert_eq!(handler("run"), Handler { module: "main".into(), name: "run".into() });
+    assert_eq!(handler("app.run"), Handler { module: "app".into(), name: "run".into() });
+    assert_eq!(handler("main.run").to_string(), "run");
+    assert_eq!(handler("app.run").to_string(), "app.run");
+}
+
+#[test]
+fn more_minimum_than_maximum_instances_is_refused() {
+    let settings = read(json!({ "min_instances": 5, "max_instances": 4 })).unwrap();
+    let text = settings.resolve(ExecutionMode::Process).unwrap_err().to_string();
+    assert_eq!(text, "min_instances: 5 is more than max_instances, which is 4");
+}
+
+#[test]
+fn merging_puts_given_fields_over_and_replaces_the_environment_whole() {
+    let base = read(json!({ "timeout": 1, "memory": "64Mi", "environment": { "A": "1", "B": "2" } })).unwrap();
+    let over = read(json!({ "timeout": 2, "environment": { "C": "3" } })).unwrap();
+    let expected = read(json!({ "timeout": 2, "memory": "64Mi", "environment": { "C": "3" } })).unwrap();
+    assert_eq!(base.clone().merge(over), expected);
+    assert_eq!(base.clone().merge(FunctionSettings::default()), base);
+}
+
+#[test]
+fn hidden_environment_values_leave_the_names() {
+    let config = resolved(json!({ "environment": { "TOKEN": "secret" } }));
+    assert_eq!(config.to_json(false)["environment"], json!({ "TOKEN": null }));
+    assert!(!config.to_json(false).to_string().contains("secret"));
+}
+
+#[test]
+fn function_names() {
+    for good in ["a", "0", "hello-world", "A_b-1", &"x".repeat(63)] {
+        assert_eq!(validate_name(good), Ok(()), "{good}");
+    }
+    for bad in ["", "-a", "_a", "a.b", "a/b", "..", "a b", "é", "a\n", "a\0", &"x".repeat(64)] {
+        let text = validate_name(bad).expect_err(bad).to_string();
+        assert!(text.starts_with("name: got ") && !text.contains(['\n', '\0']), "{text}");
+    }
+}
+
+fn any_config() -> impl Strategy<Value = FunctionConfig> {
+    let identifier = "[a-zA-Z_][a-zA-Z0-9_]{0,20}".prop_filter("no keyword", |text| is_identifier(text));
+    let handler = (identifier.clone(), identifier).prop_map(|(module, name)| Handler { module, name });
+    let runtime = prop_oneof![Just("python3".to_owned()), (8..100_u32).prop_map(|minor| format!("python3.{minor}"))];
+    let mode = prop_oneof![Just(ExecutionMode::Process), Just(ExecutionMode::Container)];
+    let numbers = (
+        limits::FUNCTION_TIMEOUT_MS_MIN..=limits::FUNCTION_TIMEOUT_MS_MAX,
+        limits::FUNCTION_MEMORY_BYTES_MIN..=limits::FUNCTION_MEMORY_BYTES_MAX,
+        limits::FUNCTION_CPU_MILLIS_MIN..=limits::FUNCTION_CPU_MILLIS_MAX,
+        1..=limits::FUNCTION_INSTANCES_MAX,
+        any::<prop::sample::Index>(),
+    );
+    let dependencies = prop::collection::vec("[a-z]{1,9}(==[0-9.]{1,5})?", 0..4);
+    let environment = prop::collection::btree_map("[A-Za-z_][A-Za-z0-9_]{0,9}", "[^\0]{0,20}", 0..4);
+    (runtime, mode, handler, numbers, dependencies, environment).prop_map(
+        |(runtime, execution_mode, handler, numbers, dependencies, environment)| FunctionConfig {
+            runtime,
+            execution_mode,
+            handler,
+            timeout_ms: numbers.0,
+            memory_bytes: numbers.1,
+            cpu_millis: numbers.2,
+            dependencies,
+            environment,
+            min_instances: numbers.4.index(numbers.3 as usize + 1) as u32,
+            max_instances: numbers.3,
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn a_configuration_survives_json(config in any_config()) {
+        // Through text, as the store and the API do it.
+        let text = config.to_json(true).to_string();
+        let read = read(serde_json::from_str(&text).unwrap()).unwrap();
+        prop_assert_eq!(&read, &config.to_settings());
+        // Every field is given, so the default mode must not matter.
+        prop_assert_eq!(read.resolve(ExecutionMode::Process).unwrap(), config.clone());
+        prop_assert_eq!(read.resolve(ExecutionMode::Container).unwrap(), config);
+    }
+
+    #[test]
+    fn no_text_in_a_field_panics(field in 0..10_usize, text in ".{0,80}") {
+        let _ = read(json!({ SETTING_KEYS[field]: text }));
+    }
+}
