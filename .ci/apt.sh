@@ -11,9 +11,8 @@ done
 
 as_root=()
 [[ $(id -u) -eq 0 ]] || as_root=(sudo)
-export DEBIAN_FRONTEND=noninteractive
 echo "installing ${missing[*]}"
-"${as_root[@]}" apt-get update --quiet
-# Through env, because sudo does not pass the variable on.
+"${as_root[@]}" apt-get update --quiet --option Acquire::Retries=3
+# Through env, because sudo passes no variable on.
 "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-    apt-get install --quiet --yes --no-install-recommends "${missing[@]}"
+    apt-get install --quiet --yes --no-install-recommends --option Acquire::Retries=3 "${missing[@]}"

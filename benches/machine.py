@@ -16,7 +16,7 @@ class MachineError(Exception):
 
 
 def real_interpreter():
-    """The interpreter behind the name, without the wrapper script of a version manager or the link of an environment."""
+    """The interpreter itself, not the wrapper script of a version manager nor the link of an environment."""
     return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
 
 
@@ -44,8 +44,10 @@ def ensure_venv(interpreter, requirements, cache_dir):
     ]
     for command in commands:
         if subprocess.run(command, stdin=subprocess.DEVNULL).returncode != 0:
-            raise MachineError(f"`{' '.join(command)}` failed; bjoern needs a C compiler and libev's headers: "
-                               "on Debian .ci/install-bench.sh installs them")
+            raise MachineError(
+                f"`{' '.join(command)}` failed; bjoern needs a C compiler and libev's headers: "
+                "on Debian .ci/install-bench.sh installs them"
+            )
     complete.touch()
     return venv
 

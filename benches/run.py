@@ -30,8 +30,10 @@ from target import WrongAnswer
 BENCHES = Path(__file__).resolve().parent
 ROOT = BENCHES.parent
 CACHE = BENCHES / ".cache"
-FAAS_TARGETS = ["faas-1", "faas-default"]
+# The first is shown as `faas-N`, N being its max_instances; the second has what a function has that says nothing.
+FAAS_TARGETS = ["faas-limited", "faas-default"]
 GROUPS = {"faas": FAAS_TARGETS, "peers": peers.NAMES, "cold": ["cold"]}
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 FAILURES = (
     cold.ColdStartError,
     FaasError,
@@ -46,17 +48,13 @@ FAILURES = (
 
 def main():
     options = parse_arguments()
-    # A polite kill must unwind the stack, or the servers would outlive this process.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    for number in STOP_SIGNALS:
+        signal.signal(number, unwind)
     try:
         result = measure(options)
     except FAILURES as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("bench: interrupted", file=sys.stderr)
-        return 130
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(result, indent=1) + "\n")
     print(report.render(result))
@@ -64,17 +62,25 @@ def main():
     return verdict(result, options.strict)
 
 
+def unwind(number, _frame):
+    """Leave by an exception, so that every server is ended; a second signal must not interrupt that."""
+    for other in STOP_SIGNALS:
+        signal.signal(other, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
 def parse_arguments():
     known = sorted({name for names in GROUPS.values() for name in names} | set(GROUPS))
     parser = argparse.ArgumentParser(prog="benches/run.py", description="Measure faas against its peers.")
-    parser.add_argument("--quick", action="store_true", help="three short rounds and few cold starts: a look, no figure to quote")
+    parser.add_argument("--quick", action="store_true", help="short rounds, few cold starts: nothing to quote")
     parser.add_argument("--rounds", type=positive, help="rounds of every measurement (5; 3 with --quick)")
     parser.add_argument("--duration", type=positive, help="seconds of one measurement (3; 1 with --quick)")
     parser.add_argument("--connections", type=numbers, default=[1, 32, 128], help="comma-separated (1,32,128)")
     parser.add_argument("--cold-starts", type=positive, help="functions of the cold start (200; 40 with --quick)")
     parser.add_argument("--cold-gap-ms", type=positive, default=20, help="pause around each spaced cold start (20)")
-    parser.add_argument("--max-instances", type=positive, default=1, help="max_instances of the target faas-1 (1)")
+    parser.add_argument("--max-instances", type=positive, default=1, help="max_instances of faas-limited (1)")
     parser.add_argument("--only", type=names(known), help=f"comma-separated, from: {' '.join(known)}")
+    parser.add_argument("--binary", type=Path, help="measure this faas and build none")
     parser.add_argument("--json", type=Path, default=CACHE / "result.json", help="where the samples go")
     parser.add_argument("--strict", action="store_true", help="a missed promise is a failure")
     options = parser.parse_args()
@@ -117,10 +123,10 @@ def measure(options):
     peer_names = [name for name in options.selected if name in peers.NAMES]
     faas_names = [name for name in options.selected if name in FAAS_TARGETS]
     with_cold = "cold" in options.selected
-    machine.require([*(["wrk"] if peer_names or faas_names else []), *(["nginx"] if "nginx-static" in peer_names else [])])
+    machine.require((["wrk"] if peer_names or faas_names else []) + (["nginx"] if "nginx-static" in peer_names else []))
     facts = machine.facts(interpreter, ROOT)
     venv = machine.ensure_venv(interpreter, BENCHES / "requirements.txt", CACHE) if peer_names else None
-    binary = build(ROOT) if faas_names or with_cold else None
+    binary = (options.binary or build(ROOT)) if faas_names or with_cold else None
     samples, cold_start = [], None
     with ExitStack() as stack:
         work_dir = Path(tempfile.mkdtemp(prefix="faas-bench-"))
@@ -147,7 +153,7 @@ def measure(options):
             "rounds": options.rounds,
             "duration_s": options.duration,
             "connections": options.connections,
-            "max_instances_of_faas_1": options.max_instances,
+            "max_instances_of_faas_limited": options.max_instances,
         },
         "throughput": rows,
         "cold_start": cold_start,
@@ -158,7 +164,7 @@ def measure(options):
 
 def faas_targets(server, wanted, max_instances):
     made = {
-        "faas-1": lambda: server.target("faas-1", max_instances=max_instances),
+        "faas-limited": lambda: server.target(f"faas-{max_instances}", max_instances=max_instances),
         "faas-default": lambda: server.target("faas-default"),
     }
     return [made[name]() for name in wanted]
