@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# What CI needs on a Debian machine that has Rust: a C compiler (for the bundled SQLite), Python, curl for the quick
+# start, Docker for the container tests, and the benchmark's tools. Safe to run again.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+packages=(build-essential curl python3 python3-dev python3-venv libev-dev nginx-light wrk)
+# A Docker that came from elsewhere conflicts with Debian's.
+command -v docker >/dev/null || packages+=(docker.io)
+./apt.sh "${packages[@]}"
+
+command -v cargo >/dev/null || {
+    echo "Rust is missing; rust-version in Cargo.toml says which is needed" >&2
+    exit 1
+}
+# A minimal toolchain lacks these two.
+for component in rustfmt clippy; do
+    cargo "${component/rustfmt/fmt}" --version >/dev/null 2>&1 || rustup component add "$component"
+done

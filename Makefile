@@ -1,0 +1,36 @@
+# What a person types. CONTRIBUTING.md says more; .ci/run calls `make check`.
+
+PYTHON ?= python3
+
+.PHONY: help run test test-rust test-python check fmt bench deny
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## build and serve faas_config.yaml
+	cargo run --release -- faas_config.yaml
+
+test: test-rust test-python ## all tests, Rust and Python
+
+test-rust: ## the server's tests
+	cargo test
+
+test-python: ## the shim's tests on every Python found, and the benchmark's own
+	tests/python/run_all.sh
+	$(PYTHON) -m unittest discover -s benches -p 'test_*.py'
+
+check: ## what CI runs: format, clippy, documentation, all tests
+	cargo fmt --all -- --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+	$(MAKE) test
+
+fmt: ## format the Rust code
+	cargo fmt --all
+
+bench: ## faas and its peers under wrk, and cold starts; BENCH="--quick" for a look
+	$(PYTHON) benches/run.py $(BENCH)
+
+deny: ## advisories, bans, licences and sources of the dependencies, if cargo-deny is there
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; \
+	else echo "SKIP deny: cargo-deny is not installed (cargo install --locked cargo-deny)"; fi
