@@ -8,6 +8,7 @@ pub mod front;
 pub mod http;
 pub mod limits;
 pub mod registry;
+pub mod rfc3339;
 pub mod sandbox;
 pub mod scheduler;
 pub mod sys;
