@@ -1,5 +1,6 @@
 //! faas: one binary that turns a Linux machine into a Lambda. ARCHITECTURE.md has the way of a request.
 
+pub mod auth;
 pub mod backend;
 pub mod call;
 pub mod config;
@@ -11,6 +12,7 @@ pub mod registry;
 pub mod rfc3339;
 pub mod sandbox;
 pub mod scheduler;
+pub mod server_log;
 pub mod sys;
 pub mod wire;
 pub mod worker;
