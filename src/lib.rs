@@ -8,6 +8,7 @@ pub mod control;
 pub mod front;
 pub mod http;
 pub mod limits;
+pub mod logs;
 pub mod registry;
 pub mod rfc3339;
 pub mod sandbox;

@@ -160,7 +160,8 @@ const _: () = assert!(WIRE_BODY_PIECE_BYTES_MAX + RESPONSE_HEADER_BYTES_MAX + 10
 const _: () = assert!(HTTP_TARGET_BYTES_MAX < HTTP_HEAD_BYTES_MAX);
 const _: () = assert!(FUNCTION_MEMORY_BYTES_MIN <= FUNCTION_MEMORY_BYTES_DEFAULT);
 const _: () = assert!(WORKER_QUEUE_MAX >= INVOCATIONS_MAX);
-// What memory holds of a function's log can be had again from its two files.
+// What memory holds of a function's log can be had again from its two files, unless it is mostly control characters,
+// which JSON writes as six bytes each.
 const _: () = assert!(LOG_RING_BYTES_MAX as u64 <= LOG_FILE_BYTES_MAX);
 const _: () = assert!(LOG_RING_BYTES_MAX < LOG_MEMORY_BYTES_MAX);
 // JSON may write one byte as six (`\u001f`): the longest line still fits a file.

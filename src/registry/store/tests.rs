@@ -183,7 +183,7 @@ fn a_changed_row_is_refused_by_name_and_the_rest_is_served() {
             update(&mut store, name, 1, &format!("second code of {name}")).unwrap();
         }
         drop(store);
-        assert_eq!(tamper(&dir).execute(sql, []).unwrap() > 0, true, "{sql}");
+        assert!(tamper(&dir).execute(sql, []).unwrap() > 0, "{sql}");
 
         let mut store = Store::open(&dir).unwrap();
         let loaded = store.load_all().unwrap();
