@@ -1,5 +1,6 @@
 //! faas: one binary that turns a Linux machine into a Lambda. ARCHITECTURE.md has the way of a request.
 
+pub mod auth;
 pub mod backend;
 pub mod call;
 pub mod cli;
@@ -8,9 +9,12 @@ pub mod control;
 pub mod front;
 pub mod http;
 pub mod limits;
+pub mod logs;
 pub mod registry;
+pub mod rfc3339;
 pub mod sandbox;
 pub mod scheduler;
+pub mod server_log;
 pub mod sys;
 pub mod values;
 pub mod wire;

@@ -150,6 +150,20 @@ pub const BODY_BYTES_LIMIT: std::ops::RangeInclusive<u64> = 1024..=256 * 1024 * 
 /// Largest `limits.max_log_entries`.
 pub const LOG_RING_ENTRIES_LIMIT_MAX: usize = 100_000;
 
+// ---- Keys ----
+
+/// Longest bearer token, in bytes: a longer one is malformed and costs no digest.
+pub const AUTH_TOKEN_BYTES_MAX: usize = 512;
+
+// ---- The store ----
+
+/// Versions of one function that the store keeps, the current one included.
+pub const FUNCTION_VERSIONS_KEPT: u64 = 10;
+/// A statement waits this long for another reader or writer of the database (a backup, an inspection).
+pub const STORE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The write-ahead log is cut back to this many bytes after a checkpoint.
+pub const STORE_WAL_BYTES_KEPT: i64 = 16 * 1024 * 1024;
+
 // ---- Scheduling ----
 
 /// Invocations of one function that may wait: beyond it 429.
@@ -183,6 +197,15 @@ pub const FRONT_QUEUE_MAX: usize = INVOCATIONS_MAX + 16_384;
 pub const CONTROL_QUEUE_MAX: usize = 256;
 /// Lines that wait for the log writer: beyond it lines are dropped and counted.
 pub const LOG_QUEUE_MAX: usize = 8192;
+/// Bytes of function log that wait for the log writer: beyond it entries are dropped and counted.
+pub const LOG_QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The function-log thread lets entries gather for this long before it takes them, so that a chatty function costs one
+/// wake-up and one write per pause and not one per line.
+pub const LOG_BATCH_PAUSE: Duration = Duration::from_millis(2);
+/// A control thread waits this long for the function-log thread.
+pub const LOG_QUERY_TIMEOUT: Duration = Duration::from_secs(2);
+/// The server's own log gets this long to reach standard error when the server ends.
+pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 // ---- Function logs ----
 
@@ -192,6 +215,10 @@ pub const LOG_INVOCATION_BYTES_MAX: usize = 256 * 1024;
 pub const LOG_ENTRY_BYTES_MAX: usize = 16 * 1024;
 /// Entries of one function kept in memory.
 pub const LOG_RING_ENTRIES_MAX: usize = 1000;
+/// Bytes of one function's entries kept in memory.
+pub const LOG_RING_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of all functions' entries kept in memory: beyond it those not used for longest are read from disk again.
+pub const LOG_MEMORY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of one function's log file before it is rotated; one older file is kept.
 pub const LOG_FILE_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -204,3 +231,10 @@ const _: () = assert!(SANDBOX_UID_BASE_MAX as u64 + (SLOTS_MAX as u64) < u32::MA
 const _: () = assert!(QUEUE_PER_FUNCTION_MAX <= INVOCATIONS_MAX);
 const _: () = assert!(FUNCTION_MEMORY_BYTES_MIN <= FUNCTION_MEMORY_BYTES_DEFAULT);
 const _: () = assert!(WORKER_QUEUE_MAX >= INVOCATIONS_MAX);
+// What memory holds of a function's log can be had again from its two files, unless it is mostly control characters,
+// which JSON writes as six bytes each.
+const _: () = assert!(LOG_RING_BYTES_MAX as u64 <= LOG_FILE_BYTES_MAX);
+const _: () = assert!(LOG_RING_BYTES_MAX < LOG_MEMORY_BYTES_MAX);
+// JSON may write one byte as six (`\u001f`): the longest line still fits a file.
+const _: () = assert!(8 * LOG_ENTRY_BYTES_MAX as u64 <= LOG_FILE_BYTES_MAX);
+const _: () = assert!(FUNCTION_VERSIONS_KEPT >= 1);

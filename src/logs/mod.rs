@@ -1,0 +1,229 @@
+//! What functions print: kept per function in memory and on disk, within bounds, and read by the API.
+//!
+//! Workers append through a [`LogSink`], which never waits; one thread, `faas-logs`, owns all state and all files.
+//! Control threads ask it over the same queue, so that a question is answered with everything that was appended before.
+//!
+//! Does not own how output becomes entries (`worker`, the shim), nor the server's own log (`server_log`).
+//!
+//! Invariants:
+//! - Queue, memory and files are bounded; what does not fit is dropped, and an entry of stream `system` says how much.
+//! - The sequence numbers of one function's entries grow by one, also over a restart. An entry that a query has shown
+//!   is in the file, if the disk takes it, so that its number is not given to another after a kill -9.
+
+mod entry;
+mod file;
+mod ring;
+mod service;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use crossbeam_channel::{bounded, Receiver, RecvTimeoutError, SendTimeoutError, Sender};
+
+use crate::limits::{LOG_MEMORY_BYTES_MAX, LOG_QUERY_TIMEOUT, LOG_QUEUE_BYTES_MAX, LOG_QUEUE_MAX};
+pub use entry::{LogEntry, LogStream, LoggedEntry, Since, SinceError};
+use service::Service;
+
+/// Why the logs could not be opened or asked.
+#[derive(Debug)]
+pub enum LogsError {
+    /// A file operation failed.
+    Files {
+        /// What was tried, as a verb phrase: `create directory`.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The thread could not be started.
+    Thread {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The thread did not answer within [`LOG_QUERY_TIMEOUT`].
+    Busy,
+    /// The thread has ended.
+    Stopped,
+}
+
+impl fmt::Display for LogsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LogsError::Files { action, path, source } => write!(f, "cannot {action} {}: {source}", path.display()),
+            LogsError::Thread { source } => write!(f, "cannot start the thread faas-logs: {source}"),
+            LogsError::Busy => write!(f, "the function logs did not answer within {LOG_QUERY_TIMEOUT:?}"),
+            LogsError::Stopped => f.write_str("the function logs are closed"),
+        }
+    }
+}
+
+impl std::error::Error for LogsError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            LogsError::Files { source, .. } | LogsError::Thread { source } => Some(source),
+            LogsError::Busy | LogsError::Stopped => None,
+        }
+    }
+}
+
+/// The running service. Dropping it writes what was appended and ends the thread.
+#[derive(Debug)]
+pub struct FunctionLogs {
+    sink: LogSink,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl FunctionLogs {
+    /// Starts the service on `dir/logs`, which is made if it is missing.
+    ///
+    /// Files of functions that `is_known` denies are removed: the server may have been killed between the deletion of a
+    /// function and that of its log.
+    pub fn start(dir: &Path, is_known: impl Fn(&str) -> bool) -> Result<FunctionLogs, LogsError> {
+        let dir = dir.join("logs");
+        let failed = |action| {
+            let path = dir.clone();
+            move |source| LogsError::Files { action, path, source }
+        };
+        DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(failed("create directory"))?;
+        remove_orphans(&dir, is_known).map_err(failed("tidy up"))?;
+
+        let (queue, messages) = bounded(LOG_QUEUE_MAX);
+        let pressure = Arc::new(Pressure::default());
+        let service = Service::new(dir, messages, Arc::clone(&pressure), LOG_MEMORY_BYTES_MAX);
+        let thread = thread::Builder::new().name("faas-logs".to_string());
+        let thread = thread.spawn(move || service.run()).map_err(|source| LogsError::Thread { source })?;
+        Ok(FunctionLogs { sink: LogSink { queue, pressure }, thread: Some(thread) })
+    }
+
+    /// A handle for those who append and ask.
+    pub fn sink(&self) -> LogSink {
+        self.sink.clone()
+    }
+}
+
+impl Drop for FunctionLogs {
+    fn drop(&mut self) {
+        // A disk that hangs must not keep the server from ending: joined is only a thread that takes the message.
+        if self.sink.queue.send_timeout(Message::Stop, LOG_QUERY_TIMEOUT).is_ok() {
+            if let Some(thread) = self.thread.take() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+fn remove_orphans(dir: &Path, is_known: impl Fn(&str) -> bool) -> io::Result<()> {
+    for item in fs::read_dir(dir)? {
+        let path = item?.path();
+        let function = path.file_name().and_then(|name| name.to_str()).and_then(file::function_of);
+        if function.is_some_and(|function| !is_known(function)) {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// The way to the service. Cheap to clone; every thread has its own.
+#[derive(Debug, Clone)]
+pub struct LogSink {
+    queue: Sender<Message>,
+    pressure: Arc<Pressure>,
+}
+
+impl LogSink {
+    /// Adds an entry to the log of `function`, whose name is valid. Never waits: without room, the entry is dropped and
+    /// counted. After the service has ended it is dropped silently.
+    pub fn append(&self, function: impl Into<Arc<str>>, mut entry: LogEntry) {
+        entry.cut();
+        let (function, bytes) = (function.into(), entry.bytes());
+        // Added first and taken back if there is no room, so that two threads cannot both take the last bytes.
+        let queued = self.pressure.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if queued.saturating_add(bytes) <= LOG_QUEUE_BYTES_MAX {
+            let message = Message::Append { function: Arc::clone(&function), entry };
+            if self.queue.try_send(message).is_ok() {
+                return;
+            }
+        }
+        self.pressure.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.pressure.count_dropped(function);
+    }
+
+    /// Removes the log of `function` from memory and disk. To be called when its last instance is gone, since an entry
+    /// that comes later begins a new log. Blocks: for control threads.
+    pub fn remove(&self, function: impl Into<Arc<str>>) -> Result<(), LogsError> {
+        let (done, answer) = bounded(1);
+        self.ask(Message::Remove { function: function.into(), done }, &answer)?
+            .map_err(|(path, source)| LogsError::Files { action: "remove", path, source })
+    }
+
+    /// Entries of `function`, oldest first, at most `limit`: the newest, or with `since` the first from there on.
+    ///
+    /// So who asks again with the last sequence number it saw gets every entry once, as long as it asks more often than
+    /// the ring turns over. A function without a log has no entries. Blocks: for control threads.
+    pub fn query(
+        &self,
+        function: impl Into<Arc<str>>,
+        limit: usize,
+        since: Option<Since>,
+    ) -> Result<Vec<LoggedEntry>, LogsError> {
+        let (reply, answer) = bounded(1);
+        self.ask(Message::Query { function: function.into(), limit, since, reply }, &answer)
+    }
+
+    fn ask<T>(&self, message: Message, answer: &Receiver<T>) -> Result<T, LogsError> {
+        self.queue.send_timeout(message, LOG_QUERY_TIMEOUT).map_err(|error| match error {
+            SendTimeoutError::Timeout(_) => LogsError::Busy,
+            SendTimeoutError::Disconnected(_) => LogsError::Stopped,
+        })?;
+        answer.recv_timeout(LOG_QUERY_TIMEOUT).map_err(|error| match error {
+            RecvTimeoutError::Timeout => LogsError::Busy,
+            RecvTimeoutError::Disconnected => LogsError::Stopped,
+        })
+    }
+}
+
+/// What the service is asked for.
+enum Message {
+    Append { function: Arc<str>, entry: LogEntry },
+    Remove { function: Arc<str>, done: Sender<Result<(), (PathBuf, io::Error)>> },
+    Query { function: Arc<str>, limit: usize, since: Option<Since>, reply: Sender<Vec<LoggedEntry>> },
+    Stop,
+}
+
+/// What the two sides of the queue know of its filling.
+#[derive(Debug, Default)]
+struct Pressure {
+    queued_bytes: AtomicUsize,
+    /// Entries dropped since the service last looked. Touched only when the queue is full, so that the lock is not on
+    /// the way of an entry.
+    dropped: Mutex<BTreeMap<Arc<str>, u64>>,
+    /// Whether `dropped` holds anything: spares the service the lock.
+    dropped_functions: AtomicUsize,
+}
+
+impl Pressure {
+    fn count_dropped(&self, function: Arc<str>) {
+        let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
+        *dropped.entry(function).or_insert(0) += 1;
+        self.dropped_functions.store(dropped.len(), Ordering::Relaxed);
+    }
+
+    fn take_dropped(&self) -> BTreeMap<Arc<str>, u64> {
+        if self.dropped_functions.load(Ordering::Relaxed) == 0 {
+            return BTreeMap::new();
+        }
+        let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
+        self.dropped_functions.store(0, Ordering::Relaxed);
+        std::mem::take(&mut dropped)
+    }
+}

@@ -1,0 +1,241 @@
+use super::*;
+use crate::limits::{LOG_ENTRY_BYTES_MAX, LOG_FILE_BYTES_MAX, LOG_RING_ENTRIES_MAX};
+
+pub(super) fn entry(message: &str) -> LogEntry {
+    LogEntry {
+        time_ms: 1000,
+        request_id: "request".to_string(),
+        instance: "i1-2".to_string(),
+        version: 3,
+        stream: LogStream::Stdout,
+        message: message.to_string(),
+    }
+}
+
+fn start(dir: &Path) -> (FunctionLogs, LogSink) {
+    let logs = FunctionLogs::start(dir, |_| true).unwrap();
+    let sink = logs.sink();
+    (logs, sink)
+}
+
+fn messages(entries: &[LoggedEntry]) -> Vec<(u64, &str)> {
+    entries.iter().map(|logged| (logged.seq, logged.entry.message.as_str())).collect()
+}
+
+fn all(sink: &LogSink, function: &str) -> Vec<LoggedEntry> {
+    sink.query(function, usize::MAX, None).unwrap()
+}
+
+#[test]
+fn a_question_is_answered_with_everything_appended_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_logs, sink) = start(dir.path());
+    for number in 0..100 {
+        sink.append("f", entry(&format!("line {number}")));
+        let newest = sink.query("f", 1, None).unwrap();
+        assert_eq!(messages(&newest), [(number + 1, format!("line {number}").as_str())]);
+    }
+    assert_eq!(messages(&sink.query("f", 2, Some(Since::Sequence(10))).unwrap()), [(11, "line 10"), (12, "line 11")]);
+    assert_eq!(all(&sink, "g"), []);
+}
+
+#[test]
+fn entries_and_their_numbers_outlive_the_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let (logs, sink) = start(dir.path());
+    sink.append("f", entry("first"));
+    sink.append("g", entry("of another"));
+    drop(logs);
+    let (logs, sink) = start(dir.path());
+    // The number goes on even when nobody has asked for the log since the start.
+    sink.append("f", entry("second"));
+    assert_eq!(messages(&all(&sink, "f")), [(1, "first"), (2, "second")]);
+    assert_eq!(all(&sink, "f")[0].entry, entry("first"));
+    assert_eq!(messages(&all(&sink, "g")), [(1, "of another")]);
+    drop(logs);
+    assert!(matches!(sink.query("f", 1, None), Err(LogsError::Stopped)));
+}
+
+#[test]
+fn what_a_query_showed_is_in_the_file_already() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_logs, sink) = start(dir.path());
+    sink.append("f", entry("shown"));
+    all(&sink, "f");
+    let text = std::fs::read_to_string(dir.path().join("logs/f.jsonl")).unwrap();
+    assert!(text.contains("\"shown\"") && text.ends_with('\n'), "{text}");
+}
+
+#[test]
+fn torn_and_foreign_lines_are_skipped_and_do_no_harm_to_their_neighbours() {
+    let dir = tempfile::tempdir().unwrap();
+    let (logs, sink) = start(dir.path());
+    sink.append("f", entry("whole"));
+    drop(logs);
+    let path = dir.path().join("logs/f.jsonl");
+    let mut text = std::fs::read(&path).unwrap();
+    let line = text.clone();
+    text.extend_from_slice(b"\xff\xfe\n{}\n\n");
+    text.extend_from_slice(&line[..line.len() / 2]);
+    std::fs::write(&path, text).unwrap();
+
+    let (logs, sink) = start(dir.path());
+    sink.append("f", entry("after the torn line"));
+    let expected = [(1, "whole"), (2, "after the torn line")];
+    assert_eq!(messages(&all(&sink, "f")), expected);
+    drop(logs);
+    let (_logs, sink) = start(dir.path());
+    assert_eq!(messages(&all(&sink, "f")), expected);
+}
+
+#[test]
+fn files_are_rotated_within_their_bound_and_fill_the_ring_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (logs, sink) = start(dir.path());
+    let text = "x".repeat(400);
+    for number in 0..6000 {
+        sink.append("f", entry(&format!("{number} {text}")));
+        if number % 500 == 0 {
+            all(&sink, "f");
+        }
+    }
+    let before = all(&sink, "f");
+    assert_eq!((before.len(), before[before.len() - 1].seq), (LOG_RING_ENTRIES_MAX, 6000));
+    drop(logs);
+    for file in ["f.jsonl", "f.jsonl.1"] {
+        let len = std::fs::metadata(dir.path().join("logs").join(file)).unwrap().len();
+        assert!(0 < len && len <= LOG_FILE_BYTES_MAX, "{file}: {len}");
+    }
+    let (_logs, sink) = start(dir.path());
+    assert!(all(&sink, "f") == before, "the ring was not filled with what it held");
+}
+
+#[test]
+fn a_removed_log_is_gone_and_a_new_one_begins_at_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_logs, sink) = start(dir.path());
+    sink.append("f", entry("old"));
+    sink.append("f-2", entry("another's"));
+    sink.remove("f").unwrap();
+    sink.remove("never-was").unwrap();
+    assert!(!dir.path().join("logs/f.jsonl").exists());
+    sink.append("f", entry("new"));
+    assert_eq!(messages(&all(&sink, "f")), [(1, "new")]);
+    assert_eq!(messages(&all(&sink, "f-2")), [(1, "another's")]);
+}
+
+#[test]
+fn logs_of_functions_that_are_gone_are_removed_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = dir.path().join("logs");
+    std::fs::create_dir(&logs).unwrap();
+    for file in ["kept.jsonl", "kept.jsonl.1", "gone.jsonl", "gone.jsonl.1", "notes.txt"] {
+        std::fs::write(logs.join(file), "").unwrap();
+    }
+    drop(FunctionLogs::start(dir.path(), |function| function == "kept").unwrap());
+    let mut left: Vec<_> = std::fs::read_dir(&logs).unwrap().map(|item| item.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["kept.jsonl", "kept.jsonl.1", "notes.txt"]);
+}
+
+#[test]
+fn a_disk_that_cannot_be_written_leaves_the_ring() {
+    let dir = tempfile::tempdir().unwrap();
+    let (logs, sink) = start(dir.path());
+    let in_the_way = dir.path().join("logs/f.jsonl");
+    std::fs::create_dir(&in_the_way).unwrap();
+    sink.append("f", entry("lost on disk"));
+    assert_eq!(messages(&all(&sink, "f")), [(1, "lost on disk")]);
+    std::fs::remove_dir(&in_the_way).unwrap();
+    sink.append("f", entry("written"));
+    drop(logs);
+    let (_logs, sink) = start(dir.path());
+    assert_eq!(messages(&all(&sink, "f")), [(2, "written")]);
+}
+
+#[test]
+fn a_long_entry_is_cut_between_two_characters() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_logs, sink) = start(dir.path());
+    sink.append("f", entry(&format!("x{}", "é".repeat(LOG_ENTRY_BYTES_MAX))));
+    assert_eq!(all(&sink, "f")[0].entry.message, format!("x{}", "é".repeat((LOG_ENTRY_BYTES_MAX - 1) / 2)));
+}
+
+const MEMORY_BYTES_MAX: usize = 1024 * 1024;
+
+/// A sink whose service does not run yet.
+fn unattended(dir: &Path, queue_max: usize) -> (LogSink, Service) {
+    let (queue, messages) = bounded(queue_max);
+    let pressure = Arc::new(Pressure::default());
+    let service = Service::new(dir.to_path_buf(), messages, Arc::clone(&pressure), MEMORY_BYTES_MAX);
+    (LogSink { queue, pressure }, service)
+}
+
+#[test]
+fn a_full_queue_drops_and_says_so_in_the_log_that_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let (sink, service) = unattended(dir.path(), 4);
+    for number in 0..6 {
+        sink.append("f", entry(&number.to_string()));
+    }
+    sink.append("g", entry("no room"));
+    let running = thread::spawn(move || service.run());
+    let noted = loop {
+        // The note is made after the batch in which the first question was asked.
+        let entries = all(&sink, "f");
+        if entries.len() > 4 {
+            break entries;
+        }
+    };
+    let note = "2 log entries were dropped: the log queue was full";
+    assert_eq!(messages(&noted), [(1, "0"), (2, "1"), (3, "2"), (4, "3"), (5, note)]);
+    assert_eq!(noted[4].entry.stream, LogStream::System);
+    assert_eq!(messages(&all(&sink, "g")), [(1, "1 log entry was dropped: the log queue was full")]);
+    drop(sink);
+    running.join().unwrap();
+}
+
+#[test]
+fn the_queue_is_bounded_in_bytes_too_and_empties_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (sink, service) = unattended(dir.path(), LOG_QUEUE_MAX);
+    let large = "x".repeat(LOG_ENTRY_BYTES_MAX);
+    let fitting = LOG_QUEUE_BYTES_MAX / entry(&large).bytes();
+    for _ in 0..fitting + 3 {
+        sink.append("f", entry(&large));
+    }
+    assert_eq!(sink.queue.len(), fitting);
+    let running = thread::spawn(move || service.run());
+    all(&sink, "f");
+    assert_eq!(sink.pressure.queued_bytes.load(Ordering::Relaxed), 0);
+    sink.append("f", entry("room again"));
+    assert_eq!(sink.query("f", 1, None).unwrap()[0].entry.message, "room again");
+    drop(sink);
+    running.join().unwrap();
+}
+
+#[test]
+fn memory_is_bounded_over_all_functions_and_what_is_given_up_is_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_sink, mut service) = unattended(dir.path(), 1);
+    let text = "x".repeat(1000);
+    let mut given_up = false;
+    for number in 0..100 {
+        let function: Arc<str> = format!("f{number}").into();
+        for _ in 0..70 {
+            service.append(Arc::clone(&function), entry(&text));
+        }
+        given_up |= service.memory_bytes() > MEMORY_BYTES_MAX;
+        service.end_batch();
+        assert!(service.memory_bytes() <= MEMORY_BYTES_MAX);
+    }
+    assert!(given_up, "the bound was never reached");
+    let oldest = service.query("f0".into(), usize::MAX, None);
+    assert_eq!((oldest.len(), oldest[69].seq), (70, 70));
+    service.append("f0".into(), entry("next"));
+    assert_eq!(messages(&service.query("f0".into(), 1, None)), [(71, "next")]);
+    for number in 0..100 {
+        service.remove(&format!("f{number}").into()).unwrap();
+    }
+    assert_eq!(service.memory_bytes(), 0);
+}

@@ -1,0 +1,299 @@
+//! The durable home of functions: an SQLite database in a directory that one server owns.
+//!
+//! Owns the directory, its lock, the schema and every statement. Does not own what is served (`registry::snapshot`),
+//! what is valid (`registry::settings`) or who may change it (`auth`). All methods block on the disk: they are for
+//! control threads, which share one store under a mutex, and for the start of the server.
+//!
+//! Invariants:
+//! - A method that changes something returns `Ok` after the change is on the disk (WAL, `synchronous=FULL`), and leaves
+//!   everything as it was when it returns an error.
+//! - What `load_all` returns is byte for byte what was deployed; whatever is not is refused by name.
+//! - A version number is used once while its function exists. A function that was deleted is another one when it comes
+//!   back, and starts at 1.
+//!
+//! The interface is this narrow (create, update, delete, load) because a second store, on PostgreSQL, shall have it.
+
+mod directory;
+mod error;
+mod row;
+mod schema;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{params, Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
+
+use super::function::{FunctionConfig, FunctionVersion};
+use crate::limits::{FUNCTION_VERSIONS_KEPT, STORE_BUSY_TIMEOUT, STORE_WAL_BYTES_KEPT};
+use directory::DirectoryLock;
+pub use error::{RefusalReason, StoreError};
+pub use row::code_sha256;
+use row::Sealed;
+
+/// An open store. The directory is this process's until the value is dropped.
+#[derive(Debug)]
+pub struct Store {
+    connection: Connection,
+    path: PathBuf,
+    // After the connection, because fields are dropped in order: the next server must find the database closed.
+    _lock: DirectoryLock,
+}
+
+/// A function that does not exist yet. Everything in it is valid.
+#[derive(Debug, Clone)]
+pub struct NewFunction {
+    /// Its name.
+    pub name: String,
+    /// Its source.
+    pub code: String,
+    /// Its settings.
+    pub config: FunctionConfig,
+    /// The time, milliseconds since the Unix epoch.
+    pub now_ms: u64,
+}
+
+/// What was in the store when the server started.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// The current version of every intact function, sorted by name.
+    pub functions: Vec<FunctionVersion>,
+    /// The others. Their names are taken until they are deleted.
+    pub refused: Vec<Refused>,
+}
+
+/// A stored function that must not be served.
+#[derive(Debug)]
+pub struct Refused {
+    /// Its name, as far as it can be read.
+    pub name: String,
+    /// What is wrong.
+    pub reason: RefusalReason,
+}
+
+impl Store {
+    /// Opens the store in `dir`, which is made if it is missing, and brings its schema up to date.
+    ///
+    /// Fails when another server uses the directory, when it is not ours alone, or when the database is damaged or newer
+    /// than this release.
+    pub fn open(dir: &Path) -> Result<Store, StoreError> {
+        let lock = directory::claim(dir)?;
+        let path = dir.join("faas.db");
+        // SQLite would make the file with the umask's permissions; its companions take those of the file.
+        directory::private_file(&path)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let failed = |source| StoreError::from_sqlite(&path, source);
+        let mut connection = Connection::open_with_flags(&path, flags).map_err(failed)?;
+        configure(&connection).map_err(failed)?;
+        schema::migrate(&mut connection, &path)?;
+        Ok(Store { connection, path, _lock: lock })
+    }
+
+    /// Stores version 1 of a function. Fails with [`StoreError::Exists`] when there is one of that name.
+    pub fn create(&mut self, new: NewFunction) -> Result<FunctionVersion, StoreError> {
+        let NewFunction { name, code, config, now_ms } = new;
+        let path = &self.path;
+        let failed = |source| StoreError::from_sqlite(path, source);
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        if find(&transaction, &name).map_err(failed)?.is_some() {
+            return Err(StoreError::Exists { name });
+        }
+        let function = FunctionVersion {
+            name,
+            version: 1,
+            code_sha256: code_sha256(&code),
+            code,
+            config,
+            created_at_ms: now_ms,
+            updated_at_ms: now_ms,
+        };
+        write_version(&transaction, &function).map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+        Ok(function)
+    }
+
+    /// Stores the version after `expected_version`, and forgets the oldest beyond [`FUNCTION_VERSIONS_KEPT`].
+    ///
+    /// Fails with [`StoreError::Conflict`] when another version is current, so that two who merge their changes into
+    /// the same version cannot both win.
+    pub fn update(
+        &mut self,
+        name: &str,
+        expected_version: u64,
+        code: String,
+        config: FunctionConfig,
+        now_ms: u64,
+    ) -> Result<FunctionVersion, StoreError> {
+        let path = &self.path;
+        let failed = |source| StoreError::from_sqlite(path, source);
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        let Some(current) = find(&transaction, name).map_err(failed)? else {
+            return Err(StoreError::NotFound { name: name.to_string() });
+        };
+        let found = current.version;
+        if found != expected_version {
+            return Err(StoreError::Conflict { name: name.to_string(), expected: expected_version, found });
+        }
+        let function = FunctionVersion {
+            name: name.to_string(),
+            version: found + 1,
+            code_sha256: code_sha256(&code),
+            code,
+            config,
+            created_at_ms: current.created_at_ms,
+            // The clock may have been set back; the order of a function's own times is kept.
+            updated_at_ms: now_ms.max(current.created_at_ms),
+        };
+        write_version(&transaction, &function).map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+        Ok(function)
+    }
+
+    /// Removes a function with all its versions, intact or not. `false` when there is none of that name.
+    pub fn delete(&mut self, name: &str) -> Result<bool, StoreError> {
+        // One statement is one transaction; the versions go by the foreign key.
+        let rows = self.connection.execute("DELETE FROM functions WHERE name = ?1", [name]);
+        rows.map(|rows| rows > 0).map_err(|source| StoreError::from_sqlite(&self.path, source))
+    }
+
+    /// Reads and checks every function. Fails only when not even the names can be read.
+    pub fn load_all(&self) -> Result<Loaded, StoreError> {
+        let mut loaded = Loaded::default();
+        for heading in self.headings().map_err(|source| StoreError::from_sqlite(&self.path, source))? {
+            match heading.and_then(|heading| self.load(heading)) {
+                Ok(function) => loaded.functions.push(function),
+                Err(refused) => loaded.refused.push(refused),
+            }
+        }
+        Ok(loaded)
+    }
+
+    /// The rows of `functions`; one that holds something else than it should is already refused.
+    fn headings(&self) -> rusqlite::Result<Vec<Result<Heading, Refused>>> {
+        let sql = "SELECT name, current_version, created_at_ms, seal FROM functions ORDER BY name";
+        let mut statement = self.connection.prepare(sql)?;
+        let rows = statement.query_map([], |row| {
+            let name = row.get_ref(0)?.as_bytes_or_null().ok().flatten().unwrap_or_default();
+            let name = String::from_utf8_lossy(name).into_owned();
+            let heading = || -> rusqlite::Result<Heading> {
+                Ok(Heading { name: row.get(0)?, version: row.get(1)?, created_at_ms: row.get(2)?, seal: row.get(3)? })
+            };
+            Ok(heading().map_err(|source| Refused { name, reason: RefusalReason::Unreadable { source } }))
+        })?;
+        rows.collect()
+    }
+
+    /// The version that `heading` names, if it is what was deployed.
+    fn load(&self, heading: Heading) -> Result<FunctionVersion, Refused> {
+        match self.read_version(&heading) {
+            Ok(function) => Ok(function),
+            Err(reason) => Err(Refused { name: heading.name, reason }),
+        }
+    }
+
+    fn read_version(&self, heading: &Heading) -> Result<FunctionVersion, RefusalReason> {
+        let sql = "SELECT code, code_sha256, config, updated_at_ms FROM versions WHERE name = ?1 AND version = ?2";
+        let row = self.connection.query_row(sql, params![heading.name, heading.version], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?, row.get::<_, i64>(3)?))
+        });
+        let row = row.optional().map_err(|source| RefusalReason::Unreadable { source })?;
+        let (code, stored_sha256, config, updated_at_ms) =
+            row.ok_or(RefusalReason::VersionMissing { version: heading.version })?;
+
+        if code_sha256(&code) != stored_sha256 {
+            return Err(RefusalReason::CodeChanged);
+        }
+        let sealed = Sealed {
+            name: &heading.name,
+            version: heading.version,
+            created_at_ms: heading.created_at_ms,
+            updated_at_ms,
+            code_sha256: &stored_sha256,
+            config: &config,
+        };
+        if sealed.digest() != heading.seal.as_slice() {
+            return Err(RefusalReason::RowChanged);
+        }
+        Ok(FunctionVersion {
+            name: heading.name.clone(),
+            version: from_sql(heading.version),
+            code,
+            code_sha256: stored_sha256,
+            config: row::decode_config(&config).map_err(|source| RefusalReason::Settings { source })?,
+            created_at_ms: from_sql(heading.created_at_ms),
+            updated_at_ms: from_sql(updated_at_ms),
+        })
+    }
+}
+
+/// A row of `functions`.
+struct Heading {
+    name: String,
+    version: i64,
+    created_at_ms: i64,
+    seal: Vec<u8>,
+}
+
+/// What a change needs to know of the version it follows.
+struct Current {
+    version: u64,
+    created_at_ms: u64,
+}
+
+/// Sets what SQLite forgets when a connection is closed, and the journal mode, which it keeps.
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(STORE_BUSY_TIMEOUT)?;
+    // A damaged page is reported when it is read, and not first when a cell of it turns out to lie outside.
+    connection.pragma_update(None, "cell_size_check", true)?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.pragma_update(None, "journal_size_limit", STORE_WAL_BYTES_KEPT)?;
+    // FULL syncs the write-ahead log at every commit; NORMAL, the usual companion of WAL, would lose the last changes
+    // at a power cut after we had acknowledged them.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    // Answers with the mode that is now in force: where WAL cannot be had the rollback journal, which is as durable.
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0)).map(drop)
+}
+
+fn find(transaction: &Transaction<'_>, name: &str) -> rusqlite::Result<Option<Current>> {
+    let sql = "SELECT current_version, created_at_ms FROM functions WHERE name = ?1";
+    let current =
+        |row: &rusqlite::Row<'_>| Ok(Current { version: from_sql(row.get(0)?), created_at_ms: from_sql(row.get(1)?) });
+    transaction.query_row(sql, [name], current).optional()
+}
+
+/// Adds `function` as the current version of its name.
+fn write_version(transaction: &Transaction<'_>, function: &FunctionVersion) -> rusqlite::Result<()> {
+    let config = row::encode_config(&function.config)
+        .map_err(|source| rusqlite::Error::ToSqlConversionFailure(Box::new(source)))?;
+    let (version, created_at_ms) = (to_sql(function.version), to_sql(function.created_at_ms));
+    let updated_at_ms = to_sql(function.updated_at_ms);
+    let code_sha256 = &function.code_sha256;
+    let sealed = Sealed { name: &function.name, version, created_at_ms, updated_at_ms, code_sha256, config: &config };
+    let seal = sealed.digest();
+    transaction.execute(
+        "INSERT INTO functions (name, current_version, created_at_ms, seal) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (name) DO UPDATE SET current_version = excluded.current_version, seal = excluded.seal",
+        params![function.name, version, created_at_ms, seal],
+    )?;
+    transaction.execute(
+        "INSERT INTO versions (name, version, code, code_sha256, config, updated_at_ms, seal)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![function.name, version, function.code, code_sha256, config, updated_at_ms, seal],
+    )?;
+    transaction.execute(
+        "DELETE FROM versions WHERE name = ?1 AND version <= ?2",
+        params![function.name, version - to_sql(FUNCTION_VERSIONS_KEPT)],
+    )?;
+    Ok(())
+}
+
+/// SQLite's integers are signed. Versions and times stay below 2^63 for the next 290 million years.
+fn to_sql(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A negative number is in no row that we wrote; where one is, the seal says so.
+fn from_sql(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
