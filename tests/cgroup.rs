@@ -1,4 +1,6 @@
 //! Control groups on the machine that runs the tests, whatever its layout: children join, limits hold, nothing stays.
+// Helpers of tests may stop the test.
+#![allow(clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader};
 use std::os::fd::{AsRawFd, OwnedFd};

@@ -1,32 +1,27 @@
 //! The host that runs the tests, probed for real.
-
-use std::process::Command;
+//!
+//! Without the test harness (`harness = false` in Cargo.toml): namespaces are tried in a fork, which needs a process
+//! with one thread, and the harness runs every test in a thread of its own.
+#![allow(clippy::unwrap_used)]
 
 use faas::sandbox::cgroup::CgroupRoot;
-use faas::sandbox::host::{HostFacts, IsolationLevel};
+use faas::sandbox::host::{HostFacts, IsolationLevel, Namespace};
 
-/// Namespaces are tried in a fork, which needs a process with one thread. The harness has several, unless it is told
-/// to run one test at a time: hence a second process.
-#[test]
-fn the_probe_of_this_host_tries_every_namespace() {
-    let arguments = ["--ignored", "--exact", "probe_in_a_process_of_its_own", "--nocapture", "--test-threads=1"];
-    let output = Command::new(std::env::current_exe().unwrap()).args(arguments).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    println!("{text}");
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(text.contains("user namespaces"), "{text}");
-    assert!(!text.contains("could not be tried"), "{text}");
-}
-
-#[test]
-#[ignore = "run by the test above"]
-fn probe_in_a_process_of_its_own() {
+fn main() {
     let cgroups = CgroupRoot::prepare(&format!("test-host-{}", std::process::id())).unwrap();
     let started = std::time::Instant::now();
     let facts = HostFacts::probe(&cgroups);
-    println!("probed in {:?}\n{}", started.elapsed(), facts.report(IsolationLevel::Strict).render());
-    for missing in facts.missing_for(IsolationLevel::Strict) {
-        println!("strict refuses: {missing}");
-    }
+    let text = facts.report(IsolationLevel::Strict).render();
+    println!("probed in {:?}\n{text}", started.elapsed());
     cgroups.remove().unwrap();
+
+    assert!(facts.namespaces.iter().all(|(_, state)| *state != Namespace::Unknown), "each namespace was tried");
+    let missing = facts.missing_for(IsolationLevel::Strict);
+    assert!(missing.iter().all(|missing| text.contains(&missing.mend)), "what strict refuses is in the report");
+
+    // From here on there is a second thread, and a probe must not fork.
+    let second = std::thread::spawn(move || HostFacts::probe(&cgroups));
+    let threaded = second.join().unwrap();
+    assert!(threaded.namespaces.iter().all(|(_, state)| *state == Namespace::Unknown), "no fork among threads");
+    println!("test result: ok");
 }
