@@ -2,6 +2,8 @@
 //!
 //! The probe is `seccomp_probe.py`; it loads the filter through `ctypes` before it does anything else, and runs as
 //! whoever runs the tests. As root most of what must fail would succeed without the filter.
+// Helpers of tests may stop the test.
+#![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

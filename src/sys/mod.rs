@@ -1,2 +1,4 @@
 //! The only module with `unsafe`: thin, typed wrappers of system calls that `nix` does not offer.
 #![allow(unsafe_code)]
+
+pub mod probe;

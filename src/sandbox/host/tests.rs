@@ -1,0 +1,100 @@
+use super::*;
+
+/// A host that gives everything.
+fn good() -> HostFacts {
+    HostFacts {
+        euid: 0,
+        uids: 1 << 32,
+        kernel: "6.18.44".into(),
+        namespaces: NAMESPACES.map(|(what, _)| (what, Namespace::Available)).to_vec(),
+        seccomp: true,
+        pidfd: true,
+        mount_setattr: true,
+        landlock_abi: Some(7),
+        open_files_max: None,
+        controllers: Controller::ALL.map(|controller| (controller, Ok(Version::V2))).to_vec(),
+        restrictions: vec![],
+    }
+}
+
+fn names(missing: &[Missing]) -> Vec<&str> {
+    missing.iter().map(|missing| missing.what.as_str()).collect()
+}
+
+#[test]
+fn a_good_host_misses_nothing_and_every_line_is_ok() {
+    let report = good().report(IsolationLevel::Strict);
+    assert_eq!(good().missing_for(IsolationLevel::Strict), []);
+    assert_eq!(report.worst(), Status::Ok, "{}", report.render());
+    assert_eq!(report.lines.len(), 1 + 2 + 7 + 1 + 3 + 3);
+}
+
+#[test]
+fn each_layer_that_is_taken_away_is_missed_by_its_name() {
+    let without = |take: fn(&mut HostFacts)| {
+        let mut facts = good();
+        take(&mut facts);
+        let missing = facts.missing_for(IsolationLevel::Strict);
+        assert_eq!(facts.report(IsolationLevel::Strict).worst(), Status::Failed);
+        assert!(missing.iter().all(|missing| !missing.mend.is_empty()));
+        names(&missing).join(",")
+    };
+    assert_eq!(without(|facts| facts.euid = 1000), "own host uid");
+    assert_eq!(without(|facts| facts.uids = 65536), "own host uid");
+    assert_eq!(without(|facts| facts.namespaces[0].1 = Namespace::Refused(Errno::EPERM)), "user namespaces");
+    assert_eq!(without(|facts| facts.namespaces[3].1 = Namespace::Unknown), "network namespaces");
+    assert_eq!(without(|facts| facts.seccomp = false), "seccomp");
+    assert_eq!(without(|facts| facts.pidfd = false), "process descriptors");
+    assert_eq!(without(|facts| facts.controllers[0].1 = Err(Absence::NotMounted)), "memory limit");
+}
+
+#[test]
+fn standard_is_degraded_where_strict_fails_and_only_the_essential_stops_it() {
+    let mut facts = good();
+    facts.euid = 1000;
+    facts.controllers[2].1 = Err(Absence::NotPermitted("/sys/fs/cgroup/x".into()));
+    assert_eq!(names(&facts.missing_for(IsolationLevel::Standard)), ["own host uid", "cpu limit"]);
+    assert!(facts.missing_for(IsolationLevel::Standard).iter().all(|missing| !missing.essential));
+    assert_eq!(facts.report(IsolationLevel::Standard).worst(), Status::Degraded);
+    assert_eq!(facts.missing_for(IsolationLevel::None), []);
+
+    facts.pidfd = false;
+    assert!(facts.missing_for(IsolationLevel::None)[0].essential);
+    assert_eq!(facts.report(IsolationLevel::Standard).worst(), Status::Failed);
+}
+
+#[test]
+fn what_restricts_user_namespaces_is_named_in_the_mend() {
+    let ubuntu = restrictions(|path| match path {
+        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns" => Ok("1\n".into()),
+        "/proc/sys/user/max_user_namespaces" => Ok("31000\n".into()),
+        _ => Err(io::ErrorKind::NotFound.into()),
+    });
+    assert_eq!(ubuntu, ["kernel.apparmor_restrict_unprivileged_userns = 1"]);
+    let mut facts = HostFacts { euid: 1000, restrictions: ubuntu, ..good() };
+    facts.namespaces[1].1 = Namespace::Refused(Errno::EACCES);
+    let text = facts.report(IsolationLevel::Standard).render();
+    assert!(text.contains("apparmor_restrict_unprivileged_userns = 1"), "{text}");
+}
+
+#[test]
+fn extras_degrade_and_never_fail() {
+    let facts = HostFacts { mount_setattr: false, landlock_abi: None, open_files_max: Some(1024), ..good() };
+    let report = facts.report(IsolationLevel::Strict);
+    assert_eq!(report.worst(), Status::Degraded);
+    assert_eq!(report.lines.iter().filter(|line| line.mend.is_some()).count(), 3);
+}
+
+#[test]
+fn kernel_texts_are_read_as_they_are_and_nonsense_is_the_worst_case() {
+    assert_eq!(mapped_ids("         0          0 4294967295\n"), 4_294_967_295);
+    assert_eq!(mapped_ids("0 100000 65536\n65536 1000 1\n"), 65_537);
+    assert_eq!(mapped_ids("x"), 0);
+    let limits = "Limit   Soft Limit  Hard Limit  Units\nMax open files            1024       524288       files\n";
+    assert_eq!(open_files_max(limits), Some(524_288));
+    assert_eq!(open_files_max("Max open files  1024  unlimited  files"), None);
+    assert_eq!(open_files_max(""), Some(0));
+    assert!(filters("kill_process kill_thread trap errno user_notif trace log allow\n"));
+    assert!(!filters("kill_thread trap errno allow"), "before Linux 4.14");
+    assert!(!filters(""));
+}
