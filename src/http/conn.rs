@@ -16,35 +16,18 @@
 
 use std::mem;
 use std::ops::ControlFlow::{self, Break, Continue};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use super::body::{BodyError, BodyReader};
 use super::buffer::{Input, Output};
-use super::date::HttpDate;
 use super::parse::{is_blank, parse_head, Framing, RequestHead, Version};
 use super::phase::{Exchange, Incoming, Phase};
 use super::problem::Problem;
-use super::request_id::{RequestId, RequestIds};
+use super::request_id::RequestId;
 use super::response::{Connection, Response, Stamps};
-pub use super::timer::HttpLimits;
-use super::timer::Timer;
+use super::stamp::Stamp;
+use super::timer::{HttpLimits, Timer};
 use crate::limits::{HTTP_BODY_COPY_BYTES_MAX, HTTP_DRAIN_BYTES_MAX, HTTP_OUTPUT_BYTES_MAX, HTTP_PIPELINE_BYTES_MAX};
-
-/// What all connections share: the date and the source of request ids.
-#[derive(Debug)]
-pub struct Stamp {
-    /// The date of every answer. The event loop refreshes it whenever it wakes.
-    pub date: HttpDate,
-    /// Makes the ids of requests that bring none.
-    pub ids: RequestIds,
-}
-
-impl Stamp {
-    /// A stamp with the date of `time`.
-    pub fn new(time: SystemTime, ids: RequestIds) -> Stamp {
-        Stamp { date: HttpDate::new(time), ids }
-    }
-}
 
 /// A complete request.
 #[derive(Debug)]

@@ -11,9 +11,10 @@
 //! | `fields` | the header fields that steer the server: Host, lengths, codings, Connection, Expect |
 //! | [`body`] | where a body ends, with or without chunks |
 //! | [`target`] | the request target: its forms, its path's segments, its query's parameters |
-//! | [`conn`] | one connection: what happens after what, and until when |
+//! | [`conn`] | one connection: what happens after what, with its `phase` and its `buffer`s |
+//! | `timer` | until when each wait lasts |
 //! | [`response`], [`problem`] | what is answered, and with which headers |
-//! | [`date`], [`request_id`] | what every answer is stamped with |
+//! | [`Stamp`], [`date`], [`request_id`] | what every answer is stamped with |
 
 pub mod body;
 mod buffer;
@@ -25,14 +26,17 @@ mod phase;
 pub mod problem;
 pub mod request_id;
 pub mod response;
+mod stamp;
 pub mod target;
 mod timer;
 
-pub use conn::{Conn, HttpLimits, Poll, Refusal, Request, Stamp};
+pub use conn::{Conn, Poll, Refusal, Request};
 pub use parse::RequestHead;
 pub use problem::Problem;
 pub use request_id::RequestId;
 pub use response::{HeaderName, HeaderValue, Response};
+pub use stamp::Stamp;
+pub use timer::HttpLimits;
 
 #[cfg(test)]
 mod tests;

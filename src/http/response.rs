@@ -11,6 +11,7 @@ use std::io::Write;
 use super::body::{is_token_byte, may_stand_in_value};
 use super::date::HttpDate;
 use super::request_id::RequestId;
+use crate::call::CallReply;
 
 /// A status, header fields and a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +34,18 @@ impl Response {
         const CONTENT_TYPE: HeaderName<'static> = HeaderName::from_static("content-type");
         const JSON: HeaderValue<'static> = HeaderValue::from_static("application/json");
         Response::new(status).with(CONTENT_TYPE, JSON).with_body(body)
+    }
+
+    /// A function's answer. The worker has checked its fields; one that could not be sent all the same, or that only
+    /// the server writes, is left out.
+    pub fn from_reply(reply: CallReply) -> Response {
+        let mut response = Response::new(reply.status).with_body(reply.body);
+        for (name, value) in &reply.headers {
+            if let (Ok(name), Ok(value)) = (HeaderName::new(name), HeaderValue::new(value)) {
+                response.add(name, value);
+            }
+        }
+        response
     }
 
     /// Adds a field behind those that are there.
@@ -327,6 +340,23 @@ mod tests {
             let bare = wire(Response::new(status).with_body(body()), Connection::Default, false);
             assert!(bare.ends_with("\r\nX-Request-Id: ID\r\n\r\n"), "{bare}");
         }
+    }
+
+    #[test]
+    fn a_functions_answer_keeps_what_may_be_sent() {
+        let field = |name: &str, value: &str| (name.to_string(), value.to_string());
+        let headers = vec![
+            field("set-cookie", "a=1"),
+            field("set-cookie", "b=2"),
+            field("Date", "never"),
+            field("content-length", "99"),
+            field("x-evil", "a\r\nb: c"),
+        ];
+        let reply = CallReply { status: 418, headers, body: b"short".to_vec() };
+        let text = wire(Response::from_reply(reply), Connection::Default, false);
+        let expected = "HTTP/1.1 418 I'm a teapot\r\nset-cookie: a=1\r\nset-cookie: b=2\r\n\
+                        Date: Thu, 01 Jan 1970 00:00:00 GMT\r\nX-Request-Id: ID\r\nContent-Length: 5\r\n\r\nshort";
+        assert_eq!(text, expected);
     }
 
     #[test]
