@@ -42,6 +42,20 @@ pub const HTTP_DRAIN_BYTES_MAX: usize = 256 * 1024;
 pub const HTTP_DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Default of `limits.max_connections`: beyond it an accepted connection gets 503 and is closed.
 pub const HTTP_CONNECTIONS_MAX: usize = 8192;
+/// A request body must arrive at this average rate, in bytes per second, once its grace has passed: beyond it 408.
+pub const HTTP_BODY_RATE_MIN: u64 = 1024;
+/// Time that a request body gets beside what [`HTTP_BODY_RATE_MIN`] allows for the bytes that came.
+pub const HTTP_BODY_GRACE: Duration = Duration::from_secs(10);
+/// Bytes beyond the request being answered that are held for a connection; it is not read from while it has more.
+pub const HTTP_PIPELINE_BYTES_MAX: usize = 64 * 1024;
+/// A connection's next request is not begun while the client has this many bytes of its answers still to take.
+pub const HTTP_OUTPUT_BYTES_MAX: usize = 256 * 1024;
+/// Answers up to this size, in bytes, are copied behind their head so that one plain write sends both.
+pub const HTTP_BODY_COPY_BYTES_MAX: usize = 16 * 1024;
+/// Memory set aside for a request body before its bytes come, in bytes: a Content-Length alone buys no more.
+pub const HTTP_BODY_RESERVE_BYTES_MAX: usize = 64 * 1024;
+/// Chunk extensions of one request body together, in bytes: beyond it 400.
+pub const HTTP_CHUNK_EXTENSION_BYTES_MAX: usize = 4 * 1024;
 
 // ---- Functions ----
 
@@ -229,6 +243,8 @@ const _: () = assert!(HTTP_TARGET_BYTES_MAX < HTTP_HEAD_BYTES_MAX);
 const _: () = assert!(SLOTS_DEFAULT <= SLOTS_MAX && POOL_SIZE_DEFAULT <= POOL_SIZE_MAX);
 const _: () = assert!(SANDBOX_UID_BASE_MAX as u64 + (SLOTS_MAX as u64) < u32::MAX as u64 - 1);
 const _: () = assert!(QUEUE_PER_FUNCTION_MAX <= INVOCATIONS_MAX);
+const _: () = assert!(HTTP_HEAD_BYTES_MAX <= u16::MAX as usize, "offsets into a request head are 16 bits wide");
+const _: () = assert!(HTTP_HEAD_BYTES_MAX < HTTP_PIPELINE_BYTES_MAX, "or a long head could never be read to its end");
 const _: () = assert!(FUNCTION_MEMORY_BYTES_MIN <= FUNCTION_MEMORY_BYTES_DEFAULT);
 const _: () = assert!(WORKER_QUEUE_MAX >= INVOCATIONS_MAX);
 // What memory holds of a function's log can be had again from its two files, unless it is mostly control characters,
