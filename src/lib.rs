@@ -10,6 +10,7 @@ pub mod limits;
 pub mod registry;
 pub mod sandbox;
 pub mod scheduler;
+pub mod shim;
 pub mod sys;
 pub mod wire;
 pub mod worker;
