@@ -15,6 +15,7 @@ pub mod rfc3339;
 pub mod sandbox;
 pub mod scheduler;
 pub mod server_log;
+pub mod shim;
 pub mod sys;
 pub mod values;
 pub mod wire;
