@@ -201,6 +201,31 @@ pub const START_BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// Longest pause between two failed starts.
 pub const START_BACKOFF_MAX: Duration = Duration::from_secs(10);
 
+// ---- The sandbox ----
+
+/// Size of an instance's /tmp, in bytes. It also counts against the instance's memory.
+pub const SANDBOX_TMP_BYTES: u64 = 64 * 1024 * 1024;
+/// Size of an instance's /dev/shm, in bytes. It also counts against the instance's memory.
+pub const SANDBOX_SHM_BYTES: u64 = 64 * 1024 * 1024;
+/// Files and directories that /tmp, and again /dev/shm, may hold.
+pub const SANDBOX_TMP_INODES: u64 = 16 * 1024;
+/// Descriptors that one process of an instance may have open.
+pub const SANDBOX_OPEN_FILES: u64 = 256;
+/// Largest file that an instance may write, in bytes: also what a sparse file may pretend to be.
+pub const SANDBOX_FILE_BYTES: u64 = 64 * 1024 * 1024;
+/// Stack of an instance's main thread, in bytes.
+pub const SANDBOX_STACK_BYTES: u64 = 8 * 1024 * 1024;
+/// An instance waits this long for the process that forked it to end, in milliseconds.
+pub const SANDBOX_PARENT_EXIT_TIMEOUT_MS: u32 = 5_000;
+/// Size of the root file system, which holds the shim and mount points only, in bytes.
+pub const SANDBOX_TREE_BYTES: u64 = 4 * 1024 * 1024;
+/// Files and directories of the root file system.
+pub const SANDBOX_TREE_INODES: u64 = 1024;
+/// An interpreter must say what it is within this time.
+pub const RUNTIME_PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+/// What an interpreter may print when it is asked what it is, in bytes.
+pub const RUNTIME_PROBE_BYTES_MAX: usize = 256 * 1024;
+
 // ---- Queues between threads ----
 
 /// Jobs in the queue of one worker.

@@ -1,4 +1,8 @@
 //! The only module with `unsafe`: thin, typed wrappers of system calls that `nix` does not offer.
 #![allow(unsafe_code)]
 
+pub mod executor;
+pub mod io;
+pub mod native;
 pub mod probe;
+pub mod process;

@@ -1,0 +1,406 @@
+//! The sandbox as data: what is done to a process, in which order, before it runs code that is not ours.
+//!
+//! Owns: the vocabulary ([`Step`]), its encoding for the executor, its description for people, and the three plans
+//! (`zygote`, `instance`). Does not own what a step means to the kernel (`sys::executor`) nor which files the tree shows
+//! (`tree`). Nothing here touches the system: the same input gives the same plan, with or without root.
+//!
+//! Invariant: the executor reads exactly the fields that [`Step::encode`] writes, in that order.
+
+mod describe;
+mod instance;
+mod zygote;
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+pub use instance::{
+    instance_inner_plan, instance_outer_plan, InstanceSpec, Network, CHANNEL_FD, FIRST_CGROUP_FD, OUTPUT_FD,
+};
+pub use zygote::{zygote_plan, ZygoteSpec, CONTROL_FD, SHIM_DIRECTORY};
+
+use crate::sys::executor::{Opcode, MAGIC};
+
+/// A mount namespace.
+pub const NEW_MOUNT: u32 = 0x0002_0000;
+/// A cgroup namespace.
+pub const NEW_CGROUP: u32 = 0x0200_0000;
+/// A UTS namespace: host name.
+pub const NEW_UTS: u32 = 0x0400_0000;
+/// An IPC namespace.
+pub const NEW_IPC: u32 = 0x0800_0000;
+/// A user namespace.
+pub const NEW_USER: u32 = 0x1000_0000;
+/// A pid namespace, for the children of the process that asks.
+pub const NEW_PID: u32 = 0x2000_0000;
+/// A network namespace, with nothing but a loopback device that is down.
+pub const NEW_NET: u32 = 0x4000_0000;
+
+/// `CAP_SETGID`.
+pub const CAP_SETGID: u64 = 1 << 6;
+/// `CAP_SETUID`.
+pub const CAP_SETUID: u64 = 1 << 7;
+/// `CAP_SETPCAP`.
+pub const CAP_SETPCAP: u64 = 1 << 8;
+/// `CAP_SYS_ADMIN`.
+pub const CAP_SYS_ADMIN: u64 = 1 << 21;
+
+/// With which power the server runs, and so what a sandbox can be made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Privilege {
+    /// As root, with a host user id for every instance.
+    Root,
+    /// As a common user: the zygote makes a user namespace first, in which this user is 0. Instances then share the
+    /// server's host user id.
+    Unprivileged {
+        /// The server's effective user id.
+        uid: u32,
+        /// The server's effective group id.
+        gid: u32,
+    },
+}
+
+/// Which layers a sandbox must have. A layer that is not required is tried all the same, and gone without when the
+/// host refuses it. Mount and pid namespaces, the change of root, dropping capabilities and `no_new_privs` are always
+/// required: without them instances would mix with each other or with the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Required {
+    /// The network, IPC, UTS and cgroup namespaces.
+    pub namespaces: bool,
+    /// The user namespace of the instance.
+    pub user_namespace: bool,
+    /// A /proc of its own; without one there is none.
+    pub proc: bool,
+    /// The seccomp filter.
+    pub seccomp: bool,
+}
+
+impl Required {
+    /// Isolation level `strict`: every layer.
+    pub const STRICT: Required = Required { namespaces: true, user_namespace: true, proc: true, seccomp: true };
+    /// Isolation level `standard`: what the host offers, and seccomp.
+    pub const STANDARD: Required = Required { namespaces: false, user_namespace: false, proc: false, seccomp: true };
+    /// Isolation level `none`: whatever works.
+    pub const NONE: Required = Required { namespaces: false, user_namespace: false, proc: false, seccomp: false };
+}
+
+/// Kernel numbers of the limits that a plan sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+#[allow(missing_docs)] // the names are those of setrlimit(2)
+pub enum Resource {
+    FileSize = 1,
+    Stack = 3,
+    Core = 4,
+    OpenFiles = 7,
+    LockedMemory = 8,
+    MessageQueues = 12,
+    Nice = 13,
+    RealtimePriority = 14,
+}
+
+/// What a bind mount is of. All are read-only and nosuid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BindKind {
+    /// A file or a directory, without the mounts below it; nodev.
+    Plain,
+    /// The same with the mounts below it. In a user namespace the kernel refuses to leave them out.
+    Recursive,
+    /// A device node; noexec.
+    Device,
+}
+
+/// One thing that is done to the calling process. Paths are as it sees them at that moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)] // of the fields: each variant's own line speaks of them
+pub enum Step {
+    /// Leaves the namespaces named by the flags for new ones.
+    Unshare(u32),
+    /// Ends the propagation of mounts to and from the host.
+    MakePrivate,
+    /// Mounts an empty file system in memory, nosuid and nodev.
+    MountTmpfs { target: PathBuf, size_bytes: u64, inodes: u64, mode: u32, executable: bool },
+    /// Makes a directory; one that is there is left alone.
+    MkDir { path: PathBuf, mode: u32 },
+    /// Makes a symbolic link.
+    Symlink { target: PathBuf, path: PathBuf },
+    /// Makes a new file.
+    WriteFile { path: PathBuf, mode: u32, bytes: Vec<u8> },
+    /// Shows `source` at `target`.
+    Bind { source: PathBuf, target: PathBuf, kind: BindKind },
+    /// Mounts the process information of the current pid namespace, other users' processes hidden, and of the rest
+    /// of /proc nothing where the kernel can leave it out (since 5.8).
+    MountProc { target: PathBuf },
+    /// Hides a file or a directory, if it is there.
+    Mask(PathBuf),
+    /// Makes a tree read-only and nosuid, if it is there; with the mounts below it when `recursive`.
+    ReadOnly { path: PathBuf, recursive: bool },
+    /// Makes a mount point the root directory.
+    PivotRoot(PathBuf),
+    /// Lets go of the root directory before that; nothing of the host is left but the binds.
+    DetachOldRoot,
+    /// Sets the host name.
+    Hostname(String),
+    /// Lowers a limit; one that is lower already stays.
+    Rlimit { resource: Resource, soft: u64, hard: u64 },
+    /// Empties the list of supplementary groups.
+    ClearGroups,
+    /// Sets all three group ids and all three user ids.
+    SetIds { uid: u32, gid: u32 },
+    /// Keeps the permitted capabilities through the next `SetIds`.
+    KeepCaps,
+    /// Writes to a file of /proc about the process itself.
+    WriteProc { path: PathBuf, text: String },
+    /// Sets whether the process's memory and /proc files belong to its user (true) or to root (false).
+    Dumpable(bool),
+    /// Forbids to gain privileges by exec, for ever.
+    NoNewPrivs,
+    /// Drops all but these from the capabilities that an exec could ever grant.
+    DropBounding { keep: u64 },
+    /// Makes user id 0 mean nothing, and keeps it so.
+    LockSecurebits,
+    /// Keeps exactly these capabilities, inherits none.
+    SetCaps { keep: u64 },
+    /// Sends this signal to the process when its parent ends.
+    DeathSignal(u32),
+    /// Blocks no signal.
+    ResetSignalMask,
+    /// Begins a session without a terminal.
+    SetSid,
+    /// Opens a pidfd of the process itself, for its children to wait on.
+    OpenOwnPidfd { fd: u32 },
+    /// Waits until the process behind a pidfd has ended.
+    AwaitExit { fd: u32, timeout_ms: u32 },
+    /// Opens a file for reading and writing under a descriptor number.
+    OpenAs { path: PathBuf, fd: u32 },
+    /// Duplicates a descriptor to another number, to survive an exec.
+    Dup2 { from: u32, to: u32 },
+    /// Closes this descriptor and all above.
+    CloseFrom(u32),
+    /// Writes to a descriptor in one piece.
+    WriteFd { fd: u32, bytes: Vec<u8> },
+    /// Changes the working directory.
+    Chdir(PathBuf),
+    /// Sets the mask of permissions for new files.
+    Umask(u32),
+    /// Loads a filter of system calls: the bytes of `struct sock_filter[]`.
+    Seccomp(Vec<u8>),
+    /// Becomes another program.
+    Exec { path: PathBuf, arguments: Vec<String>, environment: Vec<(String, String)> },
+}
+
+/// A step, and whether the plan ends when the kernel refuses it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Planned {
+    /// What to do.
+    pub step: Step,
+    /// Whether it may be gone without.
+    pub required: bool,
+}
+
+/// Steps in their order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan(Vec<Planned>);
+
+impl Plan {
+    /// A plan of required steps.
+    pub fn new(steps: impl IntoIterator<Item = Step>) -> Self {
+        let mut plan = Plan::default();
+        plan.require_all(steps);
+        plan
+    }
+
+    /// The steps.
+    pub fn steps(&self) -> &[Planned] {
+        &self.0
+    }
+
+    /// Adds a step that must succeed.
+    pub fn require(&mut self, step: Step) {
+        self.push(true, step);
+    }
+
+    /// Adds steps that must succeed.
+    pub fn require_all(&mut self, steps: impl IntoIterator<Item = Step>) {
+        steps.into_iter().for_each(|step| self.require(step));
+    }
+
+    /// Adds a step that must succeed if `required`.
+    pub fn push(&mut self, required: bool, step: Step) {
+        self.0.push(Planned { step, required });
+    }
+
+    /// The bytes for `sys::executor::run`.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = MAGIC.to_vec();
+        // A plan has tens of steps. One with more than fits is encoded as none, which the executor refuses.
+        out.extend(u16::try_from(self.0.len()).unwrap_or(0).to_le_bytes());
+        out.extend([0, 0]);
+        for planned in &self.0 {
+            let mut fields = Encoder(Vec::new());
+            let opcode = planned.step.encode(&mut fields);
+            out.extend((opcode as u16).to_le_bytes());
+            out.extend([u8::from(planned.required), 0]);
+            let mut frame = Encoder(out);
+            frame.bytes(&fields.0);
+            out = frame.0;
+        }
+        out
+    }
+
+    /// One line for each step, numbered as in the executor's reports.
+    pub fn describe(&self) -> Vec<String> {
+        let line = |(number, planned): (usize, &Planned)| {
+            let mark = if planned.required { "" } else { " (if the host can)" };
+            format!("{number:>3}  {}{mark}", planned.step)
+        };
+        self.0.iter().enumerate().map(line).collect()
+    }
+}
+
+struct Encoder(Vec<u8>);
+
+impl Encoder {
+    fn u32(&mut self, value: u32) -> &mut Self {
+        self.0.extend(value.to_le_bytes());
+        self
+    }
+
+    fn u64(&mut self, value: u64) -> &mut Self {
+        self.0.extend(value.to_le_bytes());
+        self
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+        // Files, filters and plans are far below 4 GiB; a longer run of bytes would be cut here, and then the
+        // executor would find the frame damaged.
+        self.u32(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+        self.0.extend(bytes);
+        self
+    }
+
+    /// A NUL inside the text is left there: the executor refuses the step.
+    fn text(&mut self, text: impl AsRef<OsStr>) -> &mut Self {
+        let mut bytes = text.as_ref().as_bytes().to_vec();
+        bytes.push(0);
+        self.bytes(&bytes)
+    }
+}
+
+impl Step {
+    /// The step's short name, as the executor reports it.
+    pub fn name(&self) -> &'static str {
+        self.encode(&mut Encoder(Vec::new())).name()
+    }
+
+    fn encode(&self, out: &mut Encoder) -> Opcode {
+        match self {
+            Step::Unshare(flags) => out.number(Opcode::Unshare, *flags),
+            Step::MakePrivate => Opcode::MakePrivate,
+            Step::MountTmpfs { target, size_bytes, inodes, mode, executable } => {
+                let options = format!("size={size_bytes},nr_inodes={inodes},mode={mode:o}");
+                out.text(target).text(options).number(Opcode::MountTmpfs, u32::from(*executable))
+            }
+            Step::MkDir { path, mode } => out.text(path).number(Opcode::MkDir, *mode),
+            Step::Symlink { target, path } => out.text(target).string(Opcode::Symlink, path),
+            Step::WriteFile { path, mode, bytes } => {
+                out.text(path).u32(*mode).bytes(bytes);
+                Opcode::WriteFile
+            }
+            Step::Bind { source, target, kind } => out.text(source).text(target).number(Opcode::Bind, kind.flags()),
+            Step::MountProc { target } => {
+                out.text(target).text("hidepid=invisible,subset=pid").string(Opcode::MountProc, "hidepid=2")
+            }
+            Step::Mask(path) => out.string(Opcode::Mask, path),
+            Step::ReadOnly { path, recursive } => out.text(path).number(Opcode::ReadOnly, u32::from(*recursive)),
+            Step::PivotRoot(path) => out.string(Opcode::PivotRoot, path),
+            Step::DetachOldRoot => Opcode::DetachOldRoot,
+            Step::Hostname(name) => {
+                out.bytes(name.as_bytes());
+                Opcode::Hostname
+            }
+            Step::Rlimit { resource, soft, hard } => {
+                out.u32(*resource as u32).u64(*soft).u64(*hard);
+                Opcode::Rlimit
+            }
+            Step::ClearGroups => Opcode::ClearGroups,
+            Step::SetIds { uid, gid } => out.u32(*uid).number(Opcode::SetIds, *gid),
+            Step::KeepCaps => Opcode::KeepCaps,
+            Step::WriteProc { path, text } => {
+                out.text(path).bytes(text.as_bytes());
+                Opcode::WriteProc
+            }
+            Step::Dumpable(value) => out.number(Opcode::Dumpable, u32::from(*value)),
+            Step::NoNewPrivs => Opcode::NoNewPrivs,
+            Step::DropBounding { keep } => {
+                out.u64(*keep);
+                Opcode::DropBounding
+            }
+            Step::LockSecurebits => Opcode::LockSecurebits,
+            Step::SetCaps { keep } => {
+                out.u64(*keep);
+                Opcode::SetCaps
+            }
+            Step::DeathSignal(signal) => out.number(Opcode::DeathSignal, *signal),
+            Step::ResetSignalMask => Opcode::ResetSignalMask,
+            Step::SetSid => Opcode::SetSid,
+            Step::OpenOwnPidfd { fd } => out.number(Opcode::OpenOwnPidfd, *fd),
+            Step::AwaitExit { fd, timeout_ms } => out.u32(*fd).number(Opcode::AwaitExit, *timeout_ms),
+            Step::OpenAs { path, fd } => out.text(path).number(Opcode::OpenAs, *fd),
+            Step::Dup2 { from, to } => out.u32(*from).number(Opcode::Dup2, *to),
+            Step::CloseFrom(first) => out.number(Opcode::CloseFrom, *first),
+            Step::WriteFd { fd, bytes } => {
+                out.u32(*fd).bytes(bytes);
+                Opcode::WriteFd
+            }
+            Step::Chdir(path) => out.string(Opcode::Chdir, path),
+            Step::Umask(mask) => out.number(Opcode::Umask, *mask),
+            Step::Seccomp(filter) => {
+                out.bytes(filter);
+                Opcode::Seccomp
+            }
+            Step::Exec { path, arguments, environment } => {
+                out.text(path).list(arguments.iter().cloned());
+                out.list(environment.iter().map(|(name, value)| format!("{name}={value}")));
+                Opcode::Exec
+            }
+        }
+    }
+}
+
+impl Encoder {
+    fn number(&mut self, opcode: Opcode, last: u32) -> Opcode {
+        self.u32(last);
+        opcode
+    }
+
+    fn string(&mut self, opcode: Opcode, last: impl AsRef<OsStr>) -> Opcode {
+        self.text(last);
+        opcode
+    }
+
+    fn list(&mut self, items: impl ExactSizeIterator<Item = String>) {
+        self.u32(u32::try_from(items.len()).unwrap_or(u32::MAX));
+        items.for_each(|item| {
+            self.text(item);
+        });
+    }
+}
+
+impl BindKind {
+    fn flags(self) -> u32 {
+        match self {
+            BindKind::Plain => 0,
+            BindKind::Recursive => 1,
+            BindKind::Device => 2,
+        }
+    }
+}
+
+/// `path`, which is absolute, as it lies under `root`.
+pub(super) fn under(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+#[cfg(test)]
+mod tests;

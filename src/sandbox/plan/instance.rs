@@ -1,0 +1,236 @@
+//! The two plans that turn a fork of the zygote into an instance.
+//!
+//! The *outer* plan runs in M, the zygote's child, which then forks the instance; the *inner* plan runs in the
+//! instance, pid 1 of its new pid namespace. ARCHITECTURE.md has the picture; the order below is forced by the kernel
+//! in several places, and each place says so.
+
+use std::path::PathBuf;
+
+use super::{
+    Plan, Privilege, Required, Resource, Step, CAP_SETPCAP, CAP_SYS_ADMIN, NEW_CGROUP, NEW_IPC, NEW_MOUNT, NEW_NET,
+    NEW_PID, NEW_USER, NEW_UTS,
+};
+use crate::limits;
+
+/// Where the zygote places the instance's channel for the plans.
+pub const CHANNEL_FD: u32 = 10;
+/// Where the zygote places the write end of the output pipe.
+pub const OUTPUT_FD: u32 = 11;
+/// Where the zygote places the first of the files that join a cgroup.
+pub const FIRST_CGROUP_FD: u32 = 12;
+/// A pidfd of M. Below the numbers above, and closed with them.
+const PARENT_PIDFD: u32 = 9;
+/// The instance's channel as the instance knows it.
+const INSTANCE_CHANNEL_FD: u32 = 3;
+
+/// The user id, and group id, that an instance sees as its own.
+pub(super) const INSTANCE_UID: u32 = 1000;
+const SIGKILL: u32 = 9;
+
+/// Parts of /proc that tell of the host; absent where `subset=pid` works.
+const PROC_MASKED: [&str; 16] = [
+    "acpi",
+    "asound",
+    "kcore",
+    "keys",
+    "key-users",
+    "kallsyms",
+    "kmsg",
+    "latency_stats",
+    "timer_list",
+    "timer_stats",
+    "sched_debug",
+    "scsi",
+    "interrupts",
+    "config.gz",
+    "kpagecount",
+    "kpageflags",
+];
+/// Parts of /proc that act on the host.
+const PROC_READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
+
+/// Which network an instance is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// A network namespace of its own, with nothing in it.
+    None,
+    /// The host's.
+    Host,
+}
+
+/// Everything that the plans of one instance depend on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceSpec {
+    /// How the zygote was made.
+    pub privilege: Privilege,
+    /// The host user and group id of this instance; used when `privilege` is root.
+    pub host_uid: u32,
+    /// Which layers it must have.
+    pub required: Required,
+    /// How many files that join a cgroup lie at [`FIRST_CGROUP_FD`] and above.
+    pub cgroup_fds: u32,
+    /// Which network it sees.
+    pub network: Network,
+    /// Its host name.
+    pub hostname: String,
+    /// Size of /tmp in bytes.
+    pub tmp_bytes: u64,
+    /// Size of /dev/shm in bytes.
+    pub shm_bytes: u64,
+    /// Files and directories that each of the two may hold.
+    pub tmp_inodes: u64,
+    /// Descriptors that a process may have open.
+    pub open_files: u64,
+    /// Largest file that it may write, in bytes.
+    pub file_bytes: u64,
+    /// Bytes of `struct sock_filter[]`; none when empty.
+    pub seccomp: Vec<u8>,
+}
+
+impl InstanceSpec {
+    /// An instance with every layer and the default limits.
+    pub fn strict(privilege: Privilege, host_uid: u32, seccomp: Vec<u8>) -> Self {
+        InstanceSpec {
+            privilege,
+            host_uid,
+            required: Required::STRICT,
+            cgroup_fds: 0,
+            network: Network::None,
+            hostname: "faas".to_owned(),
+            tmp_bytes: limits::SANDBOX_TMP_BYTES,
+            shm_bytes: limits::SANDBOX_SHM_BYTES,
+            tmp_inodes: limits::SANDBOX_TMP_INODES,
+            open_files: limits::SANDBOX_OPEN_FILES,
+            file_bytes: limits::SANDBOX_FILE_BYTES,
+            seccomp,
+        }
+    }
+}
+
+/// What M does before it forks the instance.
+pub fn instance_outer_plan(spec: &InstanceSpec) -> Plan {
+    let mut plan = Plan::new([Step::OpenOwnPidfd { fd: PARENT_PIDFD }]);
+    // The cgroups come first, so that the cgroup namespace has them as its root. "0" means the writing process.
+    for hierarchy in 0..spec.cgroup_fds {
+        plan.require(Step::WriteFd { fd: FIRST_CGROUP_FD + hierarchy, bytes: b"0".to_vec() });
+    }
+    let always = NEW_MOUNT | NEW_PID;
+    let mut wanted = vec![NEW_IPC, NEW_UTS, NEW_CGROUP];
+    if spec.network == Network::None {
+        wanted.push(NEW_NET);
+    }
+    if spec.required.namespaces {
+        plan.require(Step::Unshare(wanted.iter().fold(always, |flags, flag| flags | flag)));
+    } else {
+        plan.require(Step::Unshare(always));
+        // One at a time, so that a host which refuses one still gives the others.
+        wanted.into_iter().for_each(|flag| plan.push(false, Step::Unshare(flag)));
+    }
+    plan
+}
+
+/// What the instance does to itself before it runs code that is not ours.
+///
+/// Until the step that replaces descriptor 3 the zygote's control socket is still there, so that nearly every failure
+/// can be reported through it.
+pub fn instance_inner_plan(spec: &InstanceSpec) -> Plan {
+    let mut plan = Plan::new([Step::SetSid]);
+    plan.push(spec.required.namespaces, Step::Hostname(spec.hostname.clone()));
+    mounts(spec, &mut plan);
+    resource_limits(spec, &mut plan);
+    plan.require_all([Step::Umask(0o077), Step::Chdir("/tmp".into())]);
+    identity(spec, &mut plan);
+    privileges(&mut plan);
+    descriptors(&mut plan);
+    if !spec.seccomp.is_empty() || spec.required.seccomp {
+        // Last: the filter forbids most of what is above. A required filter that is empty fails in the executor.
+        plan.push(spec.required.seccomp, Step::Seccomp(spec.seccomp.clone()));
+    }
+    plan
+}
+
+fn mounts(spec: &InstanceSpec, plan: &mut Plan) {
+    plan.push(spec.required.proc, Step::MountProc { target: "/proc".into() });
+    let proc = |name: &&str| PathBuf::from("/proc").join(name);
+    PROC_MASKED.iter().for_each(|name| plan.push(spec.required.proc, Step::Mask(proc(name))));
+    for name in &PROC_READ_ONLY {
+        plan.push(spec.required.proc, Step::ReadOnly { path: proc(name), recursive: false });
+    }
+    for (target, size_bytes) in [("/tmp", spec.tmp_bytes), ("/dev/shm", spec.shm_bytes)] {
+        let inodes = spec.tmp_inodes;
+        plan.require(Step::MountTmpfs { target: target.into(), size_bytes, inodes, mode: 0o1777, executable: false });
+    }
+}
+
+fn resource_limits(spec: &InstanceSpec, plan: &mut Plan) {
+    let limits = [
+        (Resource::OpenFiles, spec.open_files),
+        (Resource::FileSize, spec.file_bytes),
+        (Resource::Stack, limits::SANDBOX_STACK_BYTES),
+        (Resource::Core, 0),
+        (Resource::LockedMemory, 0),
+        (Resource::MessageQueues, 0),
+        (Resource::Nice, 0),
+        (Resource::RealtimePriority, 0),
+    ];
+    plan.require_all(limits.map(|(resource, limit)| Step::Rlimit { resource, soft: limit, hard: limit }));
+}
+
+/// From root to a user of the instance's own, in a user namespace of its own.
+fn identity(spec: &InstanceSpec, plan: &mut Plan) {
+    let outside = match spec.privilege {
+        Privilege::Root => {
+            plan.require_all([
+                Step::ClearGroups,
+                // Some hosts let only the privileged make user namespaces, and without one the bounding set and the
+                // securebits still have to be set: so two capabilities are carried through the change of user. Made
+                // effective again by `SetCaps`, they end in `privileges` below, or when the namespace is entered.
+                Step::KeepCaps,
+                Step::SetIds { uid: spec.host_uid, gid: spec.host_uid },
+                Step::SetCaps { keep: CAP_SYS_ADMIN | CAP_SETPCAP },
+            ]);
+            spec.host_uid
+        }
+        Privilege::Unprivileged { .. } => 0,
+    };
+    // The namespace is made after the change of user, so that its owner, who has all power over it, is the instance
+    // itself and not root; and a process may map its own id without privilege.
+    let required = spec.required.user_namespace;
+    plan.push(required, Step::Unshare(NEW_USER));
+    // After a change of user, the files of /proc/self belong to root until the process is dumpable again.
+    plan.require(Step::Dumpable(true));
+    let map = format!("{INSTANCE_UID} {outside} 1\n");
+    let writes =
+        [("/proc/self/setgroups", "deny".to_owned()), ("/proc/self/uid_map", map.clone()), ("/proc/self/gid_map", map)];
+    for (path, text) in writes {
+        plan.push(required, Step::WriteProc { path: path.into(), text });
+    }
+}
+
+/// Entering a user namespace filled all capability sets and reset the securebits, so these come after it. The
+/// bounding set and the securebits take CAP_SETPCAP, so the capabilities go last.
+fn privileges(plan: &mut Plan) {
+    plan.require_all([
+        Step::DropBounding { keep: 0 },
+        Step::LockSecurebits,
+        Step::SetCaps { keep: 0 },
+        Step::Dumpable(false),
+        Step::NoNewPrivs,
+    ]);
+}
+
+fn descriptors(plan: &mut Plan) {
+    plan.require_all([
+        // The signal is sent when the process that was the parent at this moment ends, so M must be gone: its end
+        // would kill the instance, not the server's. A change of credentials clears the signal, so it comes after.
+        // A pipe would not do: M's descriptors are closed before its children get their new parent.
+        Step::AwaitExit { fd: PARENT_PIDFD, timeout_ms: limits::SANDBOX_PARENT_EXIT_TIMEOUT_MS },
+        Step::DeathSignal(SIGKILL),
+        Step::ResetSignalMask,
+        Step::OpenAs { path: "/dev/null".into(), fd: 0 },
+        Step::Dup2 { from: OUTPUT_FD, to: 1 },
+        Step::Dup2 { from: OUTPUT_FD, to: 2 },
+        Step::Dup2 { from: CHANNEL_FD, to: INSTANCE_CHANNEL_FD },
+        Step::CloseFrom(INSTANCE_CHANNEL_FD + 1),
+    ]);
+}

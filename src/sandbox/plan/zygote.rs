@@ -1,0 +1,112 @@
+//! The plan of the zygote: from `faas __run-plan` to a Python that sees nothing but the minimal tree.
+
+use std::path::PathBuf;
+
+use super::{
+    under, BindKind, Plan, Privilege, Step, CAP_SETGID, CAP_SETPCAP, CAP_SETUID, CAP_SYS_ADMIN, NEW_MOUNT, NEW_USER,
+};
+use crate::sandbox::runtime::Interpreter;
+use crate::sandbox::tree::{self, HostFiles};
+use crate::sys::native::NATIVE_MODULE;
+
+/// Where the server places the zygote's control socket.
+pub const CONTROL_FD: u32 = 3;
+/// The directory of the Python side inside the tree.
+pub const SHIM_DIRECTORY: &str = "/faas";
+const SIGKILL: u32 = 9;
+
+/// What the zygote keeps of root's power, for its children's plans: mounts, namespaces and host names
+/// (`CAP_SYS_ADMIN`), the change to the instance's user (`CAP_SETUID`, `CAP_SETGID`), and dropping the bounding set
+/// (`CAP_SETPCAP`). Not `CAP_DAC_OVERRIDE`: root without it reads only what it owns.
+const ZYGOTE_CAPS: u64 = CAP_SYS_ADMIN | CAP_SETUID | CAP_SETGID | CAP_SETPCAP;
+
+/// Everything that the zygote's plan depends on.
+#[derive(Debug, Clone)]
+pub struct ZygoteSpec<'a> {
+    /// With which power it starts.
+    pub privilege: Privilege,
+    /// An empty directory of the host, absolute, on which the tree is built in the zygote's own mount namespace. The
+    /// host sees it stay empty.
+    pub staging: PathBuf,
+    /// The Python that runs.
+    pub interpreter: &'a Interpreter,
+    /// What the host has of the files that a tree may show.
+    pub host: &'a HostFiles,
+    /// Name and content of the files in [`SHIM_DIRECTORY`]; one is `zygote.py`. The native module is added here.
+    pub shim: &'a [(&'a str, &'a str)],
+}
+
+/// What the helper does before it becomes Python. It starts with the plan on descriptor 0, the control socket on 3,
+/// and 1 and 2 where the zygote's own complaints go.
+pub fn zygote_plan(spec: &ZygoteSpec<'_>) -> Plan {
+    // The server blocks signals that it reads by descriptor, and may have any umask: both would be inherited.
+    let mut plan = Plan::new([Step::ResetSignalMask, Step::Umask(0o022), Step::SetSid]);
+    namespaces(spec, &mut plan);
+    plan.require_all(tree::steps(&spec.staging, spec.interpreter, spec.host, bind_kind(spec.privilege)));
+    shim(spec, &mut plan);
+    if spec.privilege != Privilege::Root {
+        // In a user namespace a new /proc may be mounted only where a complete one is in sight. Instances mount their
+        // own over this one, and nobody can lift it.
+        let target = under(&spec.staging, "/proc".as_ref());
+        plan.push(false, Step::Bind { source: "/proc".into(), target, kind: BindKind::Recursive });
+    }
+    plan.require_all([
+        Step::PivotRoot(spec.staging.clone()),
+        Step::DetachOldRoot,
+        Step::ReadOnly { path: "/".into(), recursive: true },
+        Step::DropBounding { keep: ZYGOTE_CAPS },
+        Step::SetCaps { keep: ZYGOTE_CAPS },
+        Step::NoNewPrivs,
+        Step::DeathSignal(SIGKILL),
+        Step::OpenAs { path: "/dev/null".into(), fd: 0 },
+        Step::Dup2 { from: CONTROL_FD, to: CONTROL_FD },
+        Step::CloseFrom(CONTROL_FD + 1),
+        exec(spec.interpreter),
+    ]);
+    plan
+}
+
+fn bind_kind(privilege: Privilege) -> BindKind {
+    match privilege {
+        Privilege::Root => BindKind::Plain,
+        Privilege::Unprivileged { .. } => BindKind::Recursive,
+    }
+}
+
+fn namespaces(spec: &ZygoteSpec<'_>, plan: &mut Plan) {
+    match spec.privilege {
+        Privilege::Root => plan.require(Step::Unshare(NEW_MOUNT)),
+        Privilege::Unprivileged { uid, gid } => {
+            plan.require(Step::Unshare(NEW_USER | NEW_MOUNT));
+            let writes = [
+                ("setgroups", "deny".to_owned()),
+                ("uid_map", format!("0 {uid} 1\n")),
+                ("gid_map", format!("0 {gid} 1\n")),
+            ];
+            for (file, text) in writes {
+                plan.require(Step::WriteProc { path: PathBuf::from("/proc/self").join(file), text });
+            }
+        }
+    }
+    plan.require(Step::MakePrivate);
+}
+
+fn shim(spec: &ZygoteSpec<'_>, plan: &mut Plan) {
+    let directory = under(&spec.staging, SHIM_DIRECTORY.as_ref());
+    plan.require(Step::MkDir { path: directory.clone(), mode: 0o755 });
+    let scripts = spec.shim.iter().map(|(name, text)| (*name, text.as_bytes()));
+    for (name, bytes) in scripts.chain([("_faas.so", NATIVE_MODULE)]) {
+        plan.require(Step::WriteFile { path: directory.join(name), mode: 0o444, bytes: bytes.to_vec() });
+    }
+}
+
+/// `-I` keeps Python from its environment and the working directory, `-S` from site-packages and .pth files, `-B` from
+/// writing byte code.
+fn exec(interpreter: &Interpreter) -> Step {
+    let path = interpreter.executable.clone();
+    let script = format!("{SHIM_DIRECTORY}/zygote.py");
+    let arguments = [path.to_string_lossy().as_ref(), "-I", "-S", "-B", &script].map(str::to_owned).to_vec();
+    let environment = [("PATH", "/usr/local/bin:/usr/bin:/bin"), ("LANG", "C.UTF-8"), ("HOME", "/tmp")];
+    let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    Step::Exec { path, arguments, environment }
+}

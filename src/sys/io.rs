@@ -1,0 +1,167 @@
+//! Descriptors and sockets: pairs, pipes, datagrams with and without descriptors, reading with a deadline.
+//!
+//! Everything here is close-on-exec, and nothing here blocks but [`read_until`], which has a deadline.
+
+use std::io::{self, IoSlice, IoSliceMut, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::OFlag;
+use nix::sys::memfd::{memfd_create, MFdFlags};
+use nix::sys::socket::{recvmsg, sendmsg, socketpair, AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType};
+
+/// A connected pair of sockets that keep the boundaries and the order of datagrams (`SOCK_SEQPACKET`).
+///
+/// # Errors
+/// Those of socketpair(2): no descriptors or no memory left.
+pub fn seqpacket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?)
+}
+
+/// A pipe: the read end, which does not block, and the write end, which does.
+///
+/// # Errors
+/// Those of pipe2(2) and fcntl(2).
+pub fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    nix::fcntl::fcntl(&read, nix::fcntl::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok((read, write))
+}
+
+/// A nameless file in memory with this content, positioned at its start.
+///
+/// # Errors
+/// Those of memfd_create(2) and write(2).
+pub fn memory_file(name: &str, content: &[u8]) -> io::Result<OwnedFd> {
+    use std::io::{Seek, Write};
+    let mut file = std::fs::File::from(memfd_create(name, MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(content)?;
+    file.rewind()?;
+    Ok(file.into())
+}
+
+/// Sends one datagram made of `pieces`, without waiting.
+///
+/// # Errors
+/// `WouldBlock` when the peer's queue is full, `BrokenPipe` or `ConnectionReset` when the peer is gone (never a
+/// signal).
+pub fn send(socket: impl AsFd, pieces: &[IoSlice<'_>]) -> io::Result<()> {
+    send_with_descriptors(socket, pieces, &[])
+}
+
+/// The same, with descriptors that the peer gets duplicates of.
+///
+/// # Errors
+/// As [`send`].
+pub fn send_with_descriptors(
+    socket: impl AsFd,
+    pieces: &[IoSlice<'_>],
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let control = if raw.is_empty() { &rights[..0] } else { &rights[..] };
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    // A datagram goes whole or not at all, so the count that is returned says nothing new.
+    sendmsg::<()>(socket.as_fd().as_raw_fd(), pieces, control, flags, None)?;
+    Ok(())
+}
+
+/// Receives one datagram without waiting: its length, and whether it was longer than `buffer`. A length of 0 means
+/// that the peer is gone.
+///
+/// # Errors
+/// `WouldBlock` when there is none; `ConnectionReset` when the peer went with unread datagrams.
+pub fn recv(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, bool)> {
+    let mut pieces = [IoSliceMut::new(buffer)];
+    // Without a control buffer the kernel drops any descriptors that a hostile peer attached.
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+    let received = recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut pieces, None, flags)?;
+    Ok((received.bytes, received.flags.contains(MsgFlags::MSG_TRUNC)))
+}
+
+/// Waits until `source` has something to read or its writers are gone, or the deadline has passed.
+///
+/// # Errors
+/// `TimedOut`, and those of poll(2).
+pub fn wait_readable(source: impl AsFd, deadline: Instant) -> io::Result<()> {
+    let mut entry = libc::pollfd { fd: source.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // Rounded up, so that the wait is not over a moment before the deadline and then spins.
+        let left_ms = left.saturating_add(Duration::from_nanos(999_999)).as_millis();
+        let timeout_ms = libc::c_int::try_from(left_ms).unwrap_or(libc::c_int::MAX);
+        // SAFETY: one pollfd is passed by the address of a live one.
+        match unsafe { libc::poll(&raw mut entry, 1, timeout_ms) } {
+            0 if left.is_zero() => return Err(io::ErrorKind::TimedOut.into()),
+            0 => {}
+            result if result > 0 => return Ok(()),
+            _ => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+/// Reads to the end of a pipe, `limit_bytes` at most, by a deadline.
+///
+/// # Errors
+/// `TimedOut`; `FileTooLarge` beyond the limit; those of read(2).
+pub fn read_until(pipe: impl AsFd, limit_bytes: usize, deadline: Instant) -> io::Result<Vec<u8>> {
+    let mut source = std::fs::File::from(pipe.as_fd().try_clone_to_owned()?);
+    let mut content = Vec::new();
+    let mut piece = [0u8; 4096];
+    loop {
+        wait_readable(&source, deadline)?;
+        match source.read(&mut piece) {
+            Ok(0) => return Ok(content),
+            Ok(length) if content.len() + length > limit_bytes => return Err(io::ErrorKind::FileTooLarge.into()),
+            Ok(length) => content.extend(piece.iter().take(length)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_datagram_arrives_whole_or_says_that_it_was_cut() {
+        let (here, there) = seqpacket_pair().unwrap();
+        let mut buffer = [0u8; 8];
+        assert_eq!(recv(&there, &mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        send(&here, &[IoSlice::new(b"abc"), IoSlice::new(b"de")]).unwrap();
+        send(&here, &[IoSlice::new(b"0123456789")]).unwrap();
+        assert_eq!(recv(&there, &mut buffer).unwrap(), (5, false));
+        assert_eq!(&buffer[..5], b"abcde");
+        assert_eq!(recv(&there, &mut buffer).unwrap(), (8, true));
+        drop(here);
+        assert_eq!(recv(&there, &mut buffer).unwrap(), (0, false));
+        assert_eq!(send(&there, &[IoSlice::new(b"x")]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn a_full_queue_is_told_and_not_waited_for() {
+        let (here, _there) = seqpacket_pair().unwrap();
+        let refused = (0..100_000).find_map(|_| send(&here, &[IoSlice::new(&[0; 4096])]).err());
+        assert_eq!(refused.unwrap().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn reading_ends_at_the_end_at_the_limit_or_at_the_deadline() {
+        let soon = || Instant::now() + Duration::from_millis(50);
+        let (read, write) = output_pipe().unwrap();
+        nix::unistd::write(&write, b"hello").unwrap();
+        assert_eq!(read_until(&read, 100, soon()).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        nix::unistd::write(&write, b"hello").unwrap();
+        assert_eq!(read_until(&read, 4, soon()).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        nix::unistd::write(&write, b"hello").unwrap();
+        drop(write);
+        assert_eq!(read_until(&read, 100, soon()).unwrap(), b"hello");
+    }
+}
