@@ -96,7 +96,10 @@ impl Store {
         let path = &self.path;
         let failed = |source| StoreError::from_sqlite(path, source);
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-        if find(&transaction, &name).map_err(failed)?.is_some() {
+        // Of a damaged function there may be only one of the two; its name is taken all the same.
+        let sql =
+            "SELECT EXISTS (SELECT 1 FROM functions WHERE name = ?1 UNION ALL SELECT 1 FROM versions WHERE name = ?1)";
+        if transaction.query_row(sql, [&name], |row| row.get::<_, bool>(0)).map_err(failed)? {
             return Err(StoreError::Exists { name });
         }
         let function = FunctionVersion {

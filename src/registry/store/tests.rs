@@ -192,6 +192,7 @@ fn a_changed_row_is_refused_by_name_and_the_rest_is_served() {
         assert_eq!(names(&loaded), ["a", "c"], "{sql}");
         let [Refused { name, reason }] = &loaded.refused[..] else { panic!("{sql}: {loaded:?}") };
         assert!(name == "b" && expected(reason), "{sql}: {reason}");
+        assert!(matches!(store.create(new("b", "again")), Err(StoreError::Exists { .. })), "{sql}");
         assert!(store.delete("b").unwrap(), "a refused function can be deleted: {sql}");
         assert_eq!(store.create(new("b", "again")).unwrap().version, 1);
     }
