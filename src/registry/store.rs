@@ -20,6 +20,7 @@ mod schema;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{params, Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
@@ -53,7 +54,7 @@ pub struct NewFunction {
     pub now_ms: u64,
 }
 
-/// What was in the store when the server started.
+/// What was in the store when the server started. No name is in both lists.
 #[derive(Debug, Default)]
 pub struct Loaded {
     /// The current version of every intact function, sorted by name.
@@ -95,7 +96,10 @@ impl Store {
         let path = &self.path;
         let failed = |source| StoreError::from_sqlite(path, source);
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-        if find(&transaction, &name).map_err(failed)?.is_some() {
+        // Of a damaged function there may be only one of the two; its name is taken all the same.
+        let sql =
+            "SELECT EXISTS (SELECT 1 FROM functions WHERE name = ?1 UNION ALL SELECT 1 FROM versions WHERE name = ?1)";
+        if transaction.query_row(sql, [&name], |row| row.get::<_, bool>(0)).map_err(failed)? {
             return Err(StoreError::Exists { name });
         }
         let function = FunctionVersion {
@@ -149,23 +153,45 @@ impl Store {
         Ok(function)
     }
 
-    /// Removes a function with all its versions, intact or not. `false` when there is none of that name.
+    /// Removes a function with all its versions, intact or not. `false` when there is nothing of that name.
     pub fn delete(&mut self, name: &str) -> Result<bool, StoreError> {
-        // One statement is one transaction; the versions go by the foreign key.
-        let rows = self.connection.execute("DELETE FROM functions WHERE name = ?1", [name]);
-        rows.map(|rows| rows > 0).map_err(|source| StoreError::from_sqlite(&self.path, source))
+        let path = &self.path;
+        let failed = |source| StoreError::from_sqlite(path, source);
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        // The versions on their own, too: damage may have left some without the row that the foreign key starts from.
+        let versions = transaction.execute("DELETE FROM versions WHERE name = ?1", [name]).map_err(failed)?;
+        let functions = transaction.execute("DELETE FROM functions WHERE name = ?1", [name]).map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+        Ok(versions + functions > 0)
     }
 
     /// Reads and checks every function. Fails only when not even the names can be read.
     pub fn load_all(&self) -> Result<Loaded, StoreError> {
-        let mut loaded = Loaded::default();
-        for heading in self.headings().map_err(|source| StoreError::from_sqlite(&self.path, source))? {
+        let failed = |source| StoreError::from_sqlite(&self.path, source);
+        let mut functions = BTreeMap::new();
+        let mut refused = BTreeMap::new();
+        for heading in self.headings().map_err(failed)? {
             match heading.and_then(|heading| self.load(heading)) {
-                Ok(function) => loaded.functions.push(function),
-                Err(refused) => loaded.refused.push(refused),
+                Ok(function) => drop(functions.insert(function.name.clone(), function)),
+                Err(Refused { name, reason }) => drop(refused.insert(name, reason)),
             }
         }
-        Ok(loaded)
+        match self.names_of_versions() {
+            Ok(names) => {
+                for name in names.into_iter().filter(|name| !functions.contains_key(name)) {
+                    refused.entry(name).or_insert(RefusalReason::HeadingMissing);
+                }
+            }
+            // The index that is damaged here is the one by which versions are found, so that those concerned are among
+            // the refused already.
+            Err(error) => log::warn!("cannot look for functions without a heading: {}", failed(error)),
+        }
+        // Damage to a name may have made it that of another function, which is intact.
+        refused.retain(|name, _| !functions.contains_key(name));
+        Ok(Loaded {
+            functions: functions.into_values().collect(),
+            refused: refused.into_iter().map(|(name, reason)| Refused { name, reason }).collect(),
+        })
     }
 
     /// The rows of `functions`; one that holds something else than it should is already refused.
@@ -180,6 +206,14 @@ impl Store {
             };
             Ok(heading().map_err(|source| Refused { name, reason: RefusalReason::Unreadable { source } }))
         })?;
+        rows.collect()
+    }
+
+    /// The names that have versions. Should be those of `functions`; one that is missing there was lost to damage, and
+    /// must not be lost without a word.
+    fn names_of_versions(&self) -> rusqlite::Result<Vec<String>> {
+        let mut statement = self.connection.prepare("SELECT DISTINCT name FROM versions")?;
+        let rows = statement.query_map([], |row| row.get(0))?;
         rows.collect()
     }
 

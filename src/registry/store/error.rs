@@ -234,6 +234,8 @@ pub enum RefusalReason {
         /// Which version that would be.
         version: i64,
     },
+    /// There are versions of it, but nothing says which one is current.
+    HeadingMissing,
     /// The code is not the code that was deployed.
     CodeChanged,
     /// Name, version, times, settings or digest are not those that were deployed.
@@ -250,6 +252,7 @@ impl fmt::Display for RefusalReason {
         match self {
             RefusalReason::Unreadable { source } => write!(f, "its row cannot be read: {source}"),
             RefusalReason::VersionMissing { version } => write!(f, "its version {version} is not in the database"),
+            RefusalReason::HeadingMissing => write!(f, "the row that names its current version is lost"),
             RefusalReason::CodeChanged => write!(f, "its code does not match its SHA-256"),
             RefusalReason::RowChanged => write!(f, "its row does not match its seal"),
             RefusalReason::Settings { source } => write!(f, "its settings cannot be read: {source}"),
@@ -262,7 +265,10 @@ impl std::error::Error for RefusalReason {
         match self {
             RefusalReason::Unreadable { source } => Some(source),
             RefusalReason::Settings { source } => Some(source),
-            RefusalReason::VersionMissing { .. } | RefusalReason::CodeChanged | RefusalReason::RowChanged => None,
+            RefusalReason::VersionMissing { .. }
+            | RefusalReason::HeadingMissing
+            | RefusalReason::CodeChanged
+            | RefusalReason::RowChanged => None,
         }
     }
 }
