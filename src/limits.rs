@@ -105,6 +105,19 @@ pub const START_BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// Longest pause between two failed starts.
 pub const START_BACKOFF_MAX: Duration = Duration::from_secs(10);
 
+/// Default of `system.max_concurrent_functions`: instances and blanks together.
+pub const SLOTS_DEFAULT: usize = 1000;
+/// Default of `system.cold_start_timeout`: a function's top-level code must have run after this long.
+pub const COLD_START_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// Default of `system.warm_instance_ttl`: an instance that was idle for this long is stopped.
+pub const WARM_INSTANCE_TTL_DEFAULT: Duration = Duration::from_secs(600);
+/// Calls are not piped to a function for this long after it wrote to descriptor 1 or 2 itself.
+pub const RAW_OUTPUT_QUIET: Duration = Duration::from_secs(10);
+/// What the scheduler asked of a worker (kill, take back) and got no answer to is asked again after this long.
+pub const WORKER_ASK_AGAIN: Duration = Duration::from_secs(1);
+/// After so many failures in a row to make a blank, calls that need one fail at once.
+pub const BLANK_FAILURES_MAX: u32 = 3;
+
 // ---- Queues between threads ----
 
 /// Jobs in the queue of one worker.
@@ -133,3 +146,5 @@ const _: () = assert!(WIRE_BODY_PIECE_BYTES_MAX + RESPONSE_HEADER_BYTES_MAX + 10
 const _: () = assert!(HTTP_TARGET_BYTES_MAX < HTTP_HEAD_BYTES_MAX);
 const _: () = assert!(FUNCTION_MEMORY_BYTES_MIN <= FUNCTION_MEMORY_BYTES_DEFAULT);
 const _: () = assert!(WORKER_QUEUE_MAX >= INVOCATIONS_MAX);
+const _: () = assert!(PIPE_DEPTH_MAX >= 1 && PIPE_DEPTH_MAX < 31);
+const _: () = assert!(PIPE_WAIT_MAX.as_nanos() <= PIPE_STALL.as_nanos());
