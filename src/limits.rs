@@ -225,6 +225,18 @@ pub const SANDBOX_TREE_INODES: u64 = 1024;
 pub const RUNTIME_PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// What an interpreter may print when it is asked what it is, in bytes.
 pub const RUNTIME_PROBE_BYTES_MAX: usize = 256 * 1024;
+/// Default of `system.max_concurrent_functions`: instances and blanks together.
+pub const SLOTS_DEFAULT: usize = 1000;
+/// Default of `system.cold_start_timeout`: a function's top-level code must have run after this long.
+pub const COLD_START_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// Default of `system.warm_instance_ttl`: an instance that was idle for this long is stopped.
+pub const WARM_INSTANCE_TTL_DEFAULT: Duration = Duration::from_secs(600);
+/// Calls are not piped to a function for this long after it wrote to descriptor 1 or 2 itself.
+pub const RAW_OUTPUT_QUIET: Duration = Duration::from_secs(10);
+/// What the scheduler asked of a worker (kill, take back) and got no answer to is asked again after this long.
+pub const WORKER_ASK_AGAIN: Duration = Duration::from_secs(1);
+/// After so many failures in a row to make a blank, calls that need one fail at once.
+pub const BLANK_FAILURES_MAX: u32 = 3;
 
 // ---- Queues between threads ----
 
@@ -279,3 +291,5 @@ const _: () = assert!(LOG_RING_BYTES_MAX < LOG_MEMORY_BYTES_MAX);
 // JSON may write one byte as six (`\u001f`): the longest line still fits a file.
 const _: () = assert!(8 * LOG_ENTRY_BYTES_MAX as u64 <= LOG_FILE_BYTES_MAX);
 const _: () = assert!(FUNCTION_VERSIONS_KEPT >= 1);
+const _: () = assert!(PIPE_DEPTH_MAX >= 1 && PIPE_DEPTH_MAX < 31);
+const _: () = assert!(PIPE_WAIT_MAX.as_nanos() <= PIPE_STALL.as_nanos());

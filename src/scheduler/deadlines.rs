@@ -1,0 +1,250 @@
+//! Everything that time does: deadlines of calls, stalled pipes, starts that take too long, idle instances that have
+//! had their time, questions that nobody answered.
+//!
+//! A tenant has one timer for whatever it waits for next. It is moved to an earlier time when that is needed and is
+//! otherwise left alone: when it fires too early, what it waits for is looked at again. So an instance that serves
+//! thousands of calls a second touches the wheel a few times a second.
+
+use super::calls::Place;
+use super::slots::InstanceState;
+use super::timers::TimerKey;
+use super::types::{Action, KillReason};
+use super::{Scheduler, Turn};
+use crate::call::{InvokeError, Slot};
+
+const NS_PER_MS: u64 = 1_000_000;
+
+impl Scheduler {
+    /// Does what is due. To be called when [`Scheduler::next_deadline_ns`] has come; earlier or later does no harm.
+    pub fn tick(&mut self, now_ns: u64, out: &mut Vec<Action>) {
+        let mut turn = self.begin(now_ns, out);
+        while let Some(key) = self.timers.pop(turn.now_ns) {
+            match key {
+                TimerKey::Call(call) => {
+                    self.calls.items[call as usize].timer = super::TimerId::NONE;
+                    self.call_is_due(call, &mut turn);
+                }
+                TimerKey::Slot(at) => {
+                    let tenant = &mut self.slots.items[at as usize];
+                    tenant.timer = super::TimerId::NONE;
+                    tenant.timer_due_ns = u64::MAX;
+                    self.slot_is_due(at, &mut turn);
+                }
+                TimerKey::Version(v) => {
+                    self.versions.items[v as usize].timer = super::TimerId::NONE;
+                    self.scale(v, &mut turn);
+                }
+                TimerKey::Runtime(r) => {
+                    self.runtimes[r as usize].timer = super::TimerId::NONE;
+                    self.unbalanced = true;
+                }
+                TimerKey::Drain => {
+                    self.drain_timer = super::TimerId::NONE;
+                    self.end_drain(&mut turn);
+                }
+            }
+        }
+        self.finish(turn);
+    }
+
+    // ---- Calls ----
+
+    fn call_is_due(&mut self, call: u32, turn: &mut Turn) {
+        let entry = &self.calls.items[call as usize];
+        let (place, v, deadline_ns) = (entry.place(), entry.version, entry.deadline_ns);
+        let past = turn.now_ns >= deadline_ns;
+        match place {
+            Place::Queued if past || self.is_cold_too_long(call, turn.now_ns) => {
+                let error = self.waited_in_vain(call, turn.now_ns);
+                self.unqueue(call);
+                self.end_in_time(call, error, turn);
+                self.feed(v, turn);
+                self.scale(v, turn);
+            }
+            Place::Vacant => {}
+            _ if !past => self.arm_call(call, deadline_ns),
+            Place::Piped(slot) => self.piped_call_is_due(call, slot, turn),
+            Place::Queued | Place::Astray(_) => {
+                let error = self.waited_in_vain(call, turn.now_ns);
+                self.end_in_time(call, error, turn);
+            }
+        }
+    }
+
+    fn piped_call_is_due(&mut self, call: u32, slot: Slot, turn: &mut Turn) {
+        let tenant = &self.slots.items[slot.index as usize];
+        let is_head = tenant.pipe.front() == Some(call);
+        match tenant.state() {
+            InstanceState::Busy if is_head => {
+                let limit_ms = self.timeout_ms(call);
+                self.count_timeout(call);
+                self.fail(call, InvokeError::TimedOut { limit_ms }, turn);
+                self.settle(call);
+                self.kill(slot.index, KillReason::TimedOut, turn);
+            }
+            // Whether it was begun is not known, but its time is up and nothing of the instance will answer.
+            InstanceState::Ending => {
+                let error = self.waited_in_vain(call, turn.now_ns);
+                self.leave_pipe(call, slot.index);
+                self.end_in_time(call, error, turn);
+            }
+            // It has not begun: the instance loads, or runs another. It is not to blame and goes on; should it get
+            // to this call in the end, nobody waits for the answer.
+            _ => {
+                let error = self.waited_in_vain(call, turn.now_ns);
+                self.count_timeout(call);
+                self.fail(call, error, turn);
+                self.settle(call);
+            }
+        }
+    }
+
+    /// Fails and releases a call that is in no list.
+    fn end_in_time(&mut self, call: u32, error: InvokeError, turn: &mut Turn) {
+        self.count_timeout(call);
+        self.fail(call, error, turn);
+        self.release(call);
+    }
+
+    /// Whether the call has waited for the first instance of its version longer than a start may take.
+    fn is_cold_too_long(&self, call: u32, now_ns: u64) -> bool {
+        let entry = &self.calls.items[call as usize];
+        let tally = &self.versions.items[entry.version as usize].tally;
+        let waited_ns = now_ns.saturating_sub(entry.accepted_ns);
+        tally.idle + tally.busy == 0 && waited_ns >= self.limits.cold_start_timeout_ns
+    }
+
+    /// What to tell a call whose time passed before it was begun.
+    fn waited_in_vain(&self, call: u32, now_ns: u64) -> InvokeError {
+        if self.is_cold_too_long(call, now_ns) {
+            InvokeError::ColdStartTimedOut { limit_ms: self.limits.cold_start_timeout_ns / NS_PER_MS }
+        } else {
+            InvokeError::QueueTimedOut { limit_ms: self.timeout_ms(call) }
+        }
+    }
+
+    /// The timeout under which the call was accepted; its version may have another by now.
+    fn timeout_ms(&self, call: u32) -> u64 {
+        let entry = &self.calls.items[call as usize];
+        (entry.deadline_ns - entry.accepted_ns) / NS_PER_MS
+    }
+
+    fn count_timeout(&mut self, call: u32) {
+        self.versions.items[self.calls.items[call as usize].version as usize].totals.timed_out += 1;
+    }
+
+    // ---- Tenants ----
+
+    fn slot_is_due(&mut self, at: u32, turn: &mut Turn) {
+        if turn.now_ns < self.slot_due_ns(at) {
+            return self.arm_slot(at);
+        }
+        let slot = self.slots.slot(at);
+        match self.slots.items[at as usize].state() {
+            InstanceState::Making => {
+                let runtime = self.slots.items[at as usize].runtime;
+                self.kill(at, KillReason::BlankTimedOut, turn);
+                let limit_ms = self.limits.blank_start_timeout_ns / NS_PER_MS;
+                self.blank_trouble(runtime, format!("no sandbox was ready within {limit_ms} ms"), turn);
+            }
+            InstanceState::Loading => {
+                let limit_ms = self.limits.cold_start_timeout_ns / NS_PER_MS;
+                self.load_failed(at, KillReason::LoadTimedOut, InvokeError::ColdStartTimedOut { limit_ms }, turn);
+            }
+            InstanceState::Idle if self.slots.items[at as usize].taking_back => self.take_back(at, turn),
+            InstanceState::Idle => self.expire(at, turn),
+            InstanceState::Busy if turn.now_ns >= self.unwanted_until_ns(at) => {
+                self.kill(at, KillReason::TimedOut, turn);
+            }
+            InstanceState::Busy => self.take_back(at, turn),
+            InstanceState::Ending => {
+                self.slots.mark_overdue(at);
+                let tenant = &mut self.slots.items[at as usize];
+                tenant.asked_ns = turn.now_ns;
+                turn.out.push(Action::Kill { slot, why: tenant.killed_for });
+                self.unbalanced = true;
+                self.arm_slot(at);
+            }
+            InstanceState::Free | InstanceState::Blank => {}
+        }
+    }
+
+    /// When the tenant's present state needs a look, if nothing happens before.
+    fn slot_due_ns(&self, at: u32) -> u64 {
+        let tenant = &self.slots.items[at as usize];
+        let limits = &self.limits;
+        match tenant.state() {
+            InstanceState::Free | InstanceState::Blank => u64::MAX,
+            InstanceState::Making => tenant.since_ns.saturating_add(limits.blank_start_timeout_ns),
+            InstanceState::Loading => tenant.since_ns.saturating_add(limits.cold_start_timeout_ns),
+            InstanceState::Idle if tenant.taking_back => tenant.asked_ns.saturating_add(limits.ask_again_ns),
+            InstanceState::Idle => tenant.last_used_ns.saturating_add(limits.warm_instance_ttl_ns),
+            InstanceState::Busy if tenant.taking_back => {
+                tenant.asked_ns.saturating_add(limits.ask_again_ns).min(self.unwanted_until_ns(at))
+            }
+            InstanceState::Busy if tenant.pipe.len() > 1 => {
+                tenant.head_since_ns.saturating_add(limits.pipe_stall_ns).min(self.unwanted_until_ns(at))
+            }
+            InstanceState::Busy => self.unwanted_until_ns(at),
+            InstanceState::Ending => tenant.asked_ns.saturating_add(limits.ask_again_ns),
+        }
+    }
+
+    /// Until when an instance may run a call that nobody waits for: as long as any call may take.
+    fn unwanted_until_ns(&self, at: u32) -> u64 {
+        let tenant = &self.slots.items[at as usize];
+        match tenant.pipe.front() {
+            Some(call) if self.calls.items[call as usize].settled => {
+                let timeout_ns = self.versions.items[tenant.version as usize].policy.timeout_ns;
+                tenant.head_since_ns.saturating_add(timeout_ns)
+            }
+            _ => u64::MAX,
+        }
+    }
+
+    /// Sees to it that the tenant is looked at when it is due, or before.
+    pub(super) fn arm_slot(&mut self, at: u32) {
+        let due_ns = self.slot_due_ns(at);
+        self.arm_slot_at(at, due_ns);
+    }
+
+    fn arm_slot_at(&mut self, at: u32, due_ns: u64) {
+        let tenant = &mut self.slots.items[at as usize];
+        if due_ns < tenant.timer_due_ns {
+            tenant.timer_due_ns = due_ns;
+            self.timers.arm(&mut tenant.timer, due_ns, TimerKey::Slot(at));
+        }
+    }
+
+    pub(super) fn disarm_slot(&mut self, at: u32) {
+        let tenant = &mut self.slots.items[at as usize];
+        tenant.timer_due_ns = u64::MAX;
+        self.timers.disarm(&mut tenant.timer);
+    }
+
+    /// The front of this pipe takes long, and calls wait behind it: asks for them. Nothing more goes there until the
+    /// answer has come. That a call takes long is learnt now, not only when it ends, or the calls would at once be
+    /// piped behind the next slow one.
+    fn take_back(&mut self, at: u32, turn: &mut Turn) {
+        let tenant = &mut self.slots.items[at as usize];
+        tenant.taking_back = true;
+        tenant.asked_ns = turn.now_ns;
+        let ran_ns = turn.now_ns.saturating_sub(tenant.head_since_ns);
+        let version = &mut self.versions.items[tenant.version as usize];
+        version.service_ewma_ns = version.service_ewma_ns.max(ran_ns);
+        turn.out.push(Action::TakeBack { slot: self.slots.slot(at) });
+        self.reshelve(at);
+        self.arm_slot(at);
+    }
+
+    /// The instance has been idle for its time.
+    fn expire(&mut self, at: u32, turn: &mut Turn) {
+        let version = &self.versions.items[self.slots.items[at as usize].version as usize];
+        if version.tally.live() > version.policy.min_instances {
+            self.kill(at, KillReason::Expired, turn);
+        } else {
+            // Kept by `min_instances`. By then it may be one too many.
+            self.arm_slot_at(at, turn.now_ns.saturating_add(self.limits.warm_instance_ttl_ns));
+        }
+    }
+}

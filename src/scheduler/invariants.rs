@@ -1,0 +1,130 @@
+//! The sweep of debug builds: everything that must hold between two public entries, checked against the whole state.
+//!
+//! Counters are compared with what they count, lists with what should be in them, and the scheduler's promises
+//! (no waiting call beside an idle instance, no more instances than allowed) with what is.
+
+use super::calls::Place;
+use super::slots::InstanceState;
+use super::versions::{Phase, Tally};
+use super::Scheduler;
+
+/// Tests sweep after every entry. A debug build of the server has thousands of calls in its tables, and would be of no
+/// use to anybody if it did.
+pub(super) fn is_due(entries: u64) -> bool {
+    cfg!(test) || entries % 256 == 0
+}
+
+impl Scheduler {
+    /// Panics if the state contradicts itself.
+    pub(super) fn check_invariants(&self) {
+        self.check_calls();
+        self.check_tenants();
+        self.versions.indices().for_each(|v| self.check_version(v));
+        self.check_runtimes();
+        self.check_timers();
+        assert!(self.emptied.is_empty() && !self.unbalanced, "work was left undone");
+    }
+
+    fn check_calls(&self) {
+        let mut alive = 0;
+        let mut placed = vec![0u8; self.calls.items.len()];
+        for v in self.versions.indices() {
+            for call in self.versions.items[v as usize].queue.iter(&self.calls.items) {
+                assert_eq!(self.calls.items[call as usize].place(), Place::Queued);
+                assert_eq!(self.calls.items[call as usize].version, v, "a call is in another version's queue");
+                placed[call as usize] += 1;
+            }
+        }
+        for at in 0..self.slots.items.len() as u32 {
+            for call in self.slots.items[at as usize].pipe.iter(&self.calls.items) {
+                assert_eq!(self.calls.items[call as usize].place(), Place::Piped(self.slots.slot(at)));
+                placed[call as usize] += 1;
+            }
+        }
+        for (call, entry) in self.calls.items.iter().enumerate() {
+            let listed = matches!(entry.place(), Place::Queued | Place::Piped(_));
+            assert_eq!(placed[call], u8::from(listed), "call {call} is in {} lists", placed[call]);
+            alive += usize::from(entry.place() != Place::Vacant);
+            // This is the promise itself: whatever happens, the deadline of a call that waits is armed.
+            let waits = entry.place() != Place::Vacant && !entry.settled;
+            assert_eq!(entry.timer.is_armed(), waits, "call {call} at {:?}", entry.place());
+            let held = matches!(entry.place(), Place::Piped(_) | Place::Vacant);
+            assert!(held || !entry.settled, "call {call} is over, but not with a worker");
+        }
+        assert_eq!(alive, self.calls.len());
+        assert!(alive <= self.limits.invocations_max);
+    }
+
+    fn check_tenants(&self) {
+        let (mut free, mut idle, mut ending_soon) = (0, 0, 0);
+        for (at, tenant) in self.slots.items.iter().enumerate() {
+            let state = tenant.state();
+            free += usize::from(state == InstanceState::Free);
+            idle += usize::from(state == InstanceState::Idle);
+            ending_soon += usize::from(state == InstanceState::Ending && !tenant.overdue);
+            assert!(tenant.pipe.len() <= self.limits.pipe_depth_max);
+            let may_hold = matches!(state, InstanceState::Loading | InstanceState::Busy | InstanceState::Ending);
+            assert!(may_hold || tenant.pipe.is_empty(), "slot {at} is {state:?} with a call");
+            assert!(state != InstanceState::Busy || !tenant.pipe.is_empty(), "slot {at} is busy with nothing");
+            assert!(state != InstanceState::Loading || tenant.pipe.len() <= 1, "slot {at} loads for several");
+            assert!(!tenant.exclusive || tenant.pipe.len() == 1, "slot {at}: an exclusive call has company");
+            assert!(!tenant.retiring || !tenant.pipe.is_empty(), "slot {at} drains nothing");
+            assert_eq!(tenant.shelf, if state == InstanceState::Free { None } else { tenant.shelf_wanted() });
+            let watched = !matches!(state, InstanceState::Free | InstanceState::Blank | InstanceState::Busy);
+            assert!(!watched || tenant.timer.is_armed(), "slot {at} is {state:?} and nobody looks");
+        }
+        assert_eq!(free, self.slots.items.len() - self.slots.occupied());
+        assert_eq!((idle, ending_soon), (self.slots.idle, self.slots.ending_soon));
+    }
+
+    fn check_version(&self, v: u32) {
+        let version = &self.versions.items[v as usize];
+        let mut tally = Tally::default();
+        for tenant in self.slots.items.iter().filter(|tenant| tenant.version == v) {
+            if let Some(count) = tally.of(tenant.state()) {
+                *count += 1;
+            }
+            tally.retiring += u32::from(tenant.retiring);
+            let with_call = tenant.state() == InstanceState::Loading && !tenant.pipe.is_empty();
+            tally.loading_with_call += u32::from(with_call);
+        }
+        assert_eq!(tally, version.tally);
+        let is_its = |place| place != Place::Vacant;
+        let calls = self.calls.items.iter().filter(|call| is_its(call.place()) && call.version == v).count();
+        assert_eq!(calls, version.calls as usize);
+        assert!(tally.total() <= version.policy.max_instances, "more instances than allowed");
+        assert!(version.queue.is_empty() || version.idle_newest().is_none(), "a call waits beside an idle instance");
+        assert!(version.queue.is_empty() || version.successor.and_then(|key| self.versions.find(key)).is_none());
+        assert!(version.phase == Phase::Active || calls > 0 || tally.total() > 0, "a drained version is remembered");
+        assert!(tally.total() + version.wants <= version.policy.max_instances);
+        let waiting = version.queue.len() as u32 + tally.loading_with_call;
+        let kept = if self.is_closing(v) { 0 } else { version.policy.min_instances };
+        let for_kept = kept.saturating_sub(tally.live());
+        assert!(version.wants <= waiting.max(for_kept), "{} starts for {waiting} calls", version.wants);
+    }
+
+    /// Every armed timer has an owner, so that none can fire for somebody else.
+    fn check_timers(&self) {
+        let calls = self.calls.items.iter().map(|call| call.timer);
+        let slots = self.slots.items.iter().map(|tenant| tenant.timer);
+        let versions = self.versions.items.iter().map(|version| version.timer);
+        let runtimes = self.runtimes.iter().map(|runtime| runtime.timer);
+        let all = calls.chain(slots).chain(versions).chain(runtimes).chain([self.drain_timer]);
+        assert_eq!(all.filter(|timer| timer.is_armed()).count(), self.timers.armed());
+    }
+
+    fn check_runtimes(&self) {
+        for (r, runtime) in self.runtimes.iter().enumerate() {
+            let of_it = || self.slots.items.iter().filter(|tenant| tenant.runtime == r as u32);
+            let count = |state| of_it().filter(|tenant| tenant.state() == state).count();
+            assert_eq!(count(InstanceState::Making), runtime.making as usize);
+            assert_eq!(count(InstanceState::Blank), runtime.ready.len());
+            assert!(runtime.ready.is_empty() || runtime.demand == 0, "a blank waits beside a version that wants one");
+            assert!(runtime.ready.len() <= self.limits.pool_size, "more blanks than the pool holds");
+            let versions = || self.versions.items.iter().filter(|it| it.exists() && it.runtime == r as u32);
+            assert_eq!(versions().map(|version| version.wants).sum::<u32>(), runtime.demand);
+            assert_eq!(versions().filter(|version| version.wants > 0).count(), runtime.wanting.len());
+            assert_eq!(versions().filter(|it| it.phase == Phase::Active).count(), runtime.users as usize);
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Deployments and ends: of a version, of one instance, of the server.
+
+use super::calls::Place;
+use super::slots::InstanceState;
+use super::timers::TimerKey;
+use super::types::{Action, FunctionPolicy, KillReason};
+use super::versions::Phase;
+use super::{runtimes, End, Scheduler, Turn};
+use crate::call::{InvokeError, Slot, VersionKey};
+
+impl Scheduler {
+    /// Makes a version known, and starts the instances that it keeps warm. If it replaces another, waiting calls move
+    /// over, the other's idle instances end, and its busy ones end when their calls have. A key that is known already
+    /// changes nothing.
+    pub fn deploy(
+        &mut self,
+        version: VersionKey,
+        policy: FunctionPolicy,
+        replaces: Option<VersionKey>,
+        now_ns: u64,
+        out: &mut Vec<Action>,
+    ) {
+        let mut turn = self.begin(now_ns, out);
+        if self.versions.find(version).is_none() {
+            let runtime = runtimes::index_of(&mut self.runtimes, policy.runtime);
+            self.runtimes[runtime as usize].users += 1;
+            let v = self.versions.insert(version, policy, runtime, turn.now_ns);
+            if let Some(old) = replaces.and_then(|key| self.versions.find(key)) {
+                self.hand_over(old, v, &mut turn);
+            }
+            self.unbalanced = true;
+            self.scale(v, &mut turn);
+        }
+        self.finish(turn);
+    }
+
+    fn hand_over(&mut self, old: u32, new: u32, turn: &mut Turn) {
+        if self.versions.items[old as usize].phase != Phase::Active {
+            return;
+        }
+        self.versions.items[old as usize].successor = Some(self.versions.items[new as usize].key);
+        while let Some(call) = self.versions.items[old as usize].queue.front() {
+            self.unqueue(call);
+            self.enqueue(call, new, End::Back);
+        }
+        self.close(old, turn);
+    }
+
+    /// Ends a version after its accepted calls: those that wait still run, on new instances if they must. New ones
+    /// are refused. [`Action::Drained`] follows.
+    pub fn remove(&mut self, version: VersionKey, now_ns: u64, out: &mut Vec<Action>) {
+        let mut turn = self.begin(now_ns, out);
+        if let Some(v) = self.versions.find(version) {
+            if self.versions.items[v as usize].phase == Phase::Active {
+                self.close(v, &mut turn);
+            }
+        }
+        self.finish(turn);
+    }
+
+    fn close(&mut self, v: u32, turn: &mut Turn) {
+        self.versions.items[v as usize].phase = Phase::Closing;
+        self.runtimes[self.versions.items[v as usize].runtime as usize].users -= 1;
+        self.unbalanced = true;
+        self.scale(v, turn);
+        self.kill_unused(v, KillReason::Outdated, turn);
+        self.note_emptied(v);
+    }
+
+    /// Ends the idle instances of a closing version, and those that load for nobody.
+    fn kill_unused(&mut self, v: u32, why: KillReason, turn: &mut Turn) {
+        if !self.versions.items[v as usize].queue.is_empty() {
+            return;
+        }
+        for at in 0..self.slots.items.len() as u32 {
+            let tenant = &self.slots.items[at as usize];
+            let unused =
+                tenant.pipe.is_empty() && matches!(tenant.state(), InstanceState::Loading | InstanceState::Idle);
+            if unused && tenant.version == v {
+                self.kill(at, why, turn);
+            }
+        }
+    }
+
+    pub(super) fn forget_if_drained(&mut self, v: u32, turn: &mut Turn) {
+        let version = &mut self.versions.items[v as usize];
+        let drained = version.phase == Phase::Closing && version.calls == 0 && version.tally.total() == 0;
+        if drained {
+            self.timers.disarm(&mut version.timer);
+            turn.out.push(Action::Drained { version: version.key });
+            self.versions.remove(v);
+        }
+    }
+
+    /// Ends an instance after the calls in its pipe. Returns whether there is such an instance.
+    pub fn stop_instance(&mut self, slot: Slot, now_ns: u64, out: &mut Vec<Action>) -> bool {
+        let mut turn = self.begin(now_ns, out);
+        let at = self.slots.find(slot).filter(|&at| self.has_version(at));
+        if let Some(at) = at {
+            self.retire(at, &mut turn);
+        }
+        self.finish(turn);
+        at.is_some()
+    }
+
+    fn retire(&mut self, at: u32, turn: &mut Turn) {
+        let tenant = &mut self.slots.items[at as usize];
+        if tenant.state() == InstanceState::Ending || tenant.retiring {
+            return;
+        }
+        if tenant.pipe.is_empty() {
+            return self.kill(at, KillReason::Requested, turn);
+        }
+        tenant.retiring = true;
+        let v = tenant.version;
+        self.versions.items[v as usize].tally.retiring += 1;
+        self.reshelve(at);
+        self.scale(v, turn);
+    }
+
+    /// Begins the server's end: nothing new is accepted, what was accepted runs, whatever is idle ends. What still
+    /// runs after `drain_timeout_ns` is ended. [`Scheduler::is_drained`] says when all is done.
+    pub fn shutdown(&mut self, now_ns: u64, out: &mut Vec<Action>) {
+        let mut turn = self.begin(now_ns, out);
+        if !self.shutting_down {
+            self.shutting_down = true;
+            self.unbalanced = true;
+            let due_ns = turn.now_ns.saturating_add(self.limits.drain_timeout_ns);
+            self.timers.arm(&mut self.drain_timer, due_ns, TimerKey::Drain);
+            for v in self.versions.indices().collect::<Vec<_>>() {
+                self.scale(v, &mut turn);
+                self.kill_unused(v, KillReason::Shutdown, &mut turn);
+            }
+        }
+        self.finish(turn);
+    }
+
+    /// The server's patience is over: every call fails, every tenant ends.
+    pub(super) fn end_drain(&mut self, turn: &mut Turn) {
+        for v in self.versions.indices().collect::<Vec<_>>() {
+            self.fail_queue(v, &InvokeError::ShuttingDown, turn);
+        }
+        for call in 0..self.calls.items.len() as u32 {
+            let (place, settled) = (self.calls.items[call as usize].place(), self.calls.items[call as usize].settled);
+            if place == Place::Vacant || settled {
+                continue;
+            }
+            self.fail(call, InvokeError::ShuttingDown, turn);
+            match place {
+                Place::Piped(slot) if self.is_ending(slot) => {
+                    self.leave_pipe(call, slot.index);
+                    self.release(call);
+                }
+                Place::Astray(_) => self.release(call),
+                _ => self.settle(call),
+            }
+        }
+        for at in 0..self.slots.items.len() as u32 {
+            // A blank in the making is nobody's yet; it is killed as surplus when it is ready.
+            let state = self.slots.items[at as usize].state();
+            if !matches!(state, InstanceState::Free | InstanceState::Making | InstanceState::Ending) {
+                self.kill(at, KillReason::Shutdown, turn);
+            }
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! What the scheduler can tell about itself: read on request, counted in passing.
+
+use super::slots::InstanceState;
+use super::types::RuntimeId;
+use super::versions::Version;
+use super::Scheduler;
+use crate::call::{Slot, VersionKey};
+
+/// A version's instances by state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct InstanceCounts {
+    /// They run the function's top-level code.
+    pub loading: u32,
+    /// They have nothing to do.
+    pub idle: u32,
+    /// They run a call.
+    pub busy: u32,
+    /// They were killed and are not gone yet.
+    pub ending: u32,
+}
+
+/// One version's present and past, since it was deployed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VersionStats {
+    /// Which version.
+    pub version: VersionKey,
+    /// Calls that wait for an instance.
+    pub queued: usize,
+    /// Calls that were sent to an instance and have not come back.
+    pub running: usize,
+    /// Its instances.
+    pub instances: InstanceCounts,
+    /// Instances that wait for a blank to be made of.
+    pub wanted: u32,
+    /// Calls accepted.
+    pub accepted: u64,
+    /// Calls answered by the function in time, errors of the function included.
+    pub completed: u64,
+    /// Calls that the scheduler failed, for whatever reason.
+    pub failed: u64,
+    /// Of those failed, the ones whose time was up.
+    pub timed_out: u64,
+    /// Calls for which an instance was started.
+    pub cold_starts: u64,
+    /// Instances started, for calls or to be kept warm.
+    pub starts: u64,
+    /// Starts that failed.
+    pub start_failures: u64,
+    /// Instances that died by themselves after they were loaded.
+    pub crashes: u64,
+    /// Recent service time, a moving mean; `None` before the first answer.
+    pub service_ewma_ns: Option<u64>,
+}
+
+/// One instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InstanceStats {
+    /// Which instance.
+    pub slot: Slot,
+    /// What it is an instance of.
+    pub version: VersionKey,
+    /// What it does.
+    pub state: InstanceState,
+    /// It ends when its pipe is empty.
+    pub draining: bool,
+    /// Calls in its pipe.
+    pub in_pipe: usize,
+    /// When it was assigned.
+    pub started_ns: u64,
+    /// When it last got or answered a call.
+    pub last_used_ns: u64,
+    /// Calls it answered.
+    pub invocations: u64,
+}
+
+/// One runtime's pool of blanks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolStats {
+    /// Which runtime.
+    pub runtime: RuntimeId,
+    /// Blanks that wait for a function.
+    pub ready: usize,
+    /// Blanks in the making.
+    pub making: usize,
+    /// Instances that wait for a blank.
+    pub wanted: usize,
+    /// Failures in a row to make one.
+    pub failures: u32,
+}
+
+impl Scheduler {
+    /// Every version that is not drained.
+    pub fn version_stats(&self) -> impl Iterator<Item = VersionStats> + '_ {
+        self.versions.items.iter().filter(|version| version.exists()).map(stats_of)
+    }
+
+    /// One version.
+    #[must_use]
+    pub fn stats_of_version(&self, version: VersionKey) -> Option<VersionStats> {
+        self.versions.find(version).map(|v| stats_of(&self.versions.items[v as usize]))
+    }
+
+    /// Every instance, in the order of slots; blanks are none.
+    pub fn instance_stats(&self) -> impl Iterator<Item = InstanceStats> + '_ {
+        (0..self.slots.items.len() as u32).filter_map(|at| self.stats_of_slot(at))
+    }
+
+    /// One instance.
+    #[must_use]
+    pub fn stats_of_instance(&self, slot: Slot) -> Option<InstanceStats> {
+        self.slots.find(slot).and_then(|at| self.stats_of_slot(at))
+    }
+
+    /// Every runtime's pool.
+    pub fn pool_stats(&self) -> impl Iterator<Item = PoolStats> + '_ {
+        self.runtimes.iter().map(|runtime| PoolStats {
+            runtime: runtime.id,
+            ready: runtime.ready.len(),
+            making: runtime.making as usize,
+            wanted: runtime.demand as usize,
+            failures: runtime.failures,
+        })
+    }
+
+    /// Calls that the server holds, waiting and running.
+    #[must_use]
+    pub fn invocations(&self) -> usize {
+        self.calls.len()
+    }
+
+    fn stats_of_slot(&self, at: u32) -> Option<InstanceStats> {
+        let tenant = &self.slots.items[at as usize];
+        if tenant.state() == InstanceState::Free {
+            return None;
+        }
+        let version = self.versions.items.get(tenant.version as usize)?;
+        Some(InstanceStats {
+            slot: self.slots.slot(at),
+            version: version.key,
+            state: tenant.state(),
+            draining: tenant.retiring,
+            in_pipe: tenant.pipe.len(),
+            started_ns: tenant.started_ns,
+            last_used_ns: tenant.last_used_ns,
+            invocations: tenant.invocations,
+        })
+    }
+}
+
+fn stats_of(version: &Version) -> VersionStats {
+    let (tally, totals) = (&version.tally, &version.totals);
+    VersionStats {
+        version: version.key,
+        queued: version.queue.len(),
+        running: version.calls as usize - version.queue.len(),
+        instances: InstanceCounts { loading: tally.loading, idle: tally.idle, busy: tally.busy, ending: tally.ending },
+        wanted: version.wants,
+        accepted: totals.accepted,
+        completed: totals.completed,
+        failed: totals.failed,
+        timed_out: totals.timed_out,
+        cold_starts: totals.cold_starts,
+        starts: totals.starts,
+        start_failures: totals.start_failures,
+        crashes: totals.crashes,
+        service_ewma_ns: (version.service_ewma_ns > 0).then_some(version.service_ewma_ns),
+    }
+}

@@ -1,0 +1,190 @@
+//! The scheduler's vocabulary: the limits it keeps, what it is told about a function, and what it asks for.
+
+use crate::call::{InvocationId, InvokeError, Slot, VersionKey};
+use crate::limits;
+
+/// One interpreter (or image) from which blanks are made. Numbered by whoever wires the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RuntimeId(pub u32);
+
+/// Every bound and wait of the scheduler. Times are nanoseconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SchedulerLimits {
+    /// Instances and blanks together.
+    pub slots_max: usize,
+    /// Blanks kept ready, or in the making, for each runtime in use.
+    pub pool_size: usize,
+    /// Calls of one function that may wait for an instance.
+    pub queue_per_function_max: usize,
+    /// Calls that the server holds, waiting and running.
+    pub invocations_max: usize,
+    /// Calls in one instance's pipe, the running one included; at most [`limits::PIPE_DEPTH_MAX`].
+    pub pipe_depth_max: usize,
+    /// A call is piped behind others only while it is expected to end within this time.
+    pub pipe_wait_max_ns: u64,
+    /// Calls behind one that has run for this long are taken back.
+    pub pipe_stall_ns: u64,
+    /// A function that wrote to descriptor 1 or 2 itself is not piped to for this long.
+    pub raw_output_quiet_ns: u64,
+    /// An instance that was idle for this long is stopped, unless `min_instances` keeps it.
+    pub warm_instance_ttl_ns: u64,
+    /// A function's instance must be loaded this long after it was asked for.
+    pub cold_start_timeout_ns: u64,
+    /// A blank must be ready this long after it was asked for.
+    pub blank_start_timeout_ns: u64,
+    /// A request to a worker (take back, kill) that has no answer for this long is made again.
+    pub ask_again_ns: u64,
+    /// Calls that still run this long after [`shutdown`](super::Scheduler::shutdown) are ended.
+    pub drain_timeout_ns: u64,
+    /// First pause after a failed start; doubles with each further one.
+    pub backoff_min_ns: u64,
+    /// Longest pause between failed starts.
+    pub backoff_max_ns: u64,
+    /// After so many failures in a row to make a blank, calls that need one fail at once.
+    pub blank_failures_max: u32,
+    /// The runtime whose pool is kept full even while no function uses it.
+    pub default_runtime: RuntimeId,
+}
+
+impl Default for SchedulerLimits {
+    fn default() -> Self {
+        let ns = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        SchedulerLimits {
+            slots_max: limits::SLOTS_DEFAULT,
+            pool_size: limits::POOL_SIZE_DEFAULT,
+            queue_per_function_max: limits::QUEUE_PER_FUNCTION_MAX,
+            invocations_max: limits::INVOCATIONS_MAX,
+            pipe_depth_max: limits::PIPE_DEPTH_MAX,
+            pipe_wait_max_ns: ns(limits::PIPE_WAIT_MAX),
+            pipe_stall_ns: ns(limits::PIPE_STALL),
+            raw_output_quiet_ns: ns(limits::RAW_OUTPUT_QUIET),
+            warm_instance_ttl_ns: ns(limits::WARM_INSTANCE_TTL_DEFAULT),
+            cold_start_timeout_ns: ns(limits::COLD_START_TIMEOUT_DEFAULT),
+            blank_start_timeout_ns: ns(limits::BLANK_START_TIMEOUT),
+            ask_again_ns: ns(limits::WORKER_ASK_AGAIN),
+            drain_timeout_ns: ns(limits::DRAIN_TIMEOUT_DEFAULT),
+            backoff_min_ns: ns(limits::START_BACKOFF_MIN),
+            backoff_max_ns: ns(limits::START_BACKOFF_MAX),
+            blank_failures_max: limits::BLANK_FAILURES_MAX,
+            default_runtime: RuntimeId(0),
+        }
+    }
+}
+
+impl SchedulerLimits {
+    /// How long to pause after the given number of failures in a row (1, 2, …).
+    pub(super) fn backoff_ns(&self, failures: u32) -> u64 {
+        let doublings = failures.saturating_sub(1).min(20);
+        self.backoff_min_ns.saturating_mul(1 << doublings).min(self.backoff_max_ns)
+    }
+}
+
+/// What the scheduler needs to know of one version of a function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FunctionPolicy {
+    /// Which blanks it is made from.
+    pub runtime: RuntimeId,
+    /// A call may take this long from its acceptance to its answer.
+    pub timeout_ns: u64,
+    /// Instances kept warm whatever the load.
+    pub min_instances: u32,
+    /// Instances at once, those that are ending included.
+    pub max_instances: u32,
+}
+
+/// What the scheduler asks its surroundings to do. Actions are to be carried out in their order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Make a blank; answered by `blank_ready` or `blank_failed`.
+    MakeBlank {
+        /// Where: a tenant with a new generation.
+        slot: Slot,
+        /// From what.
+        runtime: RuntimeId,
+    },
+    /// Turn the blank into an instance of the version; answered by `loaded` or `exited`.
+    Assign {
+        /// Which blank.
+        slot: Slot,
+        /// What it becomes.
+        version: VersionKey,
+    },
+    /// Send the call to the instance; answered by `completed`, `taken_back` or `exited`.
+    Dispatch {
+        /// Which instance.
+        slot: Slot,
+        /// Which call.
+        invocation: InvocationId,
+        /// The instance was started for this call, which thus pays for a cold start.
+        cold: bool,
+    },
+    /// Take back the calls that the instance has not begun; answered by `taken_back`.
+    TakeBack {
+        /// Which instance.
+        slot: Slot,
+    },
+    /// End the tenant now, whatever it does; answered by `exited`. May be asked again while no answer comes.
+    Kill {
+        /// Which tenant.
+        slot: Slot,
+        /// For the log; a worker may let an [idle](KillReason::is_idle) instance run its exit handlers first.
+        why: KillReason,
+    },
+    /// This call has its outcome: the error. It is the only one it gets.
+    Fail {
+        /// Which call.
+        invocation: InvocationId,
+        /// What to tell its client.
+        error: InvokeError,
+    },
+    /// The last instance and the last call of a removed or replaced version are gone; the scheduler has forgotten it.
+    Drained {
+        /// Which version.
+        version: VersionKey,
+    },
+}
+
+/// Why the scheduler ends a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KillReason {
+    /// Idle longer than `warm_instance_ttl`.
+    Expired,
+    /// Idle, and another function needs its slot.
+    Evicted,
+    /// A blank more than the pool holds.
+    Surplus,
+    /// Its version was removed or replaced.
+    Outdated,
+    /// Somebody asked for it by `stop_instance`.
+    Requested,
+    /// The call that it ran exceeded its timeout.
+    TimedOut,
+    /// The function's top-level code failed.
+    LoadFailed,
+    /// The function's top-level code ran longer than `cold_start_timeout`.
+    LoadTimedOut,
+    /// The blank was not ready in time.
+    BlankTimedOut,
+    /// The server stops.
+    Shutdown,
+}
+
+impl KillReason {
+    /// Whether the instance runs nothing that must be cut short, so that it may end in its own way.
+    #[must_use]
+    pub fn is_idle(self) -> bool {
+        matches!(self, KillReason::Expired | KillReason::Evicted | KillReason::Outdated | KillReason::Requested)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_doubles_up_to_its_cap() {
+        let limits = SchedulerLimits { backoff_min_ns: 100, backoff_max_ns: 1000, ..SchedulerLimits::default() };
+        let pauses: Vec<u64> = [1, 2, 3, 4, 5, u32::MAX].iter().map(|&n| limits.backoff_ns(n)).collect();
+        assert_eq!(pauses, [100, 200, 400, 800, 1000, 1000]);
+    }
+}
