@@ -42,6 +42,8 @@ pub const CAP_SETGID: u64 = 1 << 6;
 pub const CAP_SETUID: u64 = 1 << 7;
 /// `CAP_SETPCAP`.
 pub const CAP_SETPCAP: u64 = 1 << 8;
+/// `CAP_SETFCAP`.
+pub const CAP_SETFCAP: u64 = 1 << 31;
 /// `CAP_SYS_ADMIN`.
 pub const CAP_SYS_ADMIN: u64 = 1 << 21;
 

@@ -1,5 +1,7 @@
 """A zygote of a few lines for tests/sandbox_plan.rs: forks M, which forks an instance that tells what it sees."""
 import array
+import fcntl
+import gc
 import json
 import os
 import socket
@@ -173,6 +175,8 @@ def middle(outer, inner, fds, begun):
     os._exit(0)
 
 
+gc.disable()
+gc.freeze()
 control.send(b'{"ready": true}')
 while True:
     message, ancillary, _, _ = control.recvmsg(200000, socket.CMSG_SPACE(4 * 8))
@@ -193,7 +197,6 @@ while True:
     if child == 0:
         try:
             # The numbers from 9 on belong to the plans, so what came must be out of their way.
-            import fcntl
             middle(plans[0], plans[1], [fcntl.fcntl(fd, fcntl.F_DUPFD, 50) for fd in fds], begun)
         except OSError as error:
             control.send(json.dumps({"failed": [error.errno, error.strerror]}).encode())
