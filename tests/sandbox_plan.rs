@@ -120,6 +120,7 @@ fn every_layer_holds_as_seen_from_inside() {
     // 10. Descriptors and environment.
     let names = |fd: &str| seen["descriptors"][fd].as_str().unwrap_or("absent").to_owned();
     assert_eq!(names("0"), "/dev/null");
+    assert_eq!(text("SigBlk"), "0000000000000000");
     assert!(names("1").starts_with("pipe:") && names("1") == names("2"), "{}", seen["descriptors"]);
     assert!(names("3").starts_with("socket:"));
     assert_eq!(seen["descriptors"].as_object().unwrap().len(), 4, "{}", seen["descriptors"]);

@@ -121,6 +121,15 @@ fn every_level_requires_what_keeps_instances_apart_and_strict_requires_all() {
 }
 
 #[test]
+fn the_hosts_proc_is_hidden_from_a_common_users_instance_even_when_it_gets_none_of_its_own() {
+    let privilege = Privilege::Unprivileged { uid: 1, gid: 1 };
+    let plan = instance_inner_plan(&InstanceSpec { privilege, required: Required::NONE, ..spec() });
+    let hidden = position(&plan, |step| *step == Step::Mask("/proc".into()));
+    assert!(plan.steps()[hidden].required);
+    assert_eq!(position(&plan, |step| matches!(step, Step::MountProc { .. })), hidden + 1);
+}
+
+#[test]
 fn the_hosts_network_is_kept_only_for_those_who_ask() {
     let namespaces = |network| {
         let plan = instance_outer_plan(&InstanceSpec { network, ..spec() });
