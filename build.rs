@@ -29,7 +29,6 @@ fn main() {
         compiler.args(["-C", option]);
     }
     // A cross-linker that cargo was told of is the right one here as well.
-    println!("cargo::rerun-if-env-changed=RUSTC_LINKER");
     if let Ok(linker) = std::env::var("RUSTC_LINKER") {
         compiler.args(["-C", &format!("linker={linker}")]);
     }

@@ -1,5 +1,6 @@
 //! The sandbox from inside: a zygote is made by the real plan through the real binary, forks an instance by the real
 //! plans, and the instance tells what it sees. Layers are those of SPECIFICATION.md, each asserted by itself.
+#![allow(clippy::unwrap_used)] // in a test a panic is the report
 
 mod sandbox;
 
@@ -119,6 +120,7 @@ fn every_layer_holds_as_seen_from_inside() {
     // 10. Descriptors and environment.
     let names = |fd: &str| seen["descriptors"][fd].as_str().unwrap_or("absent").to_owned();
     assert_eq!(names("0"), "/dev/null");
+    assert_eq!(text("SigBlk"), "0000000000000000");
     assert!(names("1").starts_with("pipe:") && names("1") == names("2"), "{}", seen["descriptors"]);
     assert!(names("3").starts_with("socket:"));
     assert_eq!(seen["descriptors"].as_object().unwrap().len(), 4, "{}", seen["descriptors"]);
@@ -206,6 +208,28 @@ fn a_step_that_fails_is_named() {
 
     // The zygote is not the worse for it.
     assert_eq!(zygote.spawn(&spec(Privilege::Root)).look()["pid"], 1);
+}
+
+/// The server of `instances_die_with_the_server`: makes an instance, says its pid, and waits to be killed.
+#[test]
+#[ignore = "run by instances_die_with_the_server, in a process of its own"]
+fn a_server_to_be_killed() {
+    let zygote = Zygote::start(&python("python3"), Privilege::Root);
+    let instance = zygote.spawn(&spec(Privilege::Root));
+    instance.channel.keep_open_in_a_child();
+    println!("\npids {} {}", zygote.pid(), instance.pid);
+    std::thread::sleep(std::time::Duration::from_secs(60));
+}
+
+#[test]
+fn instances_die_with_the_server() {
+    if root_or_skip("instances_die_with_the_server") {
+        return;
+    }
+    let mut server = sandbox::SeparateServer::start("a_server_to_be_killed");
+    server.kill();
+    // The channel is still open elsewhere, so that only the death signal can be what ends them.
+    server.assert_orphans_die();
 }
 
 /// Not a check: prints what the steps cost, for the choice of the order and for SPECIFICATION.md.

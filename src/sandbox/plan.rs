@@ -4,22 +4,19 @@
 //! (`zygote`, `instance`). Does not own what a step means to the kernel (`sys::executor`) nor which files the tree shows
 //! (`tree`). Nothing here touches the system: the same input gives the same plan, with or without root.
 //!
-//! Invariant: the executor reads exactly the fields that [`Step::encode`] writes, in that order.
+//! Invariant: a plan says everything; nobody adds steps to it after it was built.
 
 mod describe;
+mod encode;
 mod instance;
 mod zygote;
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 pub use instance::{
     instance_inner_plan, instance_outer_plan, InstanceSpec, Network, CHANNEL_FD, FIRST_CGROUP_FD, OUTPUT_FD,
 };
 pub use zygote::{zygote_plan, ZygoteSpec, CONTROL_FD, SHIM_DIRECTORY};
-
-use crate::sys::executor::{Opcode, MAGIC};
 
 /// A mount namespace.
 pub const NEW_MOUNT: u32 = 0x0002_0000;
@@ -42,6 +39,8 @@ pub const CAP_SETGID: u64 = 1 << 6;
 pub const CAP_SETUID: u64 = 1 << 7;
 /// `CAP_SETPCAP`.
 pub const CAP_SETPCAP: u64 = 1 << 8;
+/// `CAP_SETFCAP`.
+pub const CAP_SETFCAP: u64 = 1 << 31;
 /// `CAP_SYS_ADMIN`.
 pub const CAP_SYS_ADMIN: u64 = 1 << 21;
 
@@ -230,24 +229,6 @@ impl Plan {
         self.0.push(Planned { step, required });
     }
 
-    /// The bytes for `sys::executor::run`.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = MAGIC.to_vec();
-        // A plan has tens of steps. One with more than fits is encoded as none, which the executor refuses.
-        out.extend(u16::try_from(self.0.len()).unwrap_or(0).to_le_bytes());
-        out.extend([0, 0]);
-        for planned in &self.0 {
-            let mut fields = Encoder(Vec::new());
-            let opcode = planned.step.encode(&mut fields);
-            out.extend((opcode as u16).to_le_bytes());
-            out.extend([u8::from(planned.required), 0]);
-            let mut frame = Encoder(out);
-            frame.bytes(&fields.0);
-            out = frame.0;
-        }
-        out
-    }
-
     /// One line for each step, numbered as in the executor's reports.
     pub fn describe(&self) -> Vec<String> {
         let line = |(number, planned): (usize, &Planned)| {
@@ -255,145 +236,6 @@ impl Plan {
             format!("{number:>3}  {}{mark}", planned.step)
         };
         self.0.iter().enumerate().map(line).collect()
-    }
-}
-
-struct Encoder(Vec<u8>);
-
-impl Encoder {
-    fn u32(&mut self, value: u32) -> &mut Self {
-        self.0.extend(value.to_le_bytes());
-        self
-    }
-
-    fn u64(&mut self, value: u64) -> &mut Self {
-        self.0.extend(value.to_le_bytes());
-        self
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
-        // Files, filters and plans are far below 4 GiB; a longer run of bytes would be cut here, and then the
-        // executor would find the frame damaged.
-        self.u32(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
-        self.0.extend(bytes);
-        self
-    }
-
-    /// A NUL inside the text is left there: the executor refuses the step.
-    fn text(&mut self, text: impl AsRef<OsStr>) -> &mut Self {
-        let mut bytes = text.as_ref().as_bytes().to_vec();
-        bytes.push(0);
-        self.bytes(&bytes)
-    }
-}
-
-impl Step {
-    /// The step's short name, as the executor reports it.
-    pub fn name(&self) -> &'static str {
-        self.encode(&mut Encoder(Vec::new())).name()
-    }
-
-    fn encode(&self, out: &mut Encoder) -> Opcode {
-        match self {
-            Step::Unshare(flags) => out.number(Opcode::Unshare, *flags),
-            Step::MakePrivate => Opcode::MakePrivate,
-            Step::MountTmpfs { target, size_bytes, inodes, mode, executable } => {
-                let options = format!("size={size_bytes},nr_inodes={inodes},mode={mode:o}");
-                out.text(target).text(options).number(Opcode::MountTmpfs, u32::from(*executable))
-            }
-            Step::MkDir { path, mode } => out.text(path).number(Opcode::MkDir, *mode),
-            Step::Symlink { target, path } => out.text(target).string(Opcode::Symlink, path),
-            Step::WriteFile { path, mode, bytes } => {
-                out.text(path).u32(*mode).bytes(bytes);
-                Opcode::WriteFile
-            }
-            Step::Bind { source, target, kind } => out.text(source).text(target).number(Opcode::Bind, kind.flags()),
-            Step::MountProc { target } => {
-                out.text(target).text("hidepid=invisible,subset=pid").string(Opcode::MountProc, "hidepid=2")
-            }
-            Step::Mask(path) => out.string(Opcode::Mask, path),
-            Step::ReadOnly { path, recursive } => out.text(path).number(Opcode::ReadOnly, u32::from(*recursive)),
-            Step::PivotRoot(path) => out.string(Opcode::PivotRoot, path),
-            Step::DetachOldRoot => Opcode::DetachOldRoot,
-            Step::Hostname(name) => {
-                out.bytes(name.as_bytes());
-                Opcode::Hostname
-            }
-            Step::Rlimit { resource, soft, hard } => {
-                out.u32(*resource as u32).u64(*soft).u64(*hard);
-                Opcode::Rlimit
-            }
-            Step::ClearGroups => Opcode::ClearGroups,
-            Step::SetIds { uid, gid } => out.u32(*uid).number(Opcode::SetIds, *gid),
-            Step::KeepCaps => Opcode::KeepCaps,
-            Step::WriteProc { path, text } => {
-                out.text(path).bytes(text.as_bytes());
-                Opcode::WriteProc
-            }
-            Step::Dumpable(value) => out.number(Opcode::Dumpable, u32::from(*value)),
-            Step::NoNewPrivs => Opcode::NoNewPrivs,
-            Step::DropBounding { keep } => {
-                out.u64(*keep);
-                Opcode::DropBounding
-            }
-            Step::LockSecurebits => Opcode::LockSecurebits,
-            Step::SetCaps { keep } => {
-                out.u64(*keep);
-                Opcode::SetCaps
-            }
-            Step::DeathSignal(signal) => out.number(Opcode::DeathSignal, *signal),
-            Step::ResetSignalMask => Opcode::ResetSignalMask,
-            Step::SetSid => Opcode::SetSid,
-            Step::OpenOwnPidfd { fd } => out.number(Opcode::OpenOwnPidfd, *fd),
-            Step::AwaitExit { fd, timeout_ms } => out.u32(*fd).number(Opcode::AwaitExit, *timeout_ms),
-            Step::OpenAs { path, fd } => out.text(path).number(Opcode::OpenAs, *fd),
-            Step::Dup2 { from, to } => out.u32(*from).number(Opcode::Dup2, *to),
-            Step::CloseFrom(first) => out.number(Opcode::CloseFrom, *first),
-            Step::WriteFd { fd, bytes } => {
-                out.u32(*fd).bytes(bytes);
-                Opcode::WriteFd
-            }
-            Step::Chdir(path) => out.string(Opcode::Chdir, path),
-            Step::Umask(mask) => out.number(Opcode::Umask, *mask),
-            Step::Seccomp(filter) => {
-                out.bytes(filter);
-                Opcode::Seccomp
-            }
-            Step::Exec { path, arguments, environment } => {
-                out.text(path).list(arguments.iter().cloned());
-                out.list(environment.iter().map(|(name, value)| format!("{name}={value}")));
-                Opcode::Exec
-            }
-        }
-    }
-}
-
-impl Encoder {
-    fn number(&mut self, opcode: Opcode, last: u32) -> Opcode {
-        self.u32(last);
-        opcode
-    }
-
-    fn string(&mut self, opcode: Opcode, last: impl AsRef<OsStr>) -> Opcode {
-        self.text(last);
-        opcode
-    }
-
-    fn list(&mut self, items: impl ExactSizeIterator<Item = String>) {
-        self.u32(u32::try_from(items.len()).unwrap_or(u32::MAX));
-        items.for_each(|item| {
-            self.text(item);
-        });
-    }
-}
-
-impl BindKind {
-    fn flags(self) -> u32 {
-        match self {
-            BindKind::Plain => 0,
-            BindKind::Recursive => 1,
-            BindKind::Device => 2,
-        }
     }
 }
 

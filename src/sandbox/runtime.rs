@@ -8,14 +8,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
 use super::tree::{self, HostFile, HostFiles};
 use crate::limits::{RUNTIME_PROBE_BYTES_MAX, RUNTIME_PROBE_TIMEOUT};
-use crate::sys::io::read_until;
+use crate::sys::io::{read_until, wait_readable};
+use crate::sys::process::pidfd_open;
 
 /// The oldest Python that the shim runs on.
 pub const PYTHON_MIN: (u16, u16) = (3, 8);
@@ -287,31 +288,38 @@ fn ask(path: &Path, timeout: Duration) -> Result<Answer, RuntimeError> {
     command.env_remove("LD_LIBRARY_PATH").env_remove("LD_PRELOAD");
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(cannot_run)?;
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let deadline = Instant::now() + timeout;
-    let answer = stdout.map_or(Ok(Vec::new()), |pipe| read_until(&pipe, RUNTIME_PROBE_BYTES_MAX, deadline));
-    let complaint = stderr.map_or(Ok(Vec::new()), |pipe| read_until(&pipe, RUNTIME_PROBE_BYTES_MAX, deadline));
-    // Whoever has not closed both pipes by now is late, and whoever has, has nothing more to say: a kill is right in
-    // both cases unless the end came by itself.
-    if answer.is_err() || complaint.is_err() {
+    let heard = listen(&mut child, Instant::now() + timeout);
+    if heard.is_err() {
         child.kill().map_err(cannot_run)?;
     }
     let status = child.wait().map_err(cannot_run)?;
-    match (answer, complaint) {
-        (Ok(answer), Ok(_)) if status.success() => {
+    match heard {
+        Ok((answer, _)) if status.success() => {
             serde_json::from_slice(&answer).map_err(|source| RuntimeError::BadAnswer { path: path.to_owned(), source })
         }
-        (Ok(_), Ok(complaint)) => {
+        Ok((_, complaint)) => {
             let text = String::from_utf8_lossy(&complaint);
             let last = text.lines().rev().find(|line| !line.trim().is_empty()).map(str::trim);
             let complaint = last.map_or_else(|| status.to_string(), str::to_owned);
             Err(RuntimeError::Failed { path: path.to_owned(), complaint })
         }
-        (Err(error), _) | (_, Err(error)) if error.kind() == io::ErrorKind::TimedOut => {
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
             Err(RuntimeError::TooSlow { path: path.to_owned(), limit: timeout })
         }
-        (Err(error), _) | (_, Err(error)) => Err(cannot_run(error)),
+        Err(error) => Err(cannot_run(error)),
     }
+}
+
+/// What the child writes to its standard output and error until it ends, which it must do by the deadline. Closing
+/// both is not the end: only the pidfd tells.
+fn listen(child: &mut Child, deadline: Instant) -> io::Result<(Vec<u8>, Vec<u8>)> {
+    let pidfd = pidfd_open(child.id())?;
+    let answer =
+        child.stdout.take().map_or(Ok(Vec::new()), |pipe| read_until(&pipe, RUNTIME_PROBE_BYTES_MAX, deadline))?;
+    let complaint =
+        child.stderr.take().map_or(Ok(Vec::new()), |pipe| read_until(&pipe, RUNTIME_PROBE_BYTES_MAX, deadline))?;
+    wait_readable(&pidfd, deadline)?;
+    Ok((answer, complaint))
 }
 
 /// What this host has of the files that the tree may show. What cannot be looked at is taken for absent.

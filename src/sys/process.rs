@@ -156,6 +156,7 @@ mod tests {
     use super::*;
     use std::time::{Duration, Instant};
 
+    #[allow(clippy::zombie_processes)] // it is buried through its pidfd, which is what is tested
     fn end_of(script: &str, kill: bool) -> ProcessEnd {
         let child = Command::new("/bin/sh").args(["-c", script]).spawn().unwrap();
         let pidfd = pidfd_open(child.id()).unwrap();

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::io::IoSlice;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::io::{BufRead, IoSlice};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, Command, Stdio};
+use std::slice::from_ref;
 use std::time::{Duration, Instant};
 
 use faas::sandbox::plan::{
@@ -16,13 +17,13 @@ use faas::sys::io::{output_pipe, recv, send, send_with_descriptors, seqpacket_pa
 use faas::sys::process::{adopt_orphans, pidfd_open, pidfd_reap, spawn_with_plan, ProcessEnd};
 use serde_json::Value;
 
-pub const HOST_UID: u32 = 654_321;
+pub(crate) const HOST_UID: u32 = 654_321;
 /// `BPF_RET | BPF_K`, `SECCOMP_RET_ALLOW`.
-pub const ALLOW_ALL: [u8; 8] = [0x06, 0, 0, 0, 0, 0, 0xff, 0x7f];
+pub(crate) const ALLOW_ALL: [u8; 8] = [0x06, 0, 0, 0, 0, 0, 0xff, 0x7f];
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Whether the test has to be left out because it is not run by root.
-pub fn root_or_skip(test: &str) -> bool {
+pub(crate) fn root_or_skip(test: &str) -> bool {
     if nix::unistd::geteuid().is_root() {
         return false;
     }
@@ -31,33 +32,33 @@ pub fn root_or_skip(test: &str) -> bool {
     true
 }
 
-pub fn python(name: &str) -> Interpreter {
+pub(crate) fn python(name: &str) -> Interpreter {
     find(name, &BTreeMap::new()).unwrap()
 }
 
-pub fn system_python() -> Interpreter {
+pub(crate) fn system_python() -> Interpreter {
     probe(Path::new("/usr/bin/python3"), PATIENCE).unwrap()
 }
 
 /// The system's Python, and those of pyenv that are new enough.
-pub fn all_pythons() -> Vec<Interpreter> {
+pub(crate) fn all_pythons() -> Vec<Interpreter> {
     let home = std::env::var("HOME").unwrap_or_default();
     let versions = std::fs::read_dir(format!("{home}/.pyenv/versions")).into_iter().flatten().flatten();
     let others = versions.filter_map(|entry| probe(&entry.path().join("bin/python3"), PATIENCE).ok());
     others.chain([system_python()]).collect()
 }
 
-pub struct Zygote {
+pub(crate) struct Zygote {
     child: Child,
     control: Socket,
     _staging: tempfile::TempDir,
 }
 
 /// One end of a datagram socket, with patience.
-pub struct Socket(OwnedFd);
+pub(crate) struct Socket(OwnedFd);
 
 impl Socket {
-    pub fn send(&self, bytes: &[u8]) {
+    pub(crate) fn send(&self, bytes: &[u8]) {
         send(&self.0, &[IoSlice::new(bytes)]).unwrap();
     }
 
@@ -69,14 +70,25 @@ impl Socket {
         (length > 0).then(|| serde_json::from_slice(&buffer[..length]).unwrap())
     }
 
-    pub fn assert_open(&self) {
+    /// Keeps this end open beyond the death of this process.
+    #[allow(clippy::zombie_processes)] // the child is to outlive this process
+    pub(crate) fn keep_open_in_a_child(&self) {
+        let copy = self.0.try_clone().unwrap();
+        Command::new("/bin/sleep").arg("30").stdin(copy).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    }
+
+    pub(crate) fn assert_open(&self) {
         std::thread::sleep(Duration::from_millis(50));
         assert_eq!(recv(&self.0, &mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
     }
 }
 
 impl Zygote {
-    pub fn start(interpreter: &Interpreter, privilege: Privilege) -> Zygote {
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn start(interpreter: &Interpreter, privilege: Privilege) -> Zygote {
         adopt_orphans().unwrap();
         let staging = tempfile::tempdir_in("/tmp").unwrap();
         let shim = [("zygote.py", include_str!("zygote.py"))];
@@ -97,14 +109,14 @@ impl Zygote {
         zygote
     }
 
-    pub fn spawn(&self, spec: &InstanceSpec) -> Instance {
+    pub(crate) fn spawn(&self, spec: &InstanceSpec) -> Instance {
         self.try_spawn(spec).unwrap_or_else(|failure| {
             panic!("{failure}\n{}", instance_inner_plan(spec).describe().join("\n"));
         })
     }
 
     /// An instance, or errno and message of the step that failed.
-    pub fn try_spawn(&self, spec: &InstanceSpec) -> Result<Instance, Value> {
+    pub(crate) fn try_spawn(&self, spec: &InstanceSpec) -> Result<Instance, Value> {
         self.spawn_plans(&[instance_outer_plan(spec)], &[instance_inner_plan(spec)])
     }
 
@@ -134,13 +146,13 @@ impl Zygote {
     }
 
     /// Prints the medians of `rounds` blanks: as a whole, and step by step.
-    pub fn print_costs(&self, spec: &InstanceSpec, rounds: usize) {
+    pub(crate) fn print_costs(&self, spec: &InstanceSpec, rounds: usize) {
         let (outer, inner) = (instance_outer_plan(spec), instance_inner_plan(spec));
         let single = |plan: &Plan| -> Vec<Plan> {
             plan.steps().iter().map(|planned| Plan::new([planned.step.clone()])).collect()
         };
         let mut whole: Vec<Duration> =
-            (0..rounds).map(|_| self.spawn_plans(&[outer.clone()], &[inner.clone()]).unwrap().took).collect();
+            (0..rounds).map(|_| self.spawn_plans(from_ref(&outer), from_ref(&inner)).unwrap().took).collect();
         whole.sort();
         println!("a blank, from request to answer: median {:?}, p90 {:?}", whole[rounds / 2], whole[rounds * 9 / 10]);
         let mut names = vec!["fork of M"];
@@ -187,10 +199,10 @@ impl Drop for Zygote {
     }
 }
 
-pub struct Instance {
-    pub pid: u32,
-    pub pidfd: OwnedFd,
-    pub channel: Socket,
+pub(crate) struct Instance {
+    pub(crate) pid: u32,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) channel: Socket,
     output: OwnedFd,
     answer: Value,
     took: Duration,
@@ -198,22 +210,56 @@ pub struct Instance {
 
 impl Instance {
     /// What the instance sees of itself and of the world.
-    pub fn look(&self) -> Value {
+    pub(crate) fn look(&self) -> Value {
         self.channel.send(b"look");
         self.channel.receive().expect("the instance ended while it looked")
     }
 
     /// What has arrived in the output pipe.
-    pub fn output(&self) -> String {
+    pub(crate) fn output(&self) -> String {
         let mut buffer = [0; 4096];
         let length = nix::unistd::read(&self.output, &mut buffer).unwrap();
         String::from_utf8_lossy(&buffer[..length]).into_owned()
     }
 
     /// Waits for its end.
-    pub fn end(&self) -> ProcessEnd {
+    pub(crate) fn end(&self) -> ProcessEnd {
         wait_readable(&self.pidfd, Instant::now() + PATIENCE).unwrap();
         pidfd_reap(&self.pidfd).unwrap().unwrap()
+    }
+}
+
+/// A server in a process of its own: this program again, running one ignored test.
+pub(crate) struct SeparateServer {
+    child: Child,
+    pidfds: Vec<OwnedFd>,
+}
+
+impl SeparateServer {
+    /// Starts it and waits until it has said which processes it made.
+    pub(crate) fn start(test: &str) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "--nocapture", test])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+        let pids = lines.map_while(Result::ok).find_map(|line| line.strip_prefix("pids ").map(str::to_owned));
+        let pids = pids.expect("the server ended early");
+        let pidfds = pids.split(' ').map(|pid| pidfd_open(pid.parse().unwrap()).unwrap()).collect();
+        SeparateServer { child, pidfds }
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub(crate) fn assert_orphans_die(&self) {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        for pidfd in &self.pidfds {
+            wait_readable(pidfd, deadline).expect("a process outlived its server");
+        }
     }
 }
 
@@ -222,6 +268,5 @@ impl Drop for Instance {
         let _ = faas::sys::process::pidfd_kill(&self.pidfd);
         let _ = wait_readable(&self.pidfd, Instant::now() + PATIENCE);
         let _ = pidfd_reap(&self.pidfd);
-        let _ = self.output.as_raw_fd();
     }
 }

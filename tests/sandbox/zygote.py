@@ -1,7 +1,10 @@
 """A zygote of a few lines for tests/sandbox_plan.rs: forks M, which forks an instance that tells what it sees."""
 import array
+import fcntl
+import gc
 import json
 import os
+import signal
 import socket
 import sys
 import time
@@ -51,7 +54,6 @@ def sparse(path, length):
 def look():
     import ctypes
     import resource
-    import signal
     import socket as sockets
 
     libc = ctypes.CDLL(None, use_errno=True)
@@ -173,6 +175,15 @@ def middle(outer, inner, fds, begun):
     os._exit(0)
 
 
+# What an instance must not inherit from whoever started its zygote.
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+try:
+    os.setgroups([4242])
+except OSError:
+    pass  # a common user's zygote may not
+
+gc.disable()
+gc.freeze()
 control.send(b'{"ready": true}')
 while True:
     message, ancillary, _, _ = control.recvmsg(200000, socket.CMSG_SPACE(4 * 8))
@@ -193,7 +204,6 @@ while True:
     if child == 0:
         try:
             # The numbers from 9 on belong to the plans, so what came must be out of their way.
-            import fcntl
             middle(plans[0], plans[1], [fcntl.fcntl(fd, fcntl.F_DUPFD, 50) for fd in fds], begun)
         except OSError as error:
             control.send(json.dumps({"failed": [error.errno, error.strerror]}).encode())

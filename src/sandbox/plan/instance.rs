@@ -150,6 +150,11 @@ pub fn instance_inner_plan(spec: &InstanceSpec) -> Plan {
 }
 
 fn mounts(spec: &InstanceSpec, plan: &mut Plan) {
+    if spec.privilege != Privilege::Root {
+        // The zygote of a common user has the host's /proc there (see `zygote_plan`). It must not come to light when
+        // the next step fails and the level goes without.
+        plan.require(Step::Mask("/proc".into()));
+    }
     plan.push(spec.required.proc, Step::MountProc { target: "/proc".into() });
     let proc = |name: &&str| PathBuf::from("/proc").join(name);
     PROC_MASKED.iter().for_each(|name| plan.push(spec.required.proc, Step::Mask(proc(name))));

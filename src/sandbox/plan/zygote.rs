@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use super::{
-    under, BindKind, Plan, Privilege, Step, CAP_SETGID, CAP_SETPCAP, CAP_SETUID, CAP_SYS_ADMIN, NEW_MOUNT, NEW_USER,
+    under, BindKind, Plan, Privilege, Step, CAP_SETFCAP, CAP_SETGID, CAP_SETPCAP, CAP_SETUID, CAP_SYS_ADMIN, NEW_MOUNT,
+    NEW_USER,
 };
 use crate::sandbox::runtime::Interpreter;
 use crate::sandbox::tree::{self, HostFiles};
@@ -19,6 +20,10 @@ const SIGKILL: u32 = 9;
 /// (`CAP_SYS_ADMIN`), the change to the instance's user (`CAP_SETUID`, `CAP_SETGID`), and dropping the bounding set
 /// (`CAP_SETPCAP`). Not `CAP_DAC_OVERRIDE`: root without it reads only what it owns.
 const ZYGOTE_CAPS: u64 = CAP_SYS_ADMIN | CAP_SETUID | CAP_SETGID | CAP_SETPCAP;
+
+/// In a user namespace user 0 is the only one there is, and instances map it again in theirs. Since Linux 5.12 that
+/// takes `CAP_SETFCAP` in the outer one at the moment the inner one is made.
+const ZYGOTE_CAPS_IN_USER_NAMESPACE: u64 = ZYGOTE_CAPS | CAP_SETFCAP;
 
 /// Everything that the zygote's plan depends on.
 #[derive(Debug, Clone)]
@@ -42,7 +47,11 @@ pub fn zygote_plan(spec: &ZygoteSpec<'_>) -> Plan {
     // The server blocks signals that it reads by descriptor, and may have any umask: both would be inherited.
     let mut plan = Plan::new([Step::ResetSignalMask, Step::Umask(0o022), Step::SetSid]);
     namespaces(spec, &mut plan);
-    plan.require_all(tree::steps(&spec.staging, spec.interpreter, spec.host, bind_kind(spec.privilege)));
+    let (binds, keep) = match spec.privilege {
+        Privilege::Root => (BindKind::Plain, ZYGOTE_CAPS),
+        Privilege::Unprivileged { .. } => (BindKind::Recursive, ZYGOTE_CAPS_IN_USER_NAMESPACE),
+    };
+    plan.require_all(tree::steps(&spec.staging, spec.interpreter, spec.host, binds));
     shim(spec, &mut plan);
     if spec.privilege != Privilege::Root {
         // In a user namespace a new /proc may be mounted only where a complete one is in sight. Instances mount their
@@ -54,8 +63,8 @@ pub fn zygote_plan(spec: &ZygoteSpec<'_>) -> Plan {
         Step::PivotRoot(spec.staging.clone()),
         Step::DetachOldRoot,
         Step::ReadOnly { path: "/".into(), recursive: true },
-        Step::DropBounding { keep: ZYGOTE_CAPS },
-        Step::SetCaps { keep: ZYGOTE_CAPS },
+        Step::DropBounding { keep },
+        Step::SetCaps { keep },
         Step::NoNewPrivs,
         Step::DeathSignal(SIGKILL),
         Step::OpenAs { path: "/dev/null".into(), fd: 0 },
@@ -64,13 +73,6 @@ pub fn zygote_plan(spec: &ZygoteSpec<'_>) -> Plan {
         exec(spec.interpreter),
     ]);
     plan
-}
-
-fn bind_kind(privilege: Privilege) -> BindKind {
-    match privilege {
-        Privilege::Root => BindKind::Plain,
-        Privilege::Unprivileged { .. } => BindKind::Recursive,
-    }
 }
 
 fn namespaces(spec: &ZygoteSpec<'_>, plan: &mut Plan) {

@@ -21,7 +21,7 @@ use core::ffi::CStr;
 use decode::{Fields, Steps};
 pub use opcode::Opcode;
 #[cfg(not(faas_native))]
-pub use opcode::MAGIC;
+pub use opcode::{BIND_DEVICE, BIND_RECURSIVE, MAGIC};
 
 /// The errno for a plan that this executor cannot read.
 pub const EBADMSG: i32 = kernel::EBADMSG;

@@ -3,6 +3,7 @@
 use core::ffi::CStr;
 
 use super::kernel::{self, EACCES, EEXIST, EINVAL, ENOENT, ENOSYS, ENOTDIR};
+use super::opcode::{BIND_DEVICE, BIND_RECURSIVE};
 
 const MS_RDONLY: usize = 1;
 const MS_NOSUID: usize = 2;
@@ -18,11 +19,6 @@ const MS_RELATIME: usize = 1 << 21;
 const MNT_DETACH: usize = 2;
 /// `statfs` reports this mount option by another number than `mount` takes it.
 const ST_RELATIME: u64 = 4096;
-
-/// The bind may be followed into the mounts below its source.
-pub(super) const BIND_RECURSIVE: u32 = 1;
-/// The bind is a device node: it must stay usable, so it is not `nodev`.
-pub(super) const BIND_DEVICE: u32 = 2;
 
 /// The old root, and later the new one, as seen from the working directory.
 const HERE: &CStr = c".";

@@ -1,7 +1,11 @@
-//! The steps by number and name: the one list that the encoder (`sandbox::plan`) and the executor share.
+//! The steps by number and name, and their flags: what the encoder (`sandbox::plan`) and the executor share.
 
 /// The first bytes of every encoded plan: the format and its version.
 pub const MAGIC: [u8; 4] = *b"fpl1";
+/// Flag of `Bind`: the mounts below the source come along.
+pub const BIND_RECURSIVE: u32 = 1;
+/// Flag of `Bind`: the source is a device node, which has to stay usable, so it is noexec and not nodev.
+pub const BIND_DEVICE: u32 = 2;
 
 macro_rules! opcodes {
     ($($variant:ident = $number:literal, $name:literal;)*) => {
