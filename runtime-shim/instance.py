@@ -42,6 +42,8 @@ _SHIM_MODULES = ("answer", "check", "children", "instance", "logs", "request", "
 _CO_COROUTINE = 0x80
 
 _dumps = json.dumps
+# The class's true name, whatever its metaclass makes of the attribute.
+_class_name = type.__dict__["__name__"].__get__
 
 
 def main(channel_fd):
@@ -337,11 +339,11 @@ def _error_frame(phase, call_id, nonce, kind, message):
 
 def describe(error):
     """`(type, message)` of an exception, whatever its class does when it is asked."""
-    kind = _cut(type.__getattribute__(type(error), "__name__"), _KIND_BYTES_MAX)
+    kind = _cut(_class_name(type(error)), _KIND_BYTES_MAX)
     try:
         message = _cut(str(error), _MESSAGE_BYTES_MAX)
     except BaseException as second:
-        message = "(its __str__ raised %s)" % type.__getattribute__(type(second), "__name__")[:100]
+        message = "(its __str__ raised %s)" % _class_name(type(second))[:100]
     return kind, message
 
 
