@@ -323,6 +323,9 @@ class Loading(InstanceTest):
         instance = self.load("def go(r):\n    return [__name__, __file__]\n", handler="go", module="app")
         self.assertEqual(instance.call().json, ["app", "/function/app.py"])
 
+    def test_an_environment_that_the_kernel_refuses_is_a_failure(self):
+        self.assertEqual(self.failing("def handle(r): pass", environment={"A": "\0"})[0]["type"], "ValueError")
+
     def test_callable_objects_are_handlers(self):
         instance = self.load("class H:\n    def __call__(self, request):\n        return 5\nhandle = H()")
         self.assertEqual(instance.call().json, 5)
@@ -411,6 +414,18 @@ class Ends(InstanceTest):
         for code in ("os.close(3)", "os.closerange(0, 1024)", "os._exit(1)", "os.dup2(0, 3)"):
             instance = self.load("import os\ndef handle(r):\n    %s\n    return 1" % code)
             self.assertTrue(instance.call().ended, code)
+
+    def test_an_exception_between_two_calls_ends_the_instance_and_is_logged(self):
+        instance = self.load(
+            "import signal\n"
+            "def late(*_): raise KeyError('late')\n"
+            "signal.signal(signal.SIGALRM, late)\n"
+            "def handle(r):\n    signal.setitimer(signal.ITIMER_REAL, 0.05)\n    return 1\n"
+        )
+        self.assertEqual(instance.call().json, 1)
+        logs, frame = instance.receive_with_logs()
+        self.assertIsNone(frame)
+        self.assertIn("KeyError: 'late'", "".join(text for _, _, text in logs))
 
     def test_a_thread_that_is_left_behind_cannot_reach_into_a_later_answer(self):
         instance = self.load(

@@ -77,6 +77,8 @@ class Logs(unittest.TestCase):
         note = (0, "[log cut at 1000 bytes]")
         self.assertEqual(self.logs("print('x' * 1000)", log_bytes_max=LIMIT), [(0, "x" * 1000)])
         self.assertEqual(self.logs("print('x' * 1001)", log_bytes_max=LIMIT), [(0, "x" * 1000), note])
+        entries = self.logs("print('x' * 1000)", "print('y')", "print('z')", log_bytes_max=LIMIT)
+        self.assertEqual(entries, [(0, "x" * 1000), note])
         entries = self.logs("for _ in range(3000): print('x')", "print('y' * 10**7)", log_bytes_max=LIMIT)
         self.assertEqual(entries[-1], note)
         self.assertLessEqual(sum(len(text) for _, text in entries[:-1]), LIMIT)
