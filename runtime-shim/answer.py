@@ -1,6 +1,6 @@
 """What a handler returned, made into a status, a header block and a body; or `BadAnswer`, which says what is wrong.
 
-The serve loop handles plain JSON values by itself with `encode_json`; all other forms come through `render`.
+The serve loop handles `bytes`, and plain JSON values with `encode_json`, by itself; all other forms come through `render`.
 """
 
 import json
@@ -12,7 +12,7 @@ from wire import RESPONSE_HEADER_BYTES_MAX
 
 JSON_TYPES = frozenset((dict, list, str, int, float, bool, type(None)))
 JSON_HEADERS = b"content-type: application/json\r\n"
-_BYTES_HEADERS = b"content-type: application/octet-stream\r\n"
+BYTES_HEADERS = b"content-type: application/octet-stream\r\n"
 _TEXT_HEADERS = b"content-type: text/plain; charset=utf-8\r\n"
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
@@ -113,7 +113,7 @@ def render(answer):
         # A declared content type other than JSON means that the text itself is the body: HTML, CSV, …
         body, default = answer.encode("utf-8", "replace"), _TEXT_HEADERS
     elif isinstance(answer, (bytes, bytearray, memoryview)):
-        body, default = bytes(answer), _BYTES_HEADERS
+        body, default = bytes(answer), BYTES_HEADERS
     elif answer is None and as_text:
         body, default = b"", b""
     else:

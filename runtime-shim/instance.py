@@ -6,7 +6,7 @@ forms of requests and answers (`request.py`, `answer.py`), or what is printed (`
 Invariants:
 - One function for ever; one call at a time; one answer for each call, written only by `serve`.
 - A datagram that was received is a call that was claimed: after a failed load nothing more is received.
-- Nothing that a function raises or returns ends the process, except when it asks for that (`os._exit`) or takes away
+- Nothing that a handler raises or returns ends the process, except when it asks for that (`os._exit`) or takes away
   the channel itself.
 
 As pid 1 of its namespace the process does not get signals whose action is the default one: SIGINT and SIGTERM sent
@@ -21,14 +21,14 @@ import signal
 import sys
 import time
 
-import answer as answers
 import children
 import wire
-from answer import AnswerTooLarge, BadAnswer, JSON_TYPES, encode_json, render
+from answer import BYTES_HEADERS, JSON_HEADERS, JSON_TYPES, AnswerTooLarge, BadAnswer, encode_json, render
 from logs import NO_CALL, TRACEBACK, Logs
 from request import Request, Response
 
 # How the process ends, for the server's log.
+EXIT_UNEXPECTED = 119
 EXIT_SANDBOX_FAILED = 120
 EXIT_LOAD_FAILED = 121
 EXIT_CHANNEL_BROKEN = 122
@@ -42,6 +42,8 @@ _SHIM_MODULES = ("answer", "check", "children", "instance", "logs", "request", "
 _CO_COROUTINE = 0x80
 
 _dumps = json.dumps
+# The class's true name, whatever its metaclass makes of the attribute.
+_class_name = type.__dict__["__name__"].__get__
 
 
 def main(channel_fd):
@@ -63,6 +65,13 @@ def main(channel_fd):
             _run(channel, head, code)
     except (OSError, wire.WireError):
         os._exit(EXIT_CHANNEL_BROKEN)
+    except BaseException:
+        # Raised between two calls, by a signal handler of the function or for want of memory. What the loop was doing
+        # is unknown, so the only sound answer is a fresh instance.
+        try:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(EXIT_UNEXPECTED)
     os._exit(0)
 
 
@@ -78,7 +87,6 @@ def _run(channel, head, code):
 
     os.register_at_fork(after_in_child=forked)
     _leave_no_trace_of_the_shim()
-    _set_environment(head)
     gc.enable()
     # The frozen start-up heap is not traversed, so young collections are cheap but rarely of use to a short call.
     gc.set_threshold(5000, 10, 10)
@@ -86,6 +94,7 @@ def _run(channel, head, code):
     if random is not None:
         random.seed()
     try:
+        _set_environment(head)
         handler = _load(head["module"], head["handler"], code)
     except BaseException as error:
         logs.finish_lines()
@@ -199,11 +208,15 @@ def serve(channel, handler, logs, response_bytes_max):
     """
     recv, send = channel.recv, channel.send
     unpack_call, pack_header, pack_answer = wire.CALL.unpack_from, wire.HEADER.pack, wire.ANSWER.pack
-    encode, json_types, json_block, make_request = encode_json, JSON_TYPES, answers.JSON_HEADERS, Request
+    encode, json_types, make_request = encode_json, JSON_TYPES, Request
+    json_block, bytes_block = JSON_HEADERS, BYTES_HEADERS
     request_kind, body_kind, response_kind, end, no_call = wire.REQUEST, wire.BODY, wire.RESPONSE, wire.END, NO_CALL
     call_bytes, header_bytes, message_bytes_max = wire.CALL.size, wire.HEADER_BYTES, wire.MESSAGE_BYTES_MAX
     head_bytes, piece_bytes_max = wire.RESPONSE_HEAD.size, wire.BODY_PIECE_BYTES_MAX
     while True:
+        # Here, since the answer is on its way and nobody waits for this.
+        if children.started:
+            children.bury()
         data = recv(message_bytes_max)
         size = 0
         if len(data) >= call_bytes:
@@ -233,6 +246,8 @@ def serve(channel, handler, logs, response_bytes_max):
         try:
             if type(answer) in json_types:
                 status, block, body = 200, json_block, encode(answer)
+            elif type(answer) is bytes:
+                status, block, body = 200, bytes_block, answer
             else:
                 status, block, body = render(answer)
             size = len(body)
@@ -258,8 +273,6 @@ def serve(channel, handler, logs, response_bytes_max):
         else:
             _send_in_pieces(send, call_id, nonce, status, block, body)
         answer = body = None
-        if children.started:
-            children.bury()
 
 
 def _receive_call(recv, data):
@@ -337,11 +350,11 @@ def _error_frame(phase, call_id, nonce, kind, message):
 
 def describe(error):
     """`(type, message)` of an exception, whatever its class does when it is asked."""
-    kind = _cut(type.__getattribute__(type(error), "__name__"), _KIND_BYTES_MAX)
+    kind = _cut(_class_name(type(error)), _KIND_BYTES_MAX)
     try:
         message = _cut(str(error), _MESSAGE_BYTES_MAX)
     except BaseException as second:
-        message = "(its __str__ raised %s)" % type.__getattribute__(type(second), "__name__")[:100]
+        message = "(its __str__ raised %s)" % _class_name(type(second))[:100]
     return kind, message
 
 

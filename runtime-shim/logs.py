@@ -4,13 +4,13 @@ A thread that a call left behind may go on printing: its lines carry the call th
 none does. Only the serve loop writes answers, so no such thread can reach into a later one.
 
 Caps: an entry holds at most 16 KiB (longer text is cut into several), an invocation at most `log_bytes_max`; then one
-note says so. A process that the function forks is not on the channel: its prints go to descriptor 1 or 2, the pipe.
+note says so. What is printed between two calls draws on the allowance of the call before. A process that the function forks is not on the channel: its prints go to descriptor 1 or 2, the pipe.
 """
 
 import codecs
 import io
 import os
-from _thread import RLock
+from _thread import RLock, get_ident
 
 from wire import LOG, LOG_ENTRY, LOG_ENTRY_BYTES_MAX
 
@@ -51,7 +51,7 @@ class Logs:
         with self.lock:
             self.dirty = False
             for stream in self.streams:
-                stream.finish_line()
+                stream.finish_lines()
 
     def forked(self):
         """In a child of the function's own: from now on write to the descriptors, which are the pipe."""
@@ -73,7 +73,8 @@ class Logs:
             self._left = left - max(len(data), 1)
             at = 0
             size = min(len(data), left)
-            while True:
+            # An empty line is an entry, the empty rest of an allowance is not.
+            while at < size or not data:
                 end = _entry_end(data, at, size)
                 self._send_entry(stream, call, data[at:end])
                 at = end
@@ -116,8 +117,9 @@ class LogStream(io.TextIOBase):
         self._logs = logs
         self._stream = stream
         self._descriptor = descriptor
-        self._parts = []
-        self._parts_len = 0
+        # What each thread has written since its last line end, so that lines of two threads never mix. An empty text
+        # is a line whose beginning has been sent already.
+        self._begun = {}
         self.name = "<stdout>" if stream == STDOUT else "<stderr>"
         self.buffer = _Binary(self)
 
@@ -125,33 +127,35 @@ class LogStream(io.TextIOBase):
         if not isinstance(text, str):
             raise TypeError("write() argument must be str, not %s" % type(text).__name__)
         logs = self._logs
+        thread = get_ident()
         with logs.lock:
+            begun = self._begun.pop(thread, None)
             end = text.rfind("\n")
-            if end < 0:
-                self._parts.append(text)
-                self._parts_len += len(text)
-                logs.dirty = True
-                if self._parts_len >= LOG_ENTRY_BYTES_MAX:
-                    self.finish_line()
-            else:
-                rest = text[end + 1:]
+            if end >= 0:
                 line = text[:end]
-                if self._parts:
-                    line = "".join(self._parts) + line
-                    self._parts = []
-                if rest:
-                    self._parts = [rest]
-                    logs.dirty = True
-                self._parts_len = len(rest)
-                logs.emit(self._stream, line)
+                if begun is None:
+                    logs.emit(self._stream, line)
+                elif begun or line:
+                    logs.emit(self._stream, begun + line)
+                begun = None
+                rest = text[end + 1:]
+            else:
+                rest = text
+            if rest or begun is not None:
+                rest = begun + rest if begun else rest
+                if len(rest) >= LOG_ENTRY_BYTES_MAX:
+                    logs.emit(self._stream, rest)
+                    rest = ""
+                self._begun[thread] = rest
+                logs.dirty = True
         return len(text)
 
-    def finish_line(self):
-        if self._parts_len:
-            line = "".join(self._parts)
-            self._parts = []
-            self._parts_len = 0
-            self._logs.emit(self._stream, line)
+    def finish_lines(self):
+        begun = self._begun
+        self._begun = {}
+        for text in begun.values():
+            if text:
+                self._logs.emit(self._stream, text)
 
     def writelines(self, lines):
         for line in lines:

@@ -60,6 +60,8 @@ class Zygote:
             [sys.executable, "-I", "-S", "-B", os.path.join(self.directory, "zygote.py")],
             preexec_fn=take_control_fd,
             pass_fds=(3, theirs.fileno()),
+            # M's words when a test breaks it; a zygote's own words would be a failing test soon enough.
+            stderr=subprocess.DEVNULL,
             env={"LANG": "C.UTF-8", "SECRET_OF_THE_SERVER": "canary"},
         )
         theirs.close()
@@ -71,8 +73,12 @@ class Zygote:
     def receive(self):
         return wire.decode_message(self.control.recv(wire.MESSAGE_BYTES_MAX), "from_zygote")
 
-    def spawn(self, outer=b"outer", inner=b"inner"):
-        """Asks for a blank; `(kind, blank id, payload, Instance)`."""
+    def spawn(self, outer=b"outer", inner=b"inner", keep_duplicate=False):
+        """Asks for a blank; `(kind, blank id, payload, Instance)`.
+
+        The server keeps a duplicate of the instance's end of the channel. Most tests do not, since without one the end
+        of the instance is the end of the channel.
+        """
         self.blank_id += 1
         channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pipe_read, pipe_write = os.pipe()
@@ -80,10 +86,13 @@ class Zygote:
         message = wire.frame(wire.SPAWN, 0, self.blank_id, 0, plans)
         descriptors = array.array("i", [theirs.fileno(), pipe_write])
         self.control.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
-        theirs.close()
         os.close(pipe_write)
-        ((kind, _, blank_id, _, payload),) = self.receive()
         instance = Instance(channel, pipe_read)
+        if keep_duplicate:
+            instance.duplicate = theirs
+        else:
+            theirs.close()
+        ((kind, _, blank_id, _, payload),) = self.receive()
         if kind == wire.SPAWNED:
             instance.pid = int.from_bytes(payload, "little")
         return kind, blank_id, bytes(payload), instance
@@ -116,6 +125,7 @@ class Instance:
     def __init__(self, channel, pipe_read):
         self.channel = channel
         self.pipe_read = pipe_read
+        self.duplicate = None
         self.pid = None
         self.pending = []
         self.next_id = 100
@@ -123,6 +133,8 @@ class Instance:
 
     def close(self):
         self.channel.close()
+        if self.duplicate is not None:
+            self.duplicate.close()
         if self.pipe_read is not None:
             os.close(self.pipe_read)
             self.pipe_read = None
