@@ -72,3 +72,34 @@ fn a_lost_exit_is_asked_for_again() {
     stage.later(SECOND + 2 * MS);
     assert_eq!(stage.killed(), [(slot, KillReason::Requested)]);
 }
+
+#[test]
+fn an_instance_that_loads_for_nobody_counts_as_a_start_for_the_next_call() {
+    let mut stage = Stage::new();
+    stage.deploy(1, 1, 4);
+    let slot = stage.asked()[0];
+    stage.ready(slot);
+    let call = stage.submit(1);
+    assert_eq!(stage.out, []);
+    stage.loaded(slot);
+    assert_eq!(stage.out, [Action::Dispatch { slot, invocation: call, cold: false }]);
+}
+
+#[test]
+fn as_much_room_is_made_as_is_needed() {
+    let limits = SchedulerLimits { slots_max: 3, pool_size: 0, ..SchedulerLimits::default() };
+    let mut stage = Stage::with(limits);
+    stage.deploy(1, 0, 3);
+    let calls: Vec<_> = (0..3).map(|_| stage.submit(1)).collect();
+    for (index, &call) in calls.iter().enumerate() {
+        let slot = stage.scheduler.slots.slot(index as u32);
+        stage.ready(slot);
+        stage.loaded(slot);
+        assert!(stage.complete(slot, call, 20 * MS));
+    }
+    stage.deploy(2, 0, 2);
+    for expected in [1, 1, 0] {
+        stage.submit(2);
+        assert_eq!(stage.killed().len(), expected);
+    }
+}
