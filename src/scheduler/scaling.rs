@@ -81,6 +81,11 @@ impl Scheduler {
     pub(super) fn rebalance(&mut self, turn: &mut Turn) {
         for r in 0..self.runtimes.len() {
             self.hand_out_blanks(r, turn);
+            let pool = self.pool_target(r);
+            while self.runtimes[r].ready.len() > pool {
+                let Some(blank) = self.runtimes[r].ready.back() else { break };
+                self.kill(blank, KillReason::Surplus, turn);
+            }
         }
         // What calls wait for comes before any pool.
         for r in 0..self.runtimes.len() {
@@ -94,10 +99,6 @@ impl Scheduler {
             let pool = self.pool_target(r);
             let target = pool + self.runtimes[r].demand as usize - self.runtimes[r].ready.len().min(pool);
             self.make_blanks(r, target, turn);
-            while self.runtimes[r].ready.len() > pool {
-                let Some(blank) = self.runtimes[r].ready.back() else { break };
-                self.kill(blank, KillReason::Surplus, turn);
-            }
         }
     }
 

@@ -184,6 +184,12 @@ impl Wheel {
         }
     }
 
+    /// The most timers that were ever armed at once.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// Timers that are armed now.
     #[cfg(any(test, debug_assertions))]
     pub(super) fn armed(&self) -> usize {

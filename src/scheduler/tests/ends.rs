@@ -1,0 +1,120 @@
+//! The ends of versions, instances and the server.
+
+use super::*;
+
+#[test]
+fn a_replaced_version_finishes_what_it_runs_and_hands_over_the_rest() {
+    let mut stage = Stage::new();
+    stage.deploy(1, 0, 1);
+    let slot = stage.warm(1, 20 * MS);
+    let running = stage.submit(1);
+    let waiting = stage.submit(1);
+    stage.replace(2, Some(1), 0, 1);
+    let fresh = stage.asked()[0];
+    stage.ready(fresh);
+    assert_eq!(stage.dispatched(), [(fresh, waiting)]);
+    stage.submit(1);
+    assert_eq!(stage.scheduler.stats_of_version(VersionKey(2)).unwrap().queued, 1, "a stale key means the successor");
+    assert!(stage.complete(slot, running, 20 * MS));
+    assert_eq!(stage.killed(), [(slot, KillReason::Outdated)]);
+    stage.exit(slot, None, &[]);
+    assert_eq!(stage.out, [Action::Drained { version: VersionKey(1) }]);
+}
+
+#[test]
+fn a_removed_version_runs_what_it_accepted() {
+    let mut stage = Stage::new();
+    stage.deploy(1, 1, 1);
+    let call = stage.submit(1);
+    let slot = stage.scheduler.slots.slot(0);
+    stage.step(|it, now, out| it.remove(VersionKey(1), now, out));
+    assert_eq!(stage.refused(1), InvokeError::Deleted);
+    stage.ready(slot);
+    assert_eq!(stage.dispatched(), [(slot, call)]);
+    stage.loaded(slot);
+    assert!(stage.complete(slot, call, MS));
+    assert_eq!(stage.killed(), [(slot, KillReason::Outdated)]);
+    stage.exit(slot, None, &[]);
+    assert_eq!(stage.out, [Action::Drained { version: VersionKey(1) }]);
+}
+
+#[test]
+fn an_unused_version_is_drained_at_once() {
+    let mut stage = Stage::new();
+    stage.deploy(1, 0, 1);
+    stage.step(|it, now, out| it.remove(VersionKey(1), now, out));
+    assert_eq!(stage.out, [Action::Drained { version: VersionKey(1) }]);
+}
+
+#[test]
+fn a_stopped_instance_finishes_its_calls_and_is_replaced() {
+    let mut stage = Stage::new();
+    stage.deploy(1, 1, 2);
+    let slot = stage.asked()[0];
+    stage.ready(slot);
+    stage.loaded(slot);
+    let call = stage.submit(1);
+    assert!(stage.step(|it, now, out| it.stop_instance(slot, now, out)));
+    assert_eq!((stage.killed().len(), stage.asked().len()), (0, 1));
+    assert!(stage.complete(slot, call, MS));
+    assert_eq!(stage.killed(), [(slot, KillReason::Requested)]);
+    let blank = Slot { index: 5, generation: 1 };
+    assert!(!stage.step(|it, now, out| it.stop_instance(blank, now, out)));
+}
+
+#[test]
+fn a_shutdown_lets_calls_finish_and_then_loses_patience() {
+    let mut stage = Stage::new();
+    stage.deploy(1, 1, 1);
+    let slot = stage.asked()[0];
+    stage.ready(slot);
+    stage.loaded(slot);
+    stage.replace(2, None, 0, 1);
+    let call = stage.submit(1);
+    stage.step(|it, now, out| it.shutdown(now, out));
+    assert_eq!((stage.killed(), stage.refused(1)), (vec![], InvokeError::ShuttingDown));
+    assert!(stage.complete(slot, call, MS));
+    assert_eq!(stage.killed(), [(slot, KillReason::Shutdown)]);
+    assert!(!stage.scheduler.is_drained());
+    stage.exit(slot, None, &[]);
+    assert!(stage.scheduler.is_drained());
+}
+
+#[test]
+fn what_outlasts_the_drain_timeout_is_ended() {
+    let limits = SchedulerLimits { drain_timeout_ns: SECOND, pool_size: 0, slots_max: 2, ..SchedulerLimits::default() };
+    let mut stage = Stage::with(limits);
+    stage.deploy(1, 0, 1);
+    let slot = stage.warm(1, 20 * MS);
+    let (running, queued) = (stage.submit(1), stage.submit(1));
+    stage.step(|it, now, out| it.shutdown(now, out));
+    stage.later(SECOND + 2 * MS);
+    let failed = stage.failed();
+    assert!([running, queued].iter().all(|&call| failed.contains(&(call, InvokeError::ShuttingDown))));
+    assert_eq!(stage.killed(), [(slot, KillReason::Shutdown)]);
+}
+
+#[test]
+fn a_replaced_version_loses_its_idle_instances_at_once() {
+    let mut stage = Stage::new();
+    stage.deploy(1, 0, 1);
+    let slot = stage.warm(1, MS);
+    stage.replace(2, Some(1), 0, 1);
+    assert_eq!(stage.killed(), [(slot, KillReason::Outdated)]);
+}
+
+#[test]
+fn calls_keep_their_order_when_their_version_is_replaced() {
+    let mut stage = Stage::new();
+    stage.deploy(1, 0, 1);
+    let calls: Vec<_> = (0..3).map(|_| stage.submit(1)).collect();
+    stage.replace(2, Some(1), 0, 1);
+    let slot = stage.scheduler.slots.slot(0);
+    stage.ready(slot);
+    assert_eq!(stage.dispatched(), [(slot, calls[0])]);
+    stage.loaded(slot);
+    for pair in calls.windows(2) {
+        assert!(stage.complete(slot, pair[0], 20 * MS));
+        assert_eq!(stage.dispatched(), [(slot, pair[1])]);
+    }
+}

@@ -1,0 +1,121 @@
+//! Stalls, timeouts, crashes: what happens to the calls of an instance in trouble.
+
+use super::*;
+
+#[test]
+fn calls_behind_a_slow_one_are_taken_back_and_run_elsewhere_in_their_order() {
+    let mut stage = Stage::new();
+    stage.deploy(1, 0, 2);
+    let slot = stage.warm(1, MS / 10);
+    let calls: Vec<_> = (0..3).map(|_| stage.submit(1)).collect();
+    stage.later(12 * MS);
+    assert_eq!(stage.out, [Action::TakeBack { slot }]);
+    let newer = stage.submit(1);
+    assert!(stage.dispatched().is_empty(), "nothing is piped there while calls are asked back");
+    let other = stage.asked()[0];
+    stage.step(|it, now, out| it.taken_back(slot, &calls[1..], now, out));
+    assert!(stage.dispatched().is_empty());
+    stage.ready(other);
+    assert_eq!(stage.dispatched(), [(other, calls[1])]);
+    stage.loaded(other);
+    assert!(stage.complete(other, calls[1], MS));
+    assert_eq!(stage.dispatched(), [(other, calls[2])]);
+    assert!(stage.complete(other, calls[2], MS));
+    assert_eq!(stage.dispatched(), [(other, newer)]);
+    assert!(stage.complete(slot, calls[0], 40 * MS));
+}
+
+#[test]
+fn a_call_that_was_begun_after_all_is_not_taken_back() {
+    let mut stage = Stage::new();
+    stage.deploy(1, 0, 1);
+    let slot = stage.warm(1, MS / 10);
+    let (first, second) = (stage.submit(1), stage.submit(1));
+    stage.later(12 * MS);
+    assert!(stage.complete(slot, first, 12 * MS));
+    stage.step(|it, now, out| it.taken_back(slot, &[], now, out));
+    assert!(stage.dispatched().is_empty());
+    assert!(stage.complete(slot, second, MS));
+}
+
+#[test]
+fn an_unanswered_take_back_is_asked_again() {
+    let mut stage = Stage::new();
+    stage.deploy(1, 0, 1);
+    let slot = stage.warm(1, MS / 10);
+    let (first, _) = (stage.submit(1), stage.submit(1));
+    stage.later(12 * MS);
+    stage.complete(slot, first, 12 * MS);
+    stage.later(SECOND + 2 * MS);
+    assert_eq!(stage.out, [Action::TakeBack { slot }]);
+}
+
+#[test]
+fn a_timeout_kills_and_spares_the_calls_behind() {
+    let mut stage = Stage::new();
+    stage.deploy(1, 0, 1);
+    let slot = stage.warm(1, MS / 10);
+    let (slow, behind) = (stage.submit(1), stage.submit(1));
+    // The worker does not answer the question for them, so that they are still in the pipe at the end.
+    stage.later(12 * MS);
+    stage.now += SECOND;
+    let newest = stage.submit(1);
+    stage.now += 4 * SECOND - 12 * MS;
+    stage.later(2 * MS);
+    assert!(stage.failed().contains(&(slow, InvokeError::TimedOut { limit_ms: 5000 })));
+    assert_eq!(stage.killed(), [(slot, KillReason::TimedOut)]);
+    let _ = behind;
+    stage.exit(slot, None, &[]);
+    let fresh = stage.asked()[0];
+    stage.ready(fresh);
+    assert_eq!(stage.dispatched(), [(fresh, newest)]);
+    assert!(!stage.complete(slot, slow, MS), "too late");
+}
+
+#[test]
+fn a_crash_fails_the_begun_call_and_no_other() {
+    let mut stage = Stage::new();
+    stage.deploy(1, 0, 1);
+    let slot = stage.warm(1, MS / 10);
+    let calls: Vec<_> = (0..3).map(|_| stage.submit(1)).collect();
+    stage.exit(slot, Some(calls[0]), &calls[1..]);
+    assert_eq!(stage.failed(), [(calls[0], InvokeError::Crashed { exit: ExitReason::Signal(9) })]);
+    let fresh = stage.asked()[0];
+    stage.ready(fresh);
+    assert_eq!(stage.dispatched(), [(fresh, calls[1])]);
+    stage.exit(slot, Some(calls[0]), &calls[1..]);
+    assert_eq!(stage.out, [], "a repeated exit means nothing");
+}
+
+#[test]
+fn a_call_that_crossed_the_exit_on_its_way_is_run_when_it_comes_back() {
+    let mut stage = Stage::new();
+    stage.deploy(1, 0, 1);
+    let slot = stage.warm(1, MS);
+    let call = stage.submit(1);
+    stage.exit(slot, None, &[]);
+    assert_eq!((stage.asked(), stage.failed()), (vec![], vec![]));
+    stage.step(|it, now, out| it.taken_back(slot, &[call], now, out));
+    let fresh = stage.asked()[0];
+    stage.ready(fresh);
+    assert_eq!(stage.dispatched(), [(fresh, call)]);
+}
+
+#[test]
+fn a_crash_loop_is_slowed_down_and_one_crash_is_not() {
+    let mut stage = Stage::new();
+    stage.deploy(1, 1, 1);
+    let mut slot = stage.asked()[0];
+    stage.ready(slot);
+    stage.loaded(slot);
+    stage.exit(slot, None, &[]);
+    slot = stage.asked()[0];
+    stage.ready(slot);
+    stage.loaded(slot);
+    stage.exit(slot, None, &[]);
+    assert_eq!(stage.asked(), []);
+    stage.later(50 * MS);
+    assert_eq!(stage.asked(), []);
+    stage.later(60 * MS);
+    assert_eq!(stage.asked().len(), 1);
+}
