@@ -104,8 +104,6 @@ pub enum InvokeError {
         /// How it ended.
         exit: ExitReason,
     },
-    /// The instance broke the frame protocol and was killed.
-    ProtocolViolation,
     /// The function's `timeout` passed while the call ran.
     TimedOut {
         /// The limit in milliseconds.
@@ -154,6 +152,8 @@ pub enum ExitReason {
         /// The limit in bytes.
         limit_bytes: u64,
     },
+    /// It broke the frame protocol and was killed for it.
+    ProtocolViolation,
     /// The backend cannot tell.
     Unknown,
 }
@@ -183,6 +183,11 @@ pub enum WorkerJob {
     },
     /// Take back the calls that the instance has not begun.
     TakeBack {
+        /// Which instance.
+        slot: Slot,
+    },
+    /// Ask the instance to end by itself, after what is in its pipe.
+    Stop {
         /// Which instance.
         slot: Slot,
     },
@@ -227,6 +232,8 @@ pub enum FrontEvent {
         invocation: InvocationId,
         /// Time between the call's being first in the pipe and its answer, in nanoseconds.
         service_ns: u64,
+        /// Whether the call, or a child process of it, wrote to descriptor 1 or 2 itself.
+        raw_output: bool,
         /// The answer.
         result: Result<CallReply, InvokeError>,
     },

@@ -57,6 +57,19 @@ pub const HTTP_BODY_RESERVE_BYTES_MAX: usize = 64 * 1024;
 /// Chunk extensions of one request body together, in bytes: beyond it 400.
 pub const HTTP_CHUNK_EXTENSION_BYTES_MAX: usize = 4 * 1024;
 
+/// Connections are looked at for passed deadlines this often, so a deadline is kept to within it.
+pub const HTTP_SWEEP_INTERVAL: Duration = Duration::from_millis(250);
+/// Connections accepted before the front turns to the others.
+pub const CONNECTIONS_ACCEPTED_PER_TURN_MAX: usize = 256;
+/// Largest body of a request to the API itself, in bytes: the largest code, written as JSON, with its config.
+pub const API_BODY_BYTES_MAX: usize = 2 * FUNCTION_CODE_BYTES_MAX + 256 * 1024;
+/// Default of `limit` in listings.
+pub const API_PAGE_DEFAULT: usize = 100;
+/// Largest `limit` in listings.
+pub const API_PAGE_MAX: usize = 1000;
+/// Reports of other threads that the front hears before it turns to its sockets.
+pub const FRONT_EVENTS_PER_TURN_MAX: usize = 1024;
+
 // ---- Functions ----
 
 /// Longest function name, in bytes.
@@ -196,6 +209,18 @@ pub const PIPE_STALL: Duration = Duration::from_millis(10);
 pub const BLANK_START_TIMEOUT: Duration = Duration::from_secs(10);
 /// A draining instance is killed after this long, default of `system.drain_timeout`.
 pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// Forks after which a zygote is replaced by a fresh one, so that nothing can pile up in it.
+pub const ZYGOTE_FORKS_MAX: u32 = 10_000;
+/// Blanks that one zygote is asked for at once; it makes them one after the other.
+pub const ZYGOTE_SPAWNS_AT_ONCE_MAX: usize = 4;
+/// Jobs in the supervisor's queue.
+pub const SUPERVISOR_QUEUE_MAX: usize = 16_384;
+/// A sandboxed look at code must be over after this long.
+pub const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+/// A killed instance must be gone after this long.
+pub const KILL_WAIT: Duration = Duration::from_secs(5);
+/// Datagrams that a worker reads from one instance before it turns to the others.
+pub const WORKER_READS_PER_TURN_MAX: usize = 64;
 /// A function whose top-level code fails is not started again for this long; doubles up to the next limit.
 pub const START_BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// Longest pause between two failed starts.
@@ -225,12 +250,6 @@ pub const SANDBOX_TREE_INODES: u64 = 1024;
 pub const RUNTIME_PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// What an interpreter may print when it is asked what it is, in bytes.
 pub const RUNTIME_PROBE_BYTES_MAX: usize = 256 * 1024;
-/// Default of `system.max_concurrent_functions`: instances and blanks together.
-pub const SLOTS_DEFAULT: usize = 1000;
-/// Default of `system.cold_start_timeout`: a function's top-level code must have run after this long.
-pub const COLD_START_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
-/// Default of `system.warm_instance_ttl`: an instance that was idle for this long is stopped.
-pub const WARM_INSTANCE_TTL_DEFAULT: Duration = Duration::from_secs(600);
 /// Calls are not piped to a function for this long after it wrote to descriptor 1 or 2 itself.
 pub const RAW_OUTPUT_QUIET: Duration = Duration::from_secs(10);
 /// What the scheduler asked of a worker (kill, take back) and got no answer to is asked again after this long.
@@ -244,6 +263,8 @@ pub const BLANK_FAILURES_MAX: u32 = 3;
 pub const WORKER_QUEUE_MAX: usize = INVOCATIONS_MAX + 4096;
 /// Events in the queue to the front thread.
 pub const FRONT_QUEUE_MAX: usize = INVOCATIONS_MAX + 16_384;
+/// Threads that do the slow work of the API; each may hold one sandbox to look at code.
+pub const CONTROL_THREADS: usize = 4;
 /// Jobs of the API that wait for a control thread: beyond it 503.
 pub const CONTROL_QUEUE_MAX: usize = 256;
 /// Lines that wait for the log writer: beyond it lines are dropped and counted.

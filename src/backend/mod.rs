@@ -1,5 +1,59 @@
-//! Placeholder: the backend contract.
+//! The contract between the server and whatever runs functions.
+//!
+//! A backend makes **blanks** (sandboxed interpreters that wait for a function) and hands each to a worker as an
+//! [`Instance`]. From then on the worker owns it and speaks the frames of `wire` over its channel; what only the
+//! backend knows how to do (limits, killing, burying) it does through [`Custody`].
+//!
+//! Post-conditions that every backend keeps:
+//! - A blank asked for is either delivered to its worker once, or reported as failed once.
+//! - An instance shares nothing writable with any other: no file system, no process table, no network, no uid.
+//! - After [`Custody::kill`] the process group of the instance is gone within a second, whatever it does.
+//! - After [`Custody::bury`] nothing of the instance is left on the host: no process, no cgroup, no mount, no file.
+//! - If the server dies, so do its instances.
 
-/// Placeholder for an instance that a backend made.
+pub mod process;
+
+use std::fmt;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use crate::call::{ExitReason, Slot};
+use crate::registry::function::FunctionConfig;
+
+/// One sandboxed interpreter, from the moment it has a process until it is buried.
 #[derive(Debug)]
-pub struct Instance;
+pub struct Instance {
+    /// Which place and tenant it is.
+    pub slot: Slot,
+    /// Process id as the host sees it; for people to read, never to signal.
+    pub pid: u32,
+    /// The server's end of the channel: `SOCK_SEQPACKET`, non-blocking.
+    pub channel: OwnedFd,
+    /// A duplicate of the instance's end, from which calls that it has not begun are taken back.
+    pub instance_end: OwnedFd,
+    /// The read end of the pipe that is the instance's descriptors 1 and 2; non-blocking.
+    pub output: OwnedFd,
+    /// What only the backend knows how to do.
+    pub custody: Box<dyn Custody>,
+}
+
+/// The backend's hold on one instance.
+pub trait Custody: Send + fmt::Debug {
+    /// Sets memory and CPU limits for the function that moves in. Called once, before its code is sent.
+    ///
+    /// # Errors
+    /// When the kernel refuses; the instance must then not be used.
+    fn set_limits(&mut self, config: &FunctionConfig) -> io::Result<()>;
+
+    /// A descriptor that becomes readable when the instance has ended.
+    fn ended(&self) -> BorrowedFd<'_>;
+
+    /// Ends the instance and everything it started. Idempotent; does not wait.
+    fn kill(&self);
+
+    /// How it ended; `None` while it has not, or while that cannot be told yet. Collects the process, so that no zombie is left.
+    fn exit_reason(&mut self) -> Option<ExitReason>;
+
+    /// Hands the remains back. The instance must have ended.
+    fn bury(self: Box<Self>);
+}

@@ -13,7 +13,6 @@ mod system;
 mod tree;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -28,6 +27,7 @@ pub use functions::DeclaredFunction;
 
 use crate::limits;
 use crate::registry::function::ExecutionMode;
+pub use crate::sandbox::host::IsolationLevel;
 use crate::values::{Entry, KeyPath, ValueError};
 use functions::{read_bounded, read_functions, DeclarationError};
 use system::{read_limits, read_log_level, read_mode, read_port, read_system, LIMIT_KEYS, SYSTEM_KEYS};
@@ -138,27 +138,6 @@ pub struct CliOptions {
     pub port: Option<u16>,
     /// Log at the level DEBUG.
     pub debug: bool,
-}
-
-/// What happens when a layer of the sandbox is missing on this host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IsolationLevel {
-    /// Every layer, or no start.
-    Strict,
-    /// What the host gives; what is missing is reported.
-    Standard,
-    /// No sandbox: for development.
-    None,
-}
-
-impl fmt::Display for IsolationLevel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Strict => "strict",
-            Self::Standard => "standard",
-            Self::None => "none",
-        })
-    }
 }
 
 /// What runs containers.

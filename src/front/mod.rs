@@ -1,1 +1,290 @@
-//! Placeholder.
+//! The front thread: the HTTP server, the API, and the scheduler's surroundings. It never blocks but in its poll.
+//!
+//! `serve` drives connections, `routes` says what a request asks for, `api` answers it; `events` hears what the other
+//! threads report; `actions` carries out what the scheduler decides.
+//!
+//! Invariants:
+//! - Every accepted call is in `calls` until its one outcome is given to its client or its client is gone.
+//! - A connection waits for at most one thing.
+//! - Time is read once per turn of the loop.
+
+mod actions;
+mod api;
+mod calls;
+mod clients;
+mod events;
+mod functions;
+mod routes;
+mod serve;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam_channel::Sender;
+use mio::net::TcpListener;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Token};
+
+use crate::auth::KeyRing;
+use crate::backend::process::runtimes::Runtimes;
+use crate::backend::process::supervisor::SupervisorJob;
+use crate::call::{FrontEvent, Slot, WorkerJob};
+use crate::clock::Monotonic;
+use crate::control::ControlJob;
+use crate::doorbell::{Desk, Line, DOORBELL_TOKEN};
+use crate::http::request_id::RequestIds;
+use crate::http::{HttpLimits, Stamp};
+use crate::limits::{FRONT_EVENTS_PER_TURN_MAX, HTTP_SWEEP_INTERVAL};
+use crate::logs::LogSink;
+use crate::registry::function::FunctionVersion;
+use crate::sandbox::cgroup::MemoryFiles;
+use crate::scheduler::{Action, Scheduler, SchedulerLimits};
+
+use calls::Calls;
+use clients::Clients;
+use functions::Functions;
+
+const LISTENER: Token = Token(usize::MAX - 1);
+const SIGNALS: Token = Token(usize::MAX - 2);
+
+/// What the front needs to know.
+pub struct FrontSettings {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// `limits.max_connections`.
+    pub connections_max: usize,
+    /// `limits.max_request_body`, in bytes.
+    pub request_body_bytes_max: usize,
+    /// The scheduler's limits.
+    pub scheduler: SchedulerLimits,
+    /// `system.drain_timeout`.
+    pub drain_timeout: Duration,
+    /// What `/health` says of process mode besides its state: the isolation level.
+    pub isolation: String,
+    /// What `/health` says of container mode.
+    pub container: &'static str,
+    /// Where the memory figures of instances are; `None` without cgroups.
+    pub memory_files: Option<MemoryFiles>,
+}
+
+/// The lines to the other threads.
+pub struct Lines {
+    /// One to each worker; a slot's worker is its index modulo their number.
+    pub workers: Vec<Line<WorkerJob>>,
+    /// To the supervisor.
+    pub supervisor: Line<SupervisorJob>,
+    /// To the control threads.
+    pub control: Sender<ControlJob>,
+    /// To the function logs.
+    pub logs: LogSink,
+}
+
+/// The front thread's state.
+pub struct Front {
+    desk: Desk<FrontEvent>,
+    listener: Option<TcpListener>,
+    /// The listener had more to accept than descriptors were left; it is tried again at the next sweep.
+    accept_again: bool,
+    signals: nix::sys::signalfd::SignalFd,
+    settings: FrontSettings,
+    lines: Lines,
+    /// Workers that were given jobs in this turn.
+    rung: Vec<bool>,
+    keys: KeyRing,
+    runtimes: Arc<Runtimes>,
+    clients: Clients,
+    calls: Calls,
+    /// Process ids of blanks and instances, as the host sees them.
+    pids: HashMap<Slot, u32>,
+    functions: Functions,
+    scheduler: Scheduler,
+    actions: Vec<Action>,
+    stamp: Stamp,
+    http_limits: HttpLimits,
+    clock: Monotonic,
+    /// The time of this turn.
+    now: Instant,
+    next_sweep: Instant,
+    /// Why the last blank could not be made, if none has been made since.
+    blank_trouble: Option<String>,
+    /// When a signal or a request asked the server to stop.
+    stopping_since: Option<Instant>,
+    stop_now: bool,
+    buffer: Vec<u8>,
+}
+
+impl Front {
+    /// Binds the address and takes over what the other parts have prepared. `functions` is what the store holds.
+    ///
+    /// # Errors
+    /// When the address cannot be bound or a descriptor cannot be had.
+    pub fn new(
+        desk: Desk<FrontEvent>,
+        settings: FrontSettings,
+        lines: Lines,
+        keys: KeyRing,
+        runtimes: Arc<Runtimes>,
+        functions: &[Arc<FunctionVersion>],
+        signals: nix::sys::signalfd::SignalFd,
+    ) -> io::Result<Front> {
+        let mut listener = TcpListener::bind(settings.address)?;
+        desk.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        let signal_fd = std::os::fd::AsRawFd::as_raw_fd(&signals);
+        desk.registry().register(&mut SourceFd(&signal_fd), SIGNALS, Interest::READABLE)?;
+        let ids = RequestIds::from_kernel().map_err(|error| io::Error::other(error.to_string()))?;
+        let now = Instant::now();
+        let mut front = Front {
+            desk,
+            listener: Some(listener),
+            accept_again: false,
+            signals,
+            scheduler: Scheduler::new(settings.scheduler.clone()),
+            rung: vec![false; lines.workers.len()],
+            settings,
+            lines,
+            keys,
+            runtimes,
+            clients: Clients::new(),
+            calls: Calls::new(),
+            pids: HashMap::new(),
+            functions: Functions::default(),
+            actions: Vec::new(),
+            stamp: Stamp::new(SystemTime::now(), ids),
+            http_limits: HttpLimits::default(),
+            clock: Monotonic::start(),
+            now,
+            next_sweep: now + HTTP_SWEEP_INTERVAL,
+            blank_trouble: None,
+            stopping_since: None,
+            stop_now: false,
+            buffer: vec![0; 64 * 1024],
+        };
+        for function in functions {
+            front.deploy(Arc::clone(function));
+        }
+        front.scheduler.tick(front.now_ns(), &mut front.actions);
+        front.act();
+        Ok(front)
+    }
+
+    /// The address that was bound, which tells the port when the configuration said 0.
+    ///
+    /// # Errors
+    /// When the listener is closed.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.listener.as_ref().ok_or(io::ErrorKind::NotConnected)?.local_addr()
+    }
+
+    /// Serves until the server is asked to stop and has drained.
+    pub fn run(&mut self) {
+        let mut events = Events::with_capacity(1024);
+        while !self.is_over() {
+            let timeout = self.timeout();
+            if let Err(error) = self.desk.wait(&mut events, Some(timeout)) {
+                log::error!("the front's poll failed: {error}");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            self.now = Instant::now();
+            self.stamp.date.refresh(SystemTime::now());
+            for event in &events {
+                match event.token() {
+                    DOORBELL_TOKEN => {}
+                    LISTENER => self.accept(),
+                    SIGNALS => self.signalled(),
+                    Token(key) => {
+                        if event.is_writable() {
+                            self.writable(key);
+                        }
+                        if event.is_readable() {
+                            self.readable(key, event.is_read_closed() || event.is_error());
+                        }
+                    }
+                }
+            }
+            // Bounded, so that sockets get their turn under any load; what is left makes the next wait return at once.
+            for _ in 0..FRONT_EVENTS_PER_TURN_MAX {
+                let Some(event) = self.desk.try_recv() else { break };
+                self.hear(event);
+            }
+            self.keep_time();
+            self.act();
+            self.ring_workers();
+        }
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.clock.ns(self.now)
+    }
+
+    fn timeout(&self) -> Duration {
+        // Read anew: carrying out a turn may have taken long.
+        let now = Instant::now();
+        let sweep = self.next_sweep.saturating_duration_since(now);
+        let now_ns = self.clock.ns(now);
+        match self.scheduler.next_deadline_ns() {
+            // epoll counts in milliseconds and mio rounds up, so a deadline is never waited for in a busy loop.
+            Some(deadline_ns) => sweep.min(Duration::from_nanos(deadline_ns.saturating_sub(now_ns))),
+            None => sweep,
+        }
+    }
+
+    /// Everything that happens because time passes.
+    fn keep_time(&mut self) {
+        let now_ns = self.now_ns();
+        if self.scheduler.next_deadline_ns().is_some_and(|deadline_ns| deadline_ns <= now_ns) {
+            self.scheduler.tick(now_ns, &mut self.actions);
+        }
+        if self.now >= self.next_sweep {
+            self.next_sweep = self.now + HTTP_SWEEP_INTERVAL;
+            for key in self.clients.expired(self.now) {
+                self.expire(key);
+            }
+            if std::mem::take(&mut self.accept_again) {
+                self.accept();
+            }
+        }
+    }
+
+    fn signalled(&mut self) {
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            if self.stopping_since.is_some() {
+                log::warn!("a second signal: stopping at once");
+                self.stop_now = true;
+            }
+            log::info!(
+                "signal {}: finishing what was accepted, at most {:?}",
+                signal.ssi_signo,
+                self.settings.drain_timeout
+            );
+            self.begin_stop();
+        }
+    }
+
+    fn begin_stop(&mut self) {
+        if self.stopping_since.is_some() {
+            return;
+        }
+        self.stopping_since = Some(self.now);
+        if let Some(mut listener) = self.listener.take() {
+            let _ = self.desk.registry().deregister(&mut listener);
+        }
+        self.scheduler.shutdown(self.now_ns(), &mut self.actions);
+        for key in self.clients.keys() {
+            if let Some(client) = self.clients.at(key) {
+                client.conn.shut_down();
+            }
+            self.drive(key);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let Some(since) = self.stopping_since else { return false };
+        // The scheduler enforces the grace period on calls; the margin is for answers still being taken.
+        let overdue =
+            self.now.saturating_duration_since(since) > self.settings.drain_timeout + Duration::from_millis(500);
+        self.stop_now || overdue || (self.scheduler.is_drained() && self.clients.len() == 0)
+    }
+}

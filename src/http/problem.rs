@@ -203,12 +203,6 @@ impl From<&InvokeError> for Problem {
                 format!("the answer exceeds {limit_bytes} bytes"),
             ),
             InvokeError::Crashed { exit } => crashed(exit),
-            InvokeError::ProtocolViolation => Problem::new(
-                502,
-                "protocol_violation",
-                "The function's process broke the protocol",
-                "the function's process sent what is not an answer and was ended",
-            ),
             InvokeError::TimedOut { limit_ms } => Problem::new(
                 504,
                 "function_timeout",
@@ -262,6 +256,14 @@ fn crashed(exit: &ExitReason) -> Problem {
                 "function_out_of_memory",
                 "The function ran out of memory",
                 format!("the function exceeded its memory limit of {limit_bytes} bytes"),
+            );
+        }
+        ExitReason::ProtocolViolation => {
+            return Problem::new(
+                502,
+                "protocol_violation",
+                "The function's process broke the protocol",
+                "the function's process sent what is not an answer and was ended",
             );
         }
         ExitReason::Status(status) => format!("the function's process exited with status {status}"),
@@ -318,7 +320,7 @@ mod tests {
             (crash(ExitReason::Signal(9)), 502, "function_crashed", "signal 9", false),
             (crash(ExitReason::Unknown), 502, "function_crashed", "ended", false),
             (crash(ExitReason::OutOfMemory { limit_bytes: 5 }), 502, "function_out_of_memory", "of 5 bytes", false),
-            (InvokeError::ProtocolViolation, 502, "protocol_violation", "", false),
+            (crash(ExitReason::ProtocolViolation), 502, "protocol_violation", "", false),
             (InvokeError::TimedOut { limit_ms: 30_000 }, 504, "function_timeout", "30000 ms", false),
             (InvokeError::QueueTimedOut { limit_ms: 9 }, 503, "queue_timeout", "9 ms", true),
             (InvokeError::ColdStartTimedOut { limit_ms: 8 }, 503, "cold_start_timeout", "8 ms", true),

@@ -72,6 +72,20 @@ struct Group {
     dir: PathBuf,
 }
 
+/// The kernel's files with the memory figures of instances.
+#[derive(Debug, Clone)]
+pub struct MemoryFiles {
+    dir: PathBuf,
+    file: &'static str,
+}
+
+impl MemoryFiles {
+    /// The file for the group of this name: bytes in use, as a decimal number.
+    pub fn of(&self, name: &str) -> PathBuf {
+        self.dir.join(name).join(self.file)
+    }
+}
+
 /// The parents of all instances' groups.
 #[derive(Debug)]
 pub struct CgroupRoot {
@@ -114,6 +128,21 @@ impl CgroupRoot {
             Err(absence) => format!("{}: missing, {absence}; {}", controller.name(), absence.mend()),
         };
         self.controllers.iter().map(line).collect()
+    }
+
+    /// Hierarchies that an instance joins: as many as [`Cgroup::join_fds`] gives.
+    pub fn hierarchies(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// Where to read how much memory an instance uses, without holding its [`Cgroup`]; `None` without the controller.
+    pub fn memory_files(&self) -> Option<MemoryFiles> {
+        let group = self.groups.iter().find(|group| group.controllers.contains(&Controller::Memory))?;
+        let file = match group.version {
+            Version::V1 => "memory.usage_in_bytes",
+            Version::V2 => "memory.current",
+        };
+        Some(MemoryFiles { dir: group.dir.clone(), file })
     }
 
     /// Makes the groups of one instance. On an error what was made is removed again.

@@ -33,6 +33,16 @@ pub enum IsolationLevel {
     None,
 }
 
+impl fmt::Display for IsolationLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Strict => "strict",
+            Self::Standard => "standard",
+            Self::None => "none",
+        })
+    }
+}
+
 /// Whether a kind of namespace can be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Namespace {

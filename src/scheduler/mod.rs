@@ -26,6 +26,7 @@
 
 mod calls;
 mod deadlines;
+#[cfg(debug_assertions)]
 mod invariants;
 mod lifecycle;
 mod list;

@@ -85,14 +85,40 @@ pub fn recv(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, bool)> {
 /// # Errors
 /// `TimedOut`, and those of poll(2).
 pub fn wait_readable(source: impl AsFd, deadline: Instant) -> io::Result<()> {
-    let mut entry = libc::pollfd { fd: source.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    wait_any(&mut [readable(source.as_fd())], deadline)
+}
+
+/// Which of two descriptors has become readable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Woken {
+    /// The first, and perhaps the second too.
+    First,
+    /// Only the second.
+    Second,
+}
+
+/// As [`wait_readable`], for two descriptors at once.
+///
+/// # Errors
+/// `TimedOut`, and those of poll(2).
+pub fn wait_either(first: impl AsFd, second: impl AsFd, deadline: Instant) -> io::Result<Woken> {
+    let mut entries = [readable(first.as_fd()), readable(second.as_fd())];
+    wait_any(&mut entries, deadline)?;
+    Ok(if entries[0].revents != 0 { Woken::First } else { Woken::Second })
+}
+
+fn readable(source: BorrowedFd<'_>) -> libc::pollfd {
+    libc::pollfd { fd: source.as_raw_fd(), events: libc::POLLIN, revents: 0 }
+}
+
+fn wait_any(entries: &mut [libc::pollfd], deadline: Instant) -> io::Result<()> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         // Rounded up, so that the wait is not over a moment before the deadline and then spins.
         let left_ms = left.saturating_add(Duration::from_nanos(999_999)).as_millis();
         let timeout_ms = libc::c_int::try_from(left_ms).unwrap_or(libc::c_int::MAX);
-        // SAFETY: one pollfd is passed by the address of a live one.
-        match unsafe { libc::poll(&raw mut entry, 1, timeout_ms) } {
+        // SAFETY: the pointer and the length are those of one live slice of pollfd.
+        match unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, timeout_ms) } {
             0 if left.is_zero() => return Err(io::ErrorKind::TimedOut.into()),
             0 => {}
             result if result > 0 => return Ok(()),

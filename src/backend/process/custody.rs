@@ -1,0 +1,85 @@
+//! The process backend's hold on one instance: its pidfd and its cgroup.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crate::backend::Custody;
+use crate::call::{ExitReason, Slot};
+use crate::doorbell::Line;
+use crate::limits::INSTANCE_TASKS_MAX;
+use crate::registry::function::FunctionConfig;
+use crate::sandbox::cgroup::{Cgroup, Limits};
+use crate::sys;
+use crate::sys::process::ProcessEnd;
+
+use super::supervisor::SupervisorJob;
+
+/// Asks, a millisecond apart, until a process that is nobody's child here is given up.
+const ORPHAN_TRIES_MAX: u32 = 1000;
+
+/// What the worker holds of an instance. The process is a child of the server, so that its pidfd can be waited on.
+#[derive(Debug)]
+pub(super) struct ProcessCustody {
+    pub(super) slot: Slot,
+    pub(super) process: OwnedFd,
+    pub(super) cgroup: Option<Cgroup>,
+    pub(super) supervisor: Line<SupervisorJob>,
+    /// How often it has been asked for the end of a process that is not its child yet.
+    pub(super) orphan_tries: u32,
+    /// The limit that is in force, for the message when it is exceeded.
+    pub(super) memory_bytes: u64,
+}
+
+impl Custody for ProcessCustody {
+    fn set_limits(&mut self, config: &FunctionConfig) -> io::Result<()> {
+        let limits =
+            Limits { memory_bytes: config.memory_bytes, cpu_millis: config.cpu_millis, tasks: INSTANCE_TASKS_MAX };
+        self.memory_bytes = config.memory_bytes;
+        match &mut self.cgroup {
+            Some(cgroup) => cgroup.set_limits(limits).map_err(io::Error::other),
+            // Without cgroups the isolation level has been checked to allow that when the server started.
+            None => Ok(()),
+        }
+    }
+
+    fn ended(&self) -> BorrowedFd<'_> {
+        self.process.as_fd()
+    }
+
+    fn kill(&self) {
+        if let Err(error) = sys::process::pidfd_kill(&self.process) {
+            log::error!("{}: cannot be killed: {error}", self.slot);
+        }
+    }
+
+    fn exit_reason(&mut self) -> Option<ExitReason> {
+        match sys::process::pidfd_reap(&self.process) {
+            Ok(None) => None,
+            Ok(Some(ProcessEnd::Status(status))) => Some(ExitReason::Status(status)),
+            Ok(Some(ProcessEnd::Signal(libc::SIGKILL))) if self.cgroup.as_ref().is_some_and(ran_out_of_memory) => {
+                Some(ExitReason::OutOfMemory { limit_bytes: self.memory_bytes })
+            }
+            Ok(Some(ProcessEnd::Signal(signal))) => Some(ExitReason::Signal(signal)),
+            Err(_) if self.orphan_tries < ORPHAN_TRIES_MAX => {
+                // It died before its parent did, and is not this process's child until that has happened.
+                self.orphan_tries += 1;
+                None
+            }
+            Err(error) => {
+                log::error!("{}: how it ended cannot be told: {error}", self.slot);
+                Some(ExitReason::Unknown)
+            }
+        }
+    }
+
+    fn bury(self: Box<Self>) {
+        // Removing a directory of the cgroup file system can wait for the kernel: not on a worker's time.
+        let ProcessCustody { slot, cgroup, supervisor, .. } = *self;
+        let _ = supervisor.send(SupervisorJob::Bury { cgroup, slot });
+    }
+}
+
+/// Whether the kernel has killed any process of the instance for its memory limit.
+fn ran_out_of_memory(cgroup: &Cgroup) -> bool {
+    matches!(cgroup.oom_kills(), Ok(Some(kills)) if kills > 0)
+}

@@ -1,0 +1,502 @@
+//! The supervisor thread: keeps one zygote per runtime, makes blanks, buries the dead.
+//!
+//! Owns the zygotes and every cgroup. Does not decide how many blanks there are (the scheduler does) and does not
+//! talk to instances (workers do).
+//!
+//! Invariants:
+//! - Every [`SupervisorJob::MakeBlank`] ends in exactly one `Adopt` to the slot's worker or one `BlankFailed` to the
+//!   front; every [`SupervisorJob::MakeChecker`] in exactly one answer.
+//! - A zygote that dies takes no instance with it. It is started again at once, and with growing pauses if it keeps
+//!   dying.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Token};
+
+use crate::backend::Instance;
+use crate::call::{FrontEvent, Slot, WorkerJob};
+use crate::doorbell::{Desk, Line, DOORBELL_TOKEN};
+use crate::limits::{
+    BLANK_START_TIMEOUT, FUNCTION_CPU_MILLIS_DEFAULT, FUNCTION_MEMORY_BYTES_DEFAULT, INSTANCE_TASKS_MAX,
+    START_BACKOFF_MAX, START_BACKOFF_MIN, WIRE_MESSAGE_BYTES_MAX, ZYGOTE_FORKS_MAX, ZYGOTE_SPAWNS_AT_ONCE_MAX,
+};
+use crate::sandbox::cgroup::{Cgroup, CgroupError, CgroupRoot, Limits};
+use crate::scheduler::RuntimeId;
+use crate::sys;
+
+use super::custody::ProcessCustody;
+use super::runtimes::Runtimes;
+use super::zygote::{News, Zygote};
+
+/// What the supervisor is asked for.
+#[derive(Debug)]
+pub enum SupervisorJob {
+    /// Make a blank and give it to the slot's worker.
+    MakeBlank {
+        /// Where it will live.
+        slot: Slot,
+        /// Which interpreter.
+        runtime: RuntimeId,
+    },
+    /// Make a blank for a control thread, outside the scheduler's slots.
+    MakeChecker {
+        /// Which interpreter.
+        runtime: RuntimeId,
+        /// Where to put it.
+        answer: Sender<Result<Instance, String>>,
+    },
+    /// Remove the cgroup of an instance that has ended.
+    Bury {
+        /// The cgroup, if it had one.
+        cgroup: Option<Cgroup>,
+        /// Its slot: a checker's is free again.
+        slot: Slot,
+    },
+    /// End the zygotes, remove every cgroup, end the thread.
+    Shutdown,
+}
+
+/// What the supervisor needs to know.
+pub struct SupervisorSettings {
+    /// Interpreters, and the plans for their sandboxes.
+    pub runtimes: Arc<Runtimes>,
+    /// Parent of every instance's cgroup; `None` when this host gives none and the isolation level allows that.
+    pub cgroups: Option<CgroupRoot>,
+    /// Slots that the scheduler uses; checkers use those from here on.
+    pub slots_max: u32,
+}
+
+/// Who wants a blank.
+#[derive(Debug)]
+enum Client {
+    Worker,
+    Checker(Sender<Result<Instance, String>>),
+}
+
+#[derive(Debug)]
+struct Order {
+    slot: Slot,
+    client: Client,
+    ordered: Instant,
+}
+
+/// A blank that a zygote is working on.
+struct Pending {
+    order: Order,
+    channel: OwnedFd,
+    instance_end: OwnedFd,
+    output: OwnedFd,
+    cgroup: Option<Cgroup>,
+}
+
+/// One runtime's zygote, its orders, and when it may be started again.
+#[derive(Default)]
+struct Nursery {
+    zygote: Option<Zygote>,
+    ready: bool,
+    started: Option<Instant>,
+    failures: u32,
+    retry_at: Option<Instant>,
+    orders: VecDeque<Order>,
+    pending: HashMap<u64, Pending>,
+}
+
+struct Supervisor {
+    desk: Desk<SupervisorJob>,
+    own_line: Line<SupervisorJob>,
+    settings: SupervisorSettings,
+    workers: Vec<Line<WorkerJob>>,
+    front: Line<FrontEvent>,
+    nurseries: HashMap<RuntimeId, Nursery>,
+    next_blank: u64,
+    checker_slots: Vec<u32>,
+    next_checker_slot: u32,
+    next_checker_generation: u32,
+    /// Cgroups whose last process is still leaving.
+    graves: Vec<Cgroup>,
+    buffer: Box<[u8]>,
+}
+
+/// Starts the supervisor on a queue that was made before, so that workers can be given a line to it.
+///
+/// # Errors
+/// When the kernel refuses the thread.
+pub fn start(
+    own_line: Line<SupervisorJob>,
+    desk: Desk<SupervisorJob>,
+    settings: SupervisorSettings,
+    workers: Vec<Line<WorkerJob>>,
+    front: Line<FrontEvent>,
+) -> io::Result<JoinHandle<()>> {
+    let first_checker = settings.slots_max;
+    let supervisor = Supervisor {
+        desk,
+        own_line,
+        settings,
+        workers,
+        front,
+        nurseries: HashMap::new(),
+        next_blank: 1,
+        checker_slots: Vec::new(),
+        next_checker_slot: first_checker,
+        next_checker_generation: 0,
+        graves: Vec::new(),
+        buffer: vec![0; WIRE_MESSAGE_BYTES_MAX + 1].into_boxed_slice(),
+    };
+    std::thread::Builder::new().name("faas-supervisor".to_owned()).spawn(move || supervisor.run())
+}
+
+impl Supervisor {
+    fn run(mut self) {
+        let mut events = Events::with_capacity(32);
+        loop {
+            let timeout = self.next_wake();
+            if let Err(error) = self.desk.wait(&mut events, timeout) {
+                log::error!("supervisor poll failed: {error}");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            for event in &events {
+                if event.token() != DOORBELL_TOKEN {
+                    self.hear(RuntimeId(event.token().0 as u32));
+                }
+            }
+            while let Some(job) = self.desk.try_recv() {
+                if matches!(job, SupervisorJob::Shutdown) {
+                    self.shut_down();
+                    return;
+                }
+                self.take(job);
+            }
+            self.tend();
+        }
+    }
+
+    /// Sleeps at most until a zygote may be started again, a blank is overdue, or a grave should be tried again.
+    fn next_wake(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let mut wake: Option<Instant> = (!self.graves.is_empty()).then(|| now + Duration::from_millis(5));
+        for nursery in self.nurseries.values() {
+            let overdue = nursery.pending.values().map(|pending| pending.order.ordered + BLANK_START_TIMEOUT).min();
+            let start_overdue = nursery.started.filter(|_| !nursery.ready).map(|started| started + BLANK_START_TIMEOUT);
+            let retry = nursery.retry_at.filter(|_| nursery.zygote.is_none() && !nursery.orders.is_empty());
+            wake = [wake, overdue, start_overdue, retry].into_iter().flatten().min();
+        }
+        wake.map(|at| at.saturating_duration_since(now))
+    }
+
+    fn take(&mut self, job: SupervisorJob) {
+        match job {
+            SupervisorJob::MakeBlank { slot, runtime } => self.order(runtime, slot, Client::Worker),
+            SupervisorJob::MakeChecker { runtime, answer } => {
+                let index = self.checker_slots.pop().unwrap_or_else(|| {
+                    self.next_checker_slot += 1;
+                    self.next_checker_slot - 1
+                });
+                self.next_checker_generation = self.next_checker_generation.wrapping_add(1);
+                let slot = Slot { index, generation: self.next_checker_generation };
+                self.order(runtime, slot, Client::Checker(answer));
+            }
+            SupervisorJob::Bury { cgroup, slot } => {
+                if slot.index >= self.settings.slots_max {
+                    self.checker_slots.push(slot.index);
+                }
+                if let Some(cgroup) = cgroup {
+                    self.bury(cgroup);
+                }
+            }
+            SupervisorJob::Shutdown => unreachable!("taken out by the loop"),
+        }
+    }
+
+    fn order(&mut self, runtime: RuntimeId, slot: Slot, client: Client) {
+        let order = Order { slot, client, ordered: Instant::now() };
+        self.nurseries.entry(runtime).or_default().orders.push_back(order);
+    }
+
+    /// Starts zygotes that are wanted and works on orders; replaces what is stuck; tries graves again.
+    fn tend(&mut self) {
+        for cgroup in std::mem::take(&mut self.graves) {
+            self.bury(cgroup);
+        }
+        let runtimes: Vec<RuntimeId> = self.nurseries.keys().copied().collect();
+        for runtime in runtimes {
+            self.expire(runtime);
+            self.ensure_zygote(runtime);
+            self.work_on_orders(runtime);
+        }
+    }
+
+    /// A zygote that has not answered in time is stuck: it is replaced, and what it owed has failed.
+    fn expire(&mut self, runtime: RuntimeId) {
+        let now = Instant::now();
+        let Some(nursery) = self.nurseries.get(&runtime) else { return };
+        let starting = nursery.zygote.is_some() && !nursery.ready;
+        let start_overdue = starting && nursery.started.is_some_and(|started| now >= started + BLANK_START_TIMEOUT);
+        let blank_overdue = nursery.pending.values().any(|pending| now >= pending.order.ordered + BLANK_START_TIMEOUT);
+        if start_overdue || blank_overdue {
+            self.lose_zygote(runtime, &format!("it did not answer within {BLANK_START_TIMEOUT:?}"));
+        }
+    }
+
+    fn ensure_zygote(&mut self, runtime: RuntimeId) {
+        let Some(nursery) = self.nurseries.get_mut(&runtime) else { return };
+        if nursery.zygote.as_ref().is_some_and(|zygote| zygote.forks >= ZYGOTE_FORKS_MAX && nursery.pending.is_empty())
+        {
+            log::debug!("the zygote of runtime {} has forked {ZYGOTE_FORKS_MAX} times and is replaced", runtime.0);
+            self.retire_zygote(runtime);
+        }
+        let Some(nursery) = self.nurseries.get_mut(&runtime) else { return };
+        let wanted = !nursery.orders.is_empty() && nursery.zygote.is_none();
+        if !wanted || nursery.retry_at.is_some_and(|at| Instant::now() < at) {
+            return;
+        }
+        let started = self.settings.runtimes.zygote_plan(runtime).and_then(|plan| {
+            let zygote = Zygote::start(&plan)?;
+            let control = zygote.control().as_raw_fd();
+            let token = Token(runtime.0 as usize);
+            self.desk.registry().register(&mut SourceFd(&control), token, Interest::READABLE)?;
+            Ok(zygote)
+        });
+        match started {
+            Ok(zygote) => {
+                log::debug!("zygote {} of {} started", zygote.pid(), self.settings.runtimes.name(runtime));
+                nursery.zygote = Some(zygote);
+                nursery.ready = false;
+                nursery.started = Some(Instant::now());
+            }
+            Err(error) => self.lose_zygote(runtime, &format!("it cannot be started: {error}")),
+        }
+    }
+
+    fn work_on_orders(&mut self, runtime: RuntimeId) {
+        loop {
+            let Some(nursery) = self.nurseries.get_mut(&runtime) else { return };
+            if !nursery.ready || nursery.pending.len() >= ZYGOTE_SPAWNS_AT_ONCE_MAX {
+                return;
+            }
+            let Some(order) = nursery.orders.pop_front() else { return };
+            let blank = self.next_blank;
+            self.next_blank += 1;
+            if let Err((order, error)) = self.spawn(runtime, blank, order) {
+                self.fail(order, format!("a blank cannot be made: {error}"));
+            }
+        }
+    }
+
+    /// Asks the zygote for a blank, with everything of it that the zygote cannot make itself.
+    fn spawn(&mut self, runtime: RuntimeId, blank: u64, order: Order) -> Result<(), (Order, io::Error)> {
+        let slot = order.slot;
+        let prepared = (|| {
+            let (channel, instance_end) = sys::io::seqpacket_pair()?;
+            let (output, output_writer) = sys::io::output_pipe()?;
+            let cgroup = self.make_cgroup(slot)?;
+            let join_fds = cgroup.as_ref().map_or(Ok(Vec::new()), Cgroup::join_fds).map_err(io::Error::other)?;
+            Ok((channel, instance_end, output, output_writer, cgroup, join_fds))
+        })();
+        let (channel, instance_end, output, output_writer, cgroup, join_fds) = match prepared {
+            Ok(parts) => parts,
+            Err(error) => return Err((order, error)),
+        };
+        let (outer, inner) = self.settings.runtimes.instance_plans(slot.index);
+        let mut fds: Vec<BorrowedFd<'_>> = vec![instance_end.as_fd(), output_writer.as_fd()];
+        fds.extend(join_fds.iter().map(AsFd::as_fd));
+        let nursery = self.nurseries.entry(runtime).or_default();
+        let asked = match &mut nursery.zygote {
+            Some(zygote) => zygote.spawn(blank, &outer, &inner, &fds),
+            None => Err(io::Error::from(io::ErrorKind::NotConnected)),
+        };
+        drop(fds);
+        if let Err(error) = asked {
+            self.graves.extend(cgroup);
+            return Err((order, error));
+        }
+        nursery.pending.insert(blank, Pending { order, channel, instance_end, output, cgroup });
+        Ok(())
+    }
+
+    fn make_cgroup(&self, slot: Slot) -> io::Result<Option<Cgroup>> {
+        let Some(root) = &self.settings.cgroups else { return Ok(None) };
+        let mut cgroup = root.create(&slot.to_string()).map_err(io::Error::other)?;
+        let limits = Limits {
+            memory_bytes: FUNCTION_MEMORY_BYTES_DEFAULT,
+            cpu_millis: FUNCTION_CPU_MILLIS_DEFAULT,
+            tasks: INSTANCE_TASKS_MAX,
+        };
+        match cgroup.set_limits(limits) {
+            Ok(()) => Ok(Some(cgroup)),
+            Err(error) => {
+                let _ = cgroup.remove();
+                Err(io::Error::other(error))
+            }
+        }
+    }
+
+    fn hear(&mut self, runtime: RuntimeId) {
+        loop {
+            let Some(nursery) = self.nurseries.get_mut(&runtime) else { return };
+            let Some(zygote) = &nursery.zygote else { return };
+            match zygote.hear(&mut self.buffer) {
+                None => return,
+                Some(News::Ready) => {
+                    nursery.ready = true;
+                    nursery.failures = 0;
+                    nursery.retry_at = None;
+                }
+                Some(News::Spawned { blank, pid }) => {
+                    if let Some(pending) = nursery.pending.remove(&blank) {
+                        self.deliver(pending, pid);
+                    }
+                }
+                Some(News::Failed { blank, reason }) => {
+                    if let Some(pending) = nursery.pending.remove(&blank) {
+                        self.graves.extend(pending.cgroup);
+                        self.fail(pending.order, reason);
+                    }
+                }
+                Some(News::Gone { reason }) => return self.lose_zygote(runtime, &reason),
+            }
+        }
+    }
+
+    /// The blank has a process: from here on it belongs to who ordered it.
+    fn deliver(&mut self, pending: Pending, pid: u32) {
+        let Pending { order, channel, instance_end, output, cgroup } = pending;
+        // Its parent has exited or is about to, and then it is this process's child, which nobody else reaps: the pid
+        // cannot have been given to another process.
+        let process = match sys::process::pidfd_open(pid) {
+            Ok(process) => process,
+            Err(error) => {
+                self.graves.extend(cgroup);
+                return self.fail(order, format!("its process {pid} is gone: {error}"));
+            }
+        };
+        let custody = Box::new(ProcessCustody {
+            slot: order.slot,
+            process,
+            cgroup,
+            supervisor: self.own_line.clone(),
+            orphan_tries: 0,
+            memory_bytes: FUNCTION_MEMORY_BYTES_DEFAULT,
+        });
+        let instance = Instance { slot: order.slot, pid, channel, instance_end, output, custody };
+        let refused = match order.client {
+            Client::Worker => {
+                let worker = &self.workers[order.slot.index as usize % self.workers.len()];
+                match worker.send(WorkerJob::Adopt(Box::new(instance))) {
+                    Ok(()) => None,
+                    Err(error) => match error.into_inner() {
+                        WorkerJob::Adopt(instance) => Some(*instance),
+                        _ => None,
+                    },
+                }
+            }
+            Client::Checker(answer) => answer.send(Ok(instance)).err().and_then(|error| error.into_inner().ok()),
+        };
+        if let Some(instance) = refused {
+            instance.custody.kill();
+            instance.custody.bury();
+        }
+    }
+
+    fn fail(&mut self, order: Order, reason: String) {
+        let Order { slot, client, .. } = order;
+        if slot.index >= self.settings.slots_max {
+            self.checker_slots.push(slot.index);
+        }
+        match client {
+            Client::Worker => {
+                let _ = self.front.send(FrontEvent::BlankFailed { slot, reason });
+            }
+            Client::Checker(answer) => {
+                let _ = answer.send(Err(reason));
+            }
+        }
+    }
+
+    /// The zygote is gone or useless: everything it owed has failed, and it is started again after a pause.
+    fn lose_zygote(&mut self, runtime: RuntimeId, reason: &str) {
+        log::error!("the zygote of {} is lost: {reason}", self.settings.runtimes.name(runtime));
+        let Some(nursery) = self.nurseries.get_mut(&runtime) else { return };
+        let was_ready = nursery.ready;
+        let pending: Vec<Pending> = nursery.pending.drain().map(|(_, pending)| pending).collect();
+        // A zygote that has worked is replaced at once, so its orders wait for the next. One that never did would keep
+        // them waiting for nothing.
+        let orders: Vec<Order> = if was_ready { Vec::new() } else { nursery.orders.drain(..).collect() };
+        nursery.failures = if was_ready { 0 } else { nursery.failures.saturating_add(1) };
+        if nursery.failures > 0 {
+            let pause = START_BACKOFF_MIN * 2u32.saturating_pow(nursery.failures.min(16) - 1);
+            nursery.retry_at = Some(Instant::now() + pause.min(START_BACKOFF_MAX));
+        }
+        self.retire_zygote(runtime);
+        let reason = format!("the zygote was lost: {reason}");
+        for order in orders {
+            self.fail(order, reason.clone());
+        }
+        for pending in pending {
+            self.graves.extend(pending.cgroup);
+            self.fail(pending.order, reason.clone());
+        }
+    }
+
+    fn retire_zygote(&mut self, runtime: RuntimeId) {
+        let Some(nursery) = self.nurseries.get_mut(&runtime) else { return };
+        nursery.ready = false;
+        nursery.started = None;
+        if let Some(zygote) = nursery.zygote.take() {
+            let control = zygote.control().as_raw_fd();
+            let _ = self.desk.registry().deregister(&mut SourceFd(&control));
+            zygote.end();
+        }
+    }
+
+    /// Removes a cgroup, or remembers it while its last process is leaving.
+    fn bury(&mut self, cgroup: Cgroup) {
+        match cgroup.remove() {
+            Ok(()) => {}
+            Err(CgroupError::Busy { .. }) => {
+                // A blank whose zygote died between forking it and reporting it is still in there.
+                if let Err(error) = cgroup.kill_all() {
+                    log::warn!("what is left in a cgroup cannot be killed: {error}");
+                }
+                self.graves.push(cgroup);
+            }
+            Err(error) => log::error!("a cgroup is left behind: {error}"),
+        }
+    }
+
+    fn shut_down(&mut self) {
+        let runtimes: Vec<RuntimeId> = self.nurseries.keys().copied().collect();
+        for runtime in runtimes {
+            self.retire_zygote(runtime);
+            if let Some(nursery) = self.nurseries.remove(&runtime) {
+                self.graves.extend(nursery.pending.into_values().filter_map(|pending| pending.cgroup));
+            }
+        }
+        while let Some(job) = self.desk.try_recv() {
+            if let SupervisorJob::Bury { cgroup: Some(cgroup), .. } = job {
+                self.graves.push(cgroup);
+            }
+        }
+        let limit = Instant::now() + crate::limits::KILL_WAIT;
+        while !self.graves.is_empty() && Instant::now() < limit {
+            for cgroup in std::mem::take(&mut self.graves) {
+                self.bury(cgroup);
+            }
+            if !self.graves.is_empty() {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+        if let Some(root) = self.settings.cgroups.take() {
+            if let Err(error) = root.remove() {
+                log::warn!("the server's cgroups are left behind: {error}");
+            }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The supervisor's hold on one zygote: starting it, asking it for blanks, hearing that it has died.
+
+use std::ffi::OsStr;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::process::Child;
+
+use crate::sandbox::plan::CONTROL_FD;
+use crate::sandbox::RUN_PLAN_COMMAND;
+use crate::sys;
+use crate::wire::{self, Direction, Kind, SpawnStage, WireError};
+
+/// A running zygote.
+#[derive(Debug)]
+pub(super) struct Zygote {
+    child: Child,
+    control: OwnedFd,
+    /// Blanks asked of it since it was started; it is replaced after a number of them.
+    pub(super) forks: u32,
+}
+
+/// What a zygote said.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// It waits for work.
+    Ready,
+    /// A blank has a process; it greets its worker by itself once its sandbox is complete.
+    Spawned { blank: u64, pid: u32 },
+    /// A blank could not be made.
+    Failed { blank: u64, reason: String },
+    /// It broke the protocol or has closed its socket.
+    Gone { reason: String },
+}
+
+impl Zygote {
+    /// Starts a zygote by letting this same binary apply `plan`, whose last step is to become the interpreter.
+    ///
+    /// # Errors
+    /// When a socket, a pipe or the process cannot be made.
+    pub(super) fn start(plan: &[u8]) -> io::Result<Zygote> {
+        let (ours, theirs) = sys::io::seqpacket_pair()?;
+        // What it complains about goes where the server's own words go.
+        let output = io::stderr().as_fd().try_clone_to_owned()?;
+        let program = Path::new("/proc/self/exe");
+        let command = [OsStr::new(RUN_PLAN_COMMAND)];
+        let child = sys::process::spawn_with_plan(program, &command, plan, &theirs, CONTROL_FD, output)?;
+        Ok(Zygote { child, control: ours, forks: 0 })
+    }
+
+    /// Asks for one blank. The descriptors are placed at 10, 11, … before `outer` runs.
+    ///
+    /// # Errors
+    /// When the socket is full or closed.
+    pub(super) fn spawn(&mut self, blank: u64, outer: &[u8], inner: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let message = wire::encode_spawn(blank, outer, inner).map_err(io::Error::other)?;
+        sys::io::send_with_descriptors(&self.control, &[IoSlice::new(&message)], fds)?;
+        self.forks += 1;
+        Ok(())
+    }
+
+    /// The next piece of news, if there is any.
+    pub(super) fn hear(&self, buffer: &mut [u8]) -> Option<News> {
+        match sys::io::recv(&self.control, buffer) {
+            Ok((0, _)) => Some(News::Gone { reason: "it closed its socket".to_owned() }),
+            Ok((_, true)) => Some(News::Gone { reason: "it sent too long a message".to_owned() }),
+            Ok((length, false)) => Some(decode(&buffer[..length])),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Err(error) => Some(News::Gone { reason: error.to_string() }),
+        }
+    }
+
+    /// Becomes readable when the zygote has something to say.
+    pub(super) fn control(&self) -> BorrowedFd<'_> {
+        self.control.as_fd()
+    }
+
+    /// Ends it. Instances that it made live on: they are the server's children.
+    pub(super) fn end(mut self) {
+        let _ = self.child.kill();
+        // The kill is immediate and the process is small, so this wait is short.
+        let _ = self.child.wait();
+    }
+
+    /// Its process id, for the log.
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+fn decode(message: &[u8]) -> News {
+    understand(message).unwrap_or_else(|error| News::Gone { reason: format!("it broke the protocol: {error}") })
+}
+
+fn understand(message: &[u8]) -> Result<News, WireError> {
+    let mut frames = wire::decode_message(message, Direction::FromZygote)?;
+    let frame = frames.next().ok_or(WireError::EmptyMessage)?;
+    if frames.next().is_some() {
+        return Err(WireError::TooManyFrames);
+    }
+    Ok(match frame.kind {
+        Kind::Spawned => News::Spawned { blank: frame.id, pid: wire::decode_spawned(&frame)? },
+        Kind::SpawnFailed => {
+            let failure = wire::decode_spawn_failed(&frame)?;
+            let error = io::Error::from_raw_os_error(failure.errno);
+            let reason = match failure.stage {
+                SpawnStage::Fork => format!("fork: {error}"),
+                stage => format!("sandbox, {stage:?} step {}: {error}", failure.step),
+            };
+            News::Failed { blank: frame.id, reason }
+        }
+        _ => {
+            let info = wire::decode_zygote_ready(&frame)?;
+            if info.free_threaded {
+                return Ok(News::Gone { reason: "the interpreter is a free-threaded build".to_owned() });
+            }
+            News::Ready
+        }
+    })
+}

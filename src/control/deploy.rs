@@ -1,0 +1,275 @@
+//! Creating, updating and deleting functions: validate, look at the code in a sandbox, commit, tell the front.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::backend::process::check::CheckError;
+use crate::call::FrontEvent;
+use crate::clock::unix_ms;
+use crate::config::DeclaredFunction;
+use crate::http::problem::Problem;
+use crate::limits::FUNCTION_CODE_BYTES_MAX;
+use crate::registry::function::{ExecutionMode, FunctionConfig, FunctionVersion};
+use crate::registry::settings::{validate_name, FunctionSettings, SettingError};
+use crate::registry::store::{NewFunction, StoreError};
+use crate::values::nearest::nearest;
+
+use super::{ControlReply, Done, Shared, State, Ticket};
+
+/// What a body of `POST` or `PUT` gives.
+struct Given {
+    name: Option<String>,
+    code: Option<String>,
+    settings: FunctionSettings,
+}
+
+impl Shared {
+    pub(super) fn create(&self, ticket: Option<Ticket>, body: &[u8]) {
+        let prepared = self.prepare_new(body);
+        match prepared {
+            Ok(new) => self.commit(ticket, |state| state.create(&new)),
+            Err(problem) => self.answer(ticket, Err(problem)),
+        }
+    }
+
+    /// Everything that can be said about a new function before it is stored.
+    fn prepare_new(&self, body: &[u8]) -> Result<NewFunction, Problem> {
+        let given = parse(body)?;
+        let name = given.name.ok_or_else(|| missing("name"))?;
+        validate_name(&name).map_err(|error| invalid_setting("name", &error))?;
+        let code = given.code.ok_or_else(|| missing("code"))?;
+        let settings = self.settings.declared.get(&name).cloned().unwrap_or_default().merge(given.settings);
+        {
+            let state = self.lock();
+            if state.functions.contains_key(&name) {
+                return Err(exists(&name));
+            }
+            if state.functions.len() >= self.settings.functions_max {
+                return Err(Problem::unavailable(
+                    "too_many_functions",
+                    format!(
+                        "this server holds at most {} functions (limits.max_functions)",
+                        self.settings.functions_max
+                    ),
+                ));
+            }
+        }
+        let config = settings.resolve(self.settings.default_mode).map_err(|error| invalid_setting("config", &error))?;
+        self.vet(&code, &config)?;
+        Ok(NewFunction { name, code, config, now_ms: unix_ms() })
+    }
+
+    pub(super) fn update(&self, ticket: Option<Ticket>, name: &str, body: &[u8]) {
+        let given = match parse(body) {
+            Ok(given) => given,
+            Err(problem) => return self.answer(ticket, Err(problem)),
+        };
+        if given.name.as_deref().is_some_and(|given| given != name) {
+            let detail = format!("name: a function cannot be renamed; leave it out or give {name:?}");
+            return self.answer(ticket, Err(Problem::invalid("invalid_request", detail)));
+        }
+        // Another update may be committed while this one's code is looked at; then the merge starts again from that.
+        loop {
+            let Some(base) = self.lock().functions.get(name).cloned() else {
+                return self.answer(ticket, Err(no_function(name)));
+            };
+            let settings = base.config.to_settings().merge(given.settings.clone());
+            let code = given.code.as_deref().unwrap_or(&base.code);
+            let vetted = settings
+                .resolve(self.settings.default_mode)
+                .map_err(|error| invalid_setting("config", &error))
+                .and_then(|config| self.vet(code, &config).map(|()| config));
+            let config = match vetted {
+                Ok(config) => config,
+                Err(problem) => return self.answer(ticket, Err(problem)),
+            };
+            let mut state = self.lock();
+            match state.functions.get(name) {
+                Some(current) if current.version == base.version => {
+                    let result = state.update(&base, code, &config);
+                    return self.report(ticket, &state, result);
+                }
+                Some(_) => continue,
+                None => return self.answer(ticket, Err(no_function(name))),
+            }
+        }
+    }
+
+    pub(super) fn delete(&self, ticket: Option<Ticket>, name: &str) {
+        self.commit(ticket, |state| {
+            if !state.functions.contains_key(name) {
+                return Err(no_function(name));
+            }
+            state.store.delete(name).map_err(|error| not_stored(&error))?;
+            state.functions.remove(name);
+            Ok(Done::Deleted(name.to_owned()))
+        });
+    }
+
+    /// A function of the configuration file. Nobody waits for it, so its failure is logged; others are not touched.
+    pub(super) fn declare(&self, declared: DeclaredFunction) {
+        let name = declared.name;
+        let Some(code) = declared.code else { return };
+        let outcome = declared
+            .settings
+            .resolve(self.settings.default_mode)
+            .map_err(|error| invalid_setting("config", &error))
+            .and_then(|config| {
+                let stored = self.lock().functions.get(&name).cloned();
+                if stored.as_ref().is_some_and(|stored| stored.code == code && stored.config == config) {
+                    return Ok(None);
+                }
+                self.vet(&code, &config)?;
+                Ok(Some((stored, config)))
+            });
+        match outcome {
+            Ok(None) => log::debug!("function {name} of the configuration is unchanged"),
+            Ok(Some((None, config))) => {
+                let new = NewFunction { name, code, config, now_ms: unix_ms() };
+                self.commit(None, |state| state.create(&new));
+            }
+            Ok(Some((Some(base), config))) => self.commit(None, |state| state.update(&base, &code, &config)),
+            Err(problem) => log::error!("function {name} of the configuration is not deployed: {}", problem.detail()),
+        }
+    }
+
+    /// Refuses what cannot run here, and code that does not compile or lacks its handler.
+    fn vet(&self, code: &str, config: &FunctionConfig) -> Result<(), Problem> {
+        if code.len() > FUNCTION_CODE_BYTES_MAX {
+            return Err(Problem::payload_too_large(format!(
+                "code: {} bytes, the limit is {FUNCTION_CODE_BYTES_MAX}",
+                code.len()
+            )));
+        }
+        if config.execution_mode == ExecutionMode::Container {
+            return Err(Problem::invalid(
+                "mode_unavailable",
+                "config.execution_mode: container mode is not available in this version; use \"process\"",
+            ));
+        }
+        if !config.dependencies.is_empty() {
+            return Err(Problem::invalid(
+                "dependencies_unavailable",
+                "config.dependencies: packages cannot be installed in this version, and the function would not run \
+                 without them; leave the field out or empty",
+            ));
+        }
+        self.checker.check(code, config).map_err(|error| match error {
+            CheckError::Rejected { reason, line, column, message } => {
+                let mut detail = format!("code: {message}");
+                if let Some(line) = line {
+                    detail = format!("code, line {line}: {message}");
+                }
+                Problem::invalid(reason.code(), detail).with("line", line).with("column", column)
+            }
+            CheckError::Runtime(error) => Problem::invalid("runtime_unavailable", format!("config.runtime: {error}")),
+            other => Problem::unavailable("check_failed", format!("the code could not be checked: {other}")),
+        })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        // A thread that panicked while it held the lock left either the old or the new state behind: the map is
+        // changed after the store, by single inserts.
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn commit(&self, ticket: Option<Ticket>, change: impl FnOnce(&mut State) -> Result<Done, Problem>) {
+        let mut state = self.lock();
+        let result = change(&mut state);
+        self.report(ticket, &state, result);
+    }
+
+    /// Tells the front while the lock is still held, so that it hears of changes in the order of their commits.
+    fn report(&self, ticket: Option<Ticket>, _held: &State, result: Result<Done, Problem>) {
+        if let (None, Err(problem)) = (ticket, &result) {
+            log::error!("a function of the configuration is not deployed: {}", problem.detail());
+        }
+        if self.front.send(FrontEvent::Control(Box::new(ControlReply { ticket, result }))).is_err() {
+            log::debug!("the front has ended; an answer is dropped");
+        }
+    }
+}
+
+impl State {
+    fn create(&mut self, new: &NewFunction) -> Result<Done, Problem> {
+        match self.store.create(new.clone()) {
+            Ok(function) => Ok(Done::Created(self.remember(function))),
+            Err(StoreError::Exists { .. }) => Err(exists(&new.name)),
+            Err(error) => Err(not_stored(&error)),
+        }
+    }
+
+    /// Makes the next version of `base`, or says that it would be the same.
+    fn update(&mut self, base: &Arc<FunctionVersion>, code: &str, config: &FunctionConfig) -> Result<Done, Problem> {
+        if base.code == code && base.config == *config {
+            return Ok(Done::Unchanged(Arc::clone(base)));
+        }
+        match self.store.update(&base.name, base.version, code.to_owned(), config.clone(), unix_ms()) {
+            Ok(function) => Ok(Done::Updated(self.remember(function))),
+            Err(error) => Err(not_stored(&error)),
+        }
+    }
+
+    fn remember(&mut self, function: FunctionVersion) -> Arc<FunctionVersion> {
+        let function = Arc::new(function);
+        self.functions.insert(function.name.clone(), Arc::clone(&function));
+        function
+    }
+}
+
+const FIELDS: [&str; 3] = ["name", "code", "config"];
+
+fn parse(body: &[u8]) -> Result<Given, Problem> {
+    let bad = |detail: String| Problem::invalid("invalid_request", detail);
+    let value: Value = serde_json::from_slice(body).map_err(|error| bad(format!("the body is not JSON: {error}")))?;
+    let Value::Object(mut fields) = value else {
+        return Err(bad("the body must be a JSON object with name, code and config".to_owned()));
+    };
+    if let Some(unknown) = fields.keys().find(|key| !FIELDS.contains(&key.as_str())) {
+        let hint = match nearest(unknown, &FIELDS) {
+            Some(right) => format!("did you mean {right}?"),
+            None => format!("the fields are {}", FIELDS.join(", ")),
+        };
+        return Err(bad(format!("{}: unknown field; {hint}", unknown.escape_debug())));
+    }
+    let text = |fields: &mut Map<String, Value>, key: &str| match fields.remove(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(bad(format!("{key}: must be a string"))),
+    };
+    let (name, code) = (text(&mut fields, "name")?, text(&mut fields, "code")?);
+    let settings = match fields.remove("config") {
+        None | Some(Value::Null) => FunctionSettings::default(),
+        Some(Value::Object(config)) => {
+            FunctionSettings::from_json(&config).map_err(|error| invalid_setting("config", &error))?
+        }
+        Some(_) => return Err(bad("config: must be an object".to_owned())),
+    };
+    Ok(Given { name, code, settings })
+}
+
+fn missing(field: &str) -> Problem {
+    Problem::invalid("invalid_request", format!("{field}: required"))
+}
+
+fn invalid_setting(place: &str, error: &SettingError) -> Problem {
+    if place == "name" {
+        Problem::invalid("invalid_name", error.to_string())
+    } else {
+        Problem::invalid("invalid_config", format!("{place}.{error}"))
+    }
+}
+
+fn exists(name: &str) -> Problem {
+    Problem::conflict(format!("there is a function {name} already; PUT /functions/{name} changes it"))
+}
+
+fn no_function(name: &str) -> Problem {
+    Problem::not_found(format!("there is no function {name}"))
+}
+
+fn not_stored(error: &StoreError) -> Problem {
+    log::error!("the store refused a change: {error}");
+    Problem::unavailable("not_stored", "the change could not be stored and was not made; the server's log says why")
+}

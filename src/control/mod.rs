@@ -1,0 +1,182 @@
+//! The control threads: everything the API does that may wait for a disk, a sandbox or another thread.
+//!
+//! Jobs come from the front over one bounded queue, answers go back as [`FrontEvent::Control`]. Changes of functions
+//! are committed under the store's lock and reported to the front before the lock is released, so that the front
+//! learns of them in the order in which they became durable.
+
+mod deploy;
+mod queries;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{bounded, Receiver, Sender};
+use serde_json::Value;
+
+use crate::backend::process::check::Checker;
+use crate::call::FrontEvent;
+use crate::config::DeclaredFunction;
+use crate::doorbell::Line;
+use crate::http::problem::Problem;
+use crate::limits::{CONTROL_QUEUE_MAX, CONTROL_THREADS};
+use crate::logs::{LogSink, Since};
+use crate::registry::function::{ExecutionMode, FunctionVersion};
+use crate::registry::settings::FunctionSettings;
+use crate::registry::store::Store;
+
+/// Names the client that waits for an answer; the front's own business.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket(pub u64);
+
+/// A job of the API.
+#[derive(Debug)]
+pub struct ControlJob {
+    /// Who waits; `None` when nobody does.
+    pub ticket: Option<Ticket>,
+    /// What is to be done.
+    pub work: Work,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Work {
+    /// `POST /functions` with this body.
+    Create(Vec<u8>),
+    /// `PUT /functions/NAME` with this body.
+    Update(String, Vec<u8>),
+    /// `DELETE /functions/NAME`.
+    Delete(String),
+    /// A function that the configuration file holds: create or update it if it differs from what is stored.
+    Declare(Box<DeclaredFunction>),
+    /// `GET /functions/NAME/logs`.
+    Logs {
+        /// Whose.
+        function: String,
+        /// At most so many entries.
+        limit: usize,
+        /// Only entries after this.
+        since: Option<Since>,
+    },
+    /// Fill in the memory of instances and answer with the document: `/instances` and `/stats`.
+    Memory {
+        /// The document.
+        document: Value,
+        /// JSON pointers into it, and the file that holds the figure for each.
+        files: Vec<(String, PathBuf)>,
+        /// JSON pointer of the place for the sum, if there is one.
+        total: Option<String>,
+    },
+}
+
+/// What a control thread answers.
+#[derive(Debug)]
+pub struct ControlReply {
+    /// Who waits; `None` when nobody does.
+    pub ticket: Option<Ticket>,
+    /// What came of it.
+    pub result: Result<Done, Problem>,
+}
+
+/// A job that was done.
+#[derive(Debug)]
+pub enum Done {
+    /// The function was created, durably.
+    Created(Arc<FunctionVersion>),
+    /// The function has a new version, durably.
+    Updated(Arc<FunctionVersion>),
+    /// What was asked for is what was there.
+    Unchanged(Arc<FunctionVersion>),
+    /// The function is deleted, durably.
+    Deleted(String),
+    /// The answer is this document.
+    Document(Value),
+}
+
+/// What the control threads need of the configuration.
+#[derive(Debug)]
+pub struct ControlSettings {
+    /// `system.default_mode`.
+    pub default_mode: ExecutionMode,
+    /// Defaults of functions by name.
+    pub declared: HashMap<String, FunctionSettings>,
+    /// `limits.max_functions`.
+    pub functions_max: usize,
+}
+
+/// What the control threads share.
+pub struct Shared {
+    /// The truth about functions: the store, and what it holds.
+    pub(crate) state: Mutex<State>,
+    pub(crate) settings: ControlSettings,
+    /// Looks at code in a sandbox.
+    pub(crate) checker: Checker,
+    /// Function logs.
+    pub(crate) logs: LogSink,
+    /// Where answers go.
+    pub(crate) front: Line<FrontEvent>,
+}
+
+/// The store and its content.
+pub(crate) struct State {
+    pub(crate) store: Store,
+    pub(crate) functions: HashMap<String, Arc<FunctionVersion>>,
+}
+
+impl Shared {
+    /// Puts the parts together. `functions` is what the store holds.
+    pub fn new(
+        store: Store,
+        functions: &[Arc<FunctionVersion>],
+        settings: ControlSettings,
+        checker: Checker,
+        logs: LogSink,
+        front: Line<FrontEvent>,
+    ) -> Self {
+        let functions = functions.iter().map(|function| (function.name.clone(), Arc::clone(function))).collect();
+        Shared { state: Mutex::new(State { store, functions }), settings, checker, logs, front }
+    }
+
+    fn run(&self, job: ControlJob) {
+        let ticket = job.ticket;
+        match job.work {
+            Work::Create(body) => self.create(ticket, &body),
+            Work::Update(name, body) => self.update(ticket, &name, &body),
+            Work::Delete(name) => self.delete(ticket, &name),
+            Work::Declare(declared) => self.declare(*declared),
+            Work::Logs { function, limit, since } => self.answer(ticket, self.read_logs(&function, limit, since)),
+            Work::Memory { document, files, total } => {
+                self.answer(ticket, Ok(Done::Document(queries::fill_memory(document, &files, total.as_deref()))));
+            }
+        }
+    }
+
+    pub(crate) fn answer(&self, ticket: Option<Ticket>, result: Result<Done, Problem>) {
+        let reply = Box::new(ControlReply { ticket, result });
+        if self.front.send(FrontEvent::Control(reply)).is_err() {
+            log::debug!("the front has ended; an answer is dropped");
+        }
+    }
+}
+
+/// Starts the control threads.
+///
+/// # Errors
+/// When the kernel refuses a thread.
+pub fn start(shared: Arc<Shared>) -> io::Result<(Sender<ControlJob>, Vec<JoinHandle<()>>)> {
+    let (sender, receiver): (_, Receiver<ControlJob>) = bounded(CONTROL_QUEUE_MAX);
+    let threads = (0..CONTROL_THREADS)
+        .map(|number| {
+            let (receiver, shared) = (receiver.clone(), Arc::clone(&shared));
+            std::thread::Builder::new().name(format!("faas-control-{number}")).spawn(move || {
+                // Ends when the front has dropped its sender.
+                for job in receiver {
+                    shared.run(job);
+                }
+            })
+        })
+        .collect::<io::Result<Vec<_>>>()?;
+    Ok((sender, threads))
+}

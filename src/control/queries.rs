@@ -1,0 +1,59 @@
+//! Questions that need a file or another thread to answer.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::http::problem::Problem;
+use crate::logs::Since;
+
+use super::{Done, Shared};
+
+impl Shared {
+    pub(super) fn read_logs(&self, function: &str, limit: usize, since: Option<Since>) -> Result<Done, Problem> {
+        let entries = self.logs.query(function, limit, since).map_err(|error| {
+            Problem::unavailable("logs_unavailable", format!("the log cannot be read now: {error}"))
+        })?;
+        let count = entries.len();
+        Ok(Done::Document(serde_json::json!({ "entries": entries, "count": count })))
+    }
+}
+
+/// Puts the figure of each file at its pointer, null where it cannot be read, and their sum at `total`.
+pub(super) fn fill_memory(mut document: Value, files: &[(String, PathBuf)], total: Option<&str>) -> Value {
+    let mut sum = 0;
+    for (pointer, file) in files {
+        // The instance may have ended since: then there is no such file and no such figure.
+        let bytes = std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse::<u64>().ok());
+        sum += bytes.unwrap_or(0);
+        if let Some(place) = document.pointer_mut(pointer) {
+            *place = bytes.map_or(Value::Null, Value::from);
+        }
+    }
+    if let Some(place) = total.and_then(|pointer| document.pointer_mut(pointer)) {
+        *place = Value::from(sum);
+    }
+    document
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn memory_is_filled_in_where_it_can_be_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("memory.current");
+        std::fs::write(&file, "4096\n").unwrap();
+        let files = vec![
+            ("/instances/0/memory_bytes".to_owned(), file),
+            ("/instances/1/memory_bytes".to_owned(), directory.path().join("gone")),
+        ];
+        let document = json!({"instances": [{"memory_bytes": null}, {"memory_bytes": null}], "memory_bytes": 0});
+        assert_eq!(
+            fill_memory(document, &files, Some("/memory_bytes")),
+            json!({"instances": [{"memory_bytes": 4096}, {"memory_bytes": null}], "memory_bytes": 4096})
+        );
+    }
+}

@@ -1,0 +1,125 @@
+//! Carrying out what the scheduler decides.
+
+use crate::backend::process::supervisor::SupervisorJob;
+use crate::call::{FrontEvent, InvocationId, InvokeError, Slot, WorkerJob};
+use crate::http::Problem;
+use crate::metrics::CallStats;
+use crate::scheduler::{Action, KillReason};
+
+use super::Front;
+
+impl Front {
+    /// Carries out every pending action. What carrying one out leads to is carried out too.
+    pub(super) fn act(&mut self) {
+        while !self.actions.is_empty() {
+            let mut actions = std::mem::take(&mut self.actions);
+            for action in actions.drain(..) {
+                self.carry_out(action);
+            }
+            if self.actions.is_empty() {
+                // Keeps the allocation for the next turn.
+                self.actions = actions;
+            }
+        }
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::MakeBlank { slot, runtime } => {
+                let job = SupervisorJob::MakeBlank { slot, runtime };
+                if self.lines.supervisor.push(job).is_err() {
+                    self.hear(FrontEvent::BlankFailed { slot, reason: "the supervisor is too busy".to_owned() });
+                }
+                self.lines.supervisor.ring();
+            }
+            Action::Assign { slot, version } => match self.functions.version(version) {
+                Some(function) => {
+                    let function = std::sync::Arc::clone(function);
+                    self.tell_worker(slot, WorkerJob::Assign { slot, function });
+                }
+                None => log::error!("{slot} was assigned a version that is gone"),
+            },
+            Action::Dispatch { slot, invocation, cold } => self.dispatch(slot, invocation, cold),
+            Action::TakeBack { slot } => self.tell_worker(slot, WorkerJob::TakeBack { slot }),
+            Action::Kill { slot, why } => self.end_instance(slot, why),
+            Action::Fail { invocation, error } => self.fail(invocation, &error),
+            Action::Drained { version } => {
+                if let Some(function) = self.functions.drained(version) {
+                    if let Err(error) = self.lines.logs.remove(function.name.as_str()) {
+                        log::warn!("the log of deleted function {} is left behind: {error}", function.name);
+                    }
+                }
+            }
+        }
+    }
+
+    fn dispatch(&mut self, slot: Slot, invocation: InvocationId, cold: bool) {
+        let Some(call) = self.calls.get_mut(invocation) else { return };
+        let Some(request) = call.request.take() else {
+            log::error!("call {:#x} was dispatched twice", invocation.0);
+            return;
+        };
+        call.slot = Some(slot);
+        call.cold |= cold;
+        let nonce = call.nonce;
+        self.tell_worker(slot, WorkerJob::Call { slot, invocation, nonce, request });
+    }
+
+    fn end_instance(&mut self, slot: Slot, why: KillReason) {
+        if !why.is_idle() && !matches!(why, KillReason::Surplus | KillReason::Shutdown) {
+            log::info!("instance {slot} is ended: {why:?}");
+        } else {
+            log::debug!("instance {slot} is ended: {why:?}");
+        }
+        let job = if why.is_idle() { WorkerJob::Stop { slot } } else { WorkerJob::Kill { slot } };
+        self.tell_worker(slot, job);
+    }
+
+    fn tell_worker(&mut self, slot: Slot, job: WorkerJob) {
+        let worker = slot.index as usize % self.lines.workers.len();
+        self.rung[worker] = true;
+        let Err(refused) = self.lines.workers[worker].push(job) else { return };
+        // The queue holds more than can be under way, so this is a worker that has ended. Nothing may be lost for it.
+        log::error!("worker {worker} takes no job");
+        if let WorkerJob::Call { slot, invocation, request, .. } = refused.into_inner() {
+            self.hear(FrontEvent::TakenBack { slot, calls: vec![(invocation, request)] });
+        }
+    }
+
+    /// Rings once for each worker that got jobs in this turn.
+    pub(super) fn ring_workers(&mut self) {
+        for (worker, rung) in self.rung.iter_mut().enumerate() {
+            if std::mem::take(rung) {
+                self.lines.workers[worker].ring();
+            }
+        }
+    }
+
+    /// The one outcome of a call that has no answer of its function.
+    pub(super) fn fail(&mut self, invocation: InvocationId, error: &InvokeError) {
+        let Some(call) = self.calls.finish(invocation) else { return };
+        if let InvokeError::NoInstances { reason } = error {
+            log::error!("no instance for a call: {reason}");
+        }
+        let elapsed_ns = self.now_ns().saturating_sub(call.accepted_ns);
+        self.functions.count(&call.function.name, |stats: &mut CallStats| {
+            stats.failed += 1;
+            stats.latency.record(elapsed_ns);
+            match error {
+                InvokeError::TimedOut { .. } | InvokeError::QueueTimedOut { .. } => stats.timed_out += 1,
+                InvokeError::Crashed { .. } => stats.crashed += 1,
+                _ => {}
+            }
+        });
+        let key = call.client.key();
+        if self.clients.get(call.client).is_none() {
+            return;
+        }
+        let mut response = Problem::from(error).into_response(&call.request_id);
+        if let Some(slot) = call.slot {
+            super::api::invoke::stamp(&mut response, slot, call.cold, None);
+        }
+        self.respond(key, response);
+        self.drive(key);
+    }
+}

@@ -1,0 +1,108 @@
+//! `/functions` and what is below it.
+
+use serde_json::{json, Value};
+
+use crate::control::Work;
+use crate::http::{Problem, RequestId};
+use crate::limits::{API_PAGE_DEFAULT, API_PAGE_MAX, LOG_RING_ENTRIES_MAX};
+use crate::logs::Since;
+use crate::registry::function::FunctionVersion;
+use crate::registry::resource::FunctionResource;
+
+use super::super::clients::ClientId;
+use super::super::Front;
+use super::{query_number, query_text, Answer};
+
+impl Front {
+    /// A function as the API shows it.
+    pub(crate) fn resource<'a>(
+        &self,
+        function: &'a FunctionVersion,
+        with_code: bool,
+        with_environment: bool,
+    ) -> FunctionResource<'a> {
+        let config = function.config.to_json(with_environment);
+        let resource = FunctionResource::new(function, config, self.instance_counts(&function.name));
+        if with_code {
+            resource
+        } else {
+            resource.without_code()
+        }
+    }
+
+    pub(super) fn instance_counts(&self, name: &str) -> Value {
+        let stats =
+            self.functions.get(name).and_then(|live| live.key).and_then(|key| self.scheduler.stats_of_version(key));
+        match stats {
+            Some(stats) => json!({
+                "starting": stats.instances.loading + stats.wanted,
+                "idle": stats.instances.idle,
+                "busy": stats.instances.busy,
+                "stopping": stats.instances.ending,
+            }),
+            None => json!({ "starting": 0, "idle": 0, "busy": 0, "stopping": 0 }),
+        }
+    }
+
+    pub(super) fn functions_list(&self, query: Option<&str>, manages: bool) -> Answer {
+        let limit = query_number(query, "limit", API_PAGE_DEFAULT, API_PAGE_MAX)?;
+        let cursor = query_text(query, "cursor")?;
+        let (page, next) = self.functions.registry.page(cursor.as_deref(), limit);
+        let functions: Vec<_> = page.iter().map(|function| self.resource(function, false, manages)).collect();
+        let mut document = json!({ "functions": functions, "count": functions.len() });
+        document["total"] = self.functions.registry.len().into();
+        document["next_cursor"] = next.into();
+        Ok(Some(super::json(200, &document)))
+    }
+
+    pub(super) fn function_get(&self, name: &str, manages: bool) -> Answer {
+        let live = self.functions.get(name).ok_or_else(|| no_function(name))?;
+        Ok(Some(super::json(200, &self.resource(&live.function, true, manages))))
+    }
+
+    pub(super) fn function_create(&mut self, client: ClientId, request_id: RequestId, body: Vec<u8>) {
+        self.ask_control(client, request_id, Work::Create(body));
+    }
+
+    pub(super) fn function_update(
+        &mut self,
+        client: ClientId,
+        request_id: RequestId,
+        name: String,
+        body: Vec<u8>,
+    ) -> Answer {
+        self.functions.get(&name).ok_or_else(|| no_function(&name))?;
+        self.ask_control(client, request_id, Work::Update(name, body));
+        Ok(None)
+    }
+
+    pub(super) fn function_delete(&mut self, client: ClientId, request_id: RequestId, name: String) -> Answer {
+        self.functions.get(&name).ok_or_else(|| no_function(&name))?;
+        self.ask_control(client, request_id, Work::Delete(name));
+        Ok(None)
+    }
+
+    pub(super) fn function_logs(
+        &mut self,
+        client: ClientId,
+        request_id: RequestId,
+        function: String,
+        query: Option<&str>,
+    ) -> Answer {
+        self.functions.get(&function).ok_or_else(|| no_function(&function))?;
+        let limit = query_number(query, "limit", API_PAGE_DEFAULT, LOG_RING_ENTRIES_MAX)?;
+        let since = match query_text(query, "since")? {
+            None => None,
+            Some(text) => Some(
+                text.parse::<Since>().map_err(|error| Problem::invalid("invalid_query", format!("since: {error}")))?,
+            ),
+        };
+        self.ask_control(client, request_id, Work::Logs { function, limit, since });
+        Ok(None)
+    }
+}
+
+/// The problem that says that there is no such function.
+pub(crate) fn no_function(name: &str) -> Problem {
+    Problem::not_found(format!("there is no function {name}"))
+}

@@ -1,0 +1,35 @@
+//! `GET /health`.
+
+use serde_json::json;
+
+use crate::http::Response;
+
+use super::super::Front;
+
+impl Front {
+    /// 200 when a function can be called, 503 when not, with the reason either way.
+    pub(crate) fn health(&self) -> Option<Response> {
+        let draining = self.stopping_since.is_some();
+        let trouble = self.blank_trouble.as_ref();
+        let process = match trouble {
+            // The reason is for the server's log: it may name paths.
+            Some(_) => json!({ "status": "unavailable", "isolation": self.settings.isolation,
+                "detail": "no sandbox can be made at present; the server's log says why" }),
+            None => json!({ "status": "available", "isolation": self.settings.isolation }),
+        };
+        let healthy = !draining && trouble.is_none();
+        let status = match (draining, healthy) {
+            (true, _) => "draining",
+            (false, true) => "healthy",
+            (false, false) => "unhealthy",
+        };
+        let document = json!({
+            "status": status,
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptime_seconds": self.now_ns() / 1_000_000_000,
+            "functions": self.functions.registry.len(),
+            "modes": { "process": process, "container": { "status": "unavailable", "detail": self.settings.container } },
+        });
+        Some(super::json(if healthy { 200 } else { 503 }, &document))
+    }
+}

@@ -1,0 +1,161 @@
+//! What the other threads report.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::call::{CallRequest, FrontEvent, InvocationId};
+use crate::control::{ControlJob, ControlReply, Done, Ticket, Work};
+use crate::http::{HeaderName, HeaderValue, Problem, RequestId, Response};
+use crate::registry::function::FunctionVersion;
+use crate::scheduler::FunctionPolicy;
+
+use super::api;
+use super::clients::{ClientId, Waiting};
+use super::Front;
+
+impl Front {
+    pub(super) fn hear(&mut self, event: FrontEvent) {
+        let now_ns = self.now_ns();
+        match event {
+            FrontEvent::BlankReady { slot, pid } => {
+                self.blank_trouble = None;
+                self.pids.insert(slot, pid);
+                self.scheduler.blank_ready(slot, now_ns, &mut self.actions);
+            }
+            FrontEvent::BlankFailed { slot, reason } => {
+                if self.blank_trouble.is_none() && self.stopping_since.is_none() {
+                    log::error!("a blank cannot be made: {reason}");
+                }
+                self.blank_trouble = Some(reason.clone());
+                self.scheduler.blank_failed(slot, reason, now_ns, &mut self.actions);
+            }
+            FrontEvent::Loaded { slot, result } => self.scheduler.loaded(slot, result, now_ns, &mut self.actions),
+            FrontEvent::Completed { slot, invocation, service_ns, raw_output, result } => {
+                if self.scheduler.completed(slot, invocation, service_ns, raw_output, now_ns, &mut self.actions) {
+                    self.complete(slot, invocation, service_ns, result);
+                }
+            }
+            FrontEvent::TakenBack { slot, calls } => {
+                let ids = self.restore(calls);
+                self.scheduler.taken_back(slot, &ids, now_ns, &mut self.actions);
+            }
+            FrontEvent::Exited { slot, exit, begun, returned } => {
+                log::debug!("instance {slot} has ended: {exit:?}");
+                let ids = self.restore(returned);
+                self.pids.remove(&slot);
+                self.scheduler.exited(slot, &exit, begun, &ids, now_ns, &mut self.actions);
+            }
+            FrontEvent::Control(reply) => self.hear_control(*reply),
+        }
+        self.act();
+    }
+
+    /// Requests that come back are the front's again until they are dispatched anew.
+    fn restore(&mut self, calls: Vec<(InvocationId, CallRequest)>) -> Vec<InvocationId> {
+        let restored = calls.into_iter().map(|(invocation, request)| {
+            // A call whose client is gone is not there any more; the scheduler knows.
+            if let Some(call) = self.calls.get_mut(invocation) {
+                call.request = Some(request);
+            }
+            invocation
+        });
+        restored.collect()
+    }
+
+    fn hear_control(&mut self, reply: ControlReply) {
+        let response = match &reply.result {
+            Ok(Done::Created(function) | Done::Updated(function)) => {
+                self.deploy(Arc::clone(function));
+                self.act();
+                None
+            }
+            Ok(Done::Deleted(name)) => {
+                self.undeploy(name);
+                self.act();
+                None
+            }
+            Ok(Done::Unchanged(_) | Done::Document(_)) => None,
+            Err(problem) => Some(problem.clone()),
+        };
+        let Some(Ticket(ticket)) = reply.ticket else { return };
+        let client_id = ClientId(ticket);
+        let Some(client) = self.clients.get(client_id) else { return };
+        let Waiting::Control(request_id) = client.waiting else { return };
+        let response = match (response, reply.result) {
+            (Some(problem), _) | (None, Err(problem)) => problem.into_response(&request_id),
+            (None, Ok(done)) => self.done(done),
+        };
+        self.respond(client_id.key(), response);
+        self.drive(client_id.key());
+    }
+
+    fn done(&self, done: Done) -> Response {
+        match done {
+            Done::Created(function) => {
+                let location = format!("/functions/{}", function.name);
+                let response = api::json(201, &self.resource(&function, true, true));
+                match HeaderValue::new(&location) {
+                    Ok(value) => response.with(HeaderName::from_static("location"), value),
+                    // A function's name is a valid value by its own rules.
+                    Err(_) => response,
+                }
+            }
+            Done::Updated(function) | Done::Unchanged(function) => {
+                api::json(200, &self.resource(&function, true, true))
+            }
+            Done::Deleted(_) => Response::new(204),
+            Done::Document(document) => api::json(200, &document),
+        }
+    }
+
+    /// Makes a version the one that is called from now on.
+    pub(super) fn deploy(&mut self, function: Arc<FunctionVersion>) {
+        let runtime = self.runtimes.known(&function.config.runtime);
+        if runtime.is_none() {
+            log::error!("function {}: there is no runtime {} on this host", function.name, function.config.runtime);
+        }
+        let policy = runtime.map(|runtime| FunctionPolicy {
+            runtime,
+            timeout_ns: Duration::from_millis(function.config.timeout_ms).as_nanos() as u64,
+            min_instances: function.config.min_instances,
+            max_instances: function.config.max_instances,
+        });
+        let (key, replaces) = self.functions.put(function, policy.is_some());
+        let now_ns = self.now_ns();
+        match (key, policy) {
+            (Some(key), Some(policy)) => self.scheduler.deploy(key, policy, replaces, now_ns, &mut self.actions),
+            _ => {
+                if let Some(replaced) = replaces {
+                    self.scheduler.remove(replaced, now_ns, &mut self.actions);
+                }
+            }
+        }
+    }
+
+    fn undeploy(&mut self, name: &str) {
+        let Some(live) = self.functions.remove(name) else { return };
+        match live.key {
+            Some(key) => {
+                let now_ns = self.now_ns();
+                self.scheduler.remove(key, now_ns, &mut self.actions);
+            }
+            None => {
+                let _ = self.lines.logs.remove(name);
+            }
+        }
+    }
+
+    /// Hands a job to the control threads; answers 503 when they have too many.
+    pub(super) fn ask_control(&mut self, client: ClientId, request_id: RequestId, work: Work) {
+        let job = ControlJob { ticket: Some(Ticket(client.0)), work };
+        let refused = self.lines.control.try_send(job).is_err();
+        let Some(client) = self.clients.get(client) else { return };
+        if !refused {
+            client.waiting = Waiting::Control(request_id);
+            return;
+        }
+        let key = client.id.key();
+        let problem = Problem::unavailable("control_busy", "too many changes are being made; try again");
+        self.respond(key, problem.into_response(&request_id));
+    }
+}

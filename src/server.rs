@@ -1,0 +1,375 @@
+//! The server as a whole: starts the parts in the order in which they need each other, and ends them in reverse.
+//!
+//! Order matters before the first thread is there: the store's lock comes first, because who holds it owns the
+//! cgroups' names; then what may only be asked of a process with one thread (`HostFacts::probe`).
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use sha2::{Digest, Sha256};
+
+use crate::auth::{well_known_keys, KeyEntry, KeyRing, Scope};
+use crate::backend::process::check::Checker;
+use crate::backend::process::runtimes::{RuntimeError, Runtimes, SandboxSettings};
+use crate::backend::process::supervisor::{self, SupervisorJob, SupervisorSettings};
+use crate::call::{FrontEvent, WorkerJob};
+use crate::config::{ApiScope, IsolationLevel, Settings};
+use crate::control::{self, ControlJob, Work};
+use crate::doorbell::{line, Line};
+use crate::front::{Front, FrontSettings, Lines};
+use crate::limits::{FRONT_QUEUE_MAX, SUPERVISOR_QUEUE_MAX};
+use crate::logs::{FunctionLogs, LogSink};
+use crate::registry::function::FunctionVersion;
+use crate::registry::settings::RUNTIME_DEFAULT;
+use crate::registry::store::Store;
+use crate::sandbox::cgroup::CgroupRoot;
+use crate::sandbox::host::{HostFacts, Missing};
+use crate::sandbox::plan::{Privilege, Required};
+use crate::scheduler::SchedulerLimits;
+use crate::server_log;
+use crate::sys;
+use crate::worker::{self, WorkerSettings};
+
+/// Why the server cannot start. The text is for the operator: it says what to do.
+#[derive(Debug)]
+pub enum StartError {
+    /// The state directory cannot be used.
+    Store(crate::registry::store::StoreError),
+    /// The cgroups cannot be prepared.
+    Cgroups(crate::sandbox::cgroup::CgroupError),
+    /// The isolation level asks for layers that this host does not give.
+    Isolation {
+        /// The level.
+        level: IsolationLevel,
+        /// What is missing, each with its mend.
+        missing: Vec<Missing>,
+    },
+    /// The default interpreter cannot be used.
+    Runtime(RuntimeError),
+    /// Two API keys are the same.
+    Keys(crate::auth::KeyRingError),
+    /// The function logs cannot be kept.
+    Logs(crate::logs::LogsError),
+    /// The server's own log cannot be written.
+    ServerLog(server_log::LoggerError),
+    /// The address cannot be bound.
+    Bind {
+        /// Which address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A thread, a descriptor or a directory cannot be had.
+    System {
+        /// What was tried, as a verb phrase.
+        action: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Store(error) => error.fmt(f),
+            StartError::Cgroups(error) => error.fmt(f),
+            StartError::Isolation { level, missing } => {
+                write!(f, "this host lacks what process_isolation_level {level} asks for:")?;
+                for missing in missing {
+                    write!(f, "\n  {missing}")?;
+                }
+                if *level == IsolationLevel::Strict && missing.iter().all(|missing| !missing.essential) {
+                    write!(f, "\nmend that, or set system.process_isolation_level: standard to run without")?;
+                }
+                Ok(())
+            }
+            StartError::Runtime(error) => write!(f, "{error}; system.python names another interpreter"),
+            StartError::Keys(error) => error.fmt(f),
+            StartError::Logs(error) => error.fmt(f),
+            StartError::ServerLog(error) => error.fmt(f),
+            StartError::Bind { address, source } => {
+                write!(f, "cannot listen on {address}: {source}; --port or system.api_gateway_port takes another")
+            }
+            StartError::System { action, source } => write!(f, "cannot {action}: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+fn system(action: &'static str) -> impl FnOnce(std::io::Error) -> StartError {
+    move |source| StartError::System { action, source }
+}
+
+/// Serves until the server is asked to stop. Calls `ready` with the address once it listens.
+///
+/// # Errors
+/// When it cannot start; nothing of it is left then.
+pub fn serve(settings: &Settings, ready: impl FnOnce(SocketAddr)) -> Result<(), StartError> {
+    // Signals are read from a descriptor, so every thread must block them: this one first.
+    let signals = block_signals().map_err(system("read signals"))?;
+    let store = Store::open(&settings.storage_path).map_err(StartError::Store)?;
+    let cgroups = CgroupRoot::prepare(&state_id(&settings.storage_path)).map_err(StartError::Cgroups)?;
+    let facts = HostFacts::probe(&cgroups);
+    let missing = facts.missing_for(settings.isolation);
+    let fatal = settings.isolation == IsolationLevel::Strict || missing.iter().any(|missing| missing.essential);
+    if fatal && !missing.is_empty() {
+        let _ = cgroups.remove();
+        return Err(StartError::Isolation { level: settings.isolation, missing });
+    }
+    let log_guard = server_log::init(settings.log_level).map_err(StartError::ServerLog)?;
+    report_isolation(settings, &facts);
+    let swept = cgroups.sweep().map_err(StartError::Cgroups)?;
+    if swept > 0 {
+        log::warn!("removed {swept} cgroups that a killed server had left");
+    }
+    sys::process::adopt_orphans().map_err(system("adopt orphaned processes"))?;
+    let descriptors = sys::process::raise_open_files_limit().map_err(system("raise the limit of open files"))?;
+    log::debug!("{descriptors} descriptors may be open");
+
+    let result = run(settings, store, cgroups, signals, ready);
+    log_guard.flush();
+    result
+}
+
+/// Everything from the first thread to the last.
+fn run(
+    settings: &Settings,
+    store: Store,
+    cgroups: CgroupRoot,
+    signals: SignalFd,
+    ready: impl FnOnce(SocketAddr),
+) -> Result<(), StartError> {
+    let runtimes = runtimes(settings, &cgroups)?;
+    let loaded = store.load_all().map_err(StartError::Store)?;
+    for refused in &loaded.refused {
+        log::error!("function {} is not served: {}", refused.name, refused.reason);
+    }
+    let functions: Vec<Arc<FunctionVersion>> = loaded.functions.into_iter().map(Arc::new).collect();
+    for function in &functions {
+        if let Err(error) = runtimes.resolve(&function.config.runtime) {
+            log::error!("function {}: {error}", function.name);
+        }
+    }
+    let known = |name: &str| {
+        functions.iter().any(|function| function.name == name)
+            || loaded.refused.iter().any(|refused| refused.name == name)
+    };
+    let logs = FunctionLogs::start(&settings.storage_path, known).map_err(StartError::Logs)?;
+
+    let (front_line, front_desk) = line::<FrontEvent>(FRONT_QUEUE_MAX).map_err(system("make a queue"))?;
+    let memory_files = cgroups.memory_files();
+    let threads = Threads::start(settings, Arc::clone(&runtimes), cgroups, logs.sink(), &front_line)?;
+    let checker = Checker::new(Arc::clone(&runtimes), threads.supervisor.clone());
+    let declared =
+        settings.functions.iter().map(|declared| (declared.name.clone(), declared.settings.clone())).collect();
+    let shared = control::Shared::new(
+        store,
+        &functions,
+        control::ControlSettings {
+            default_mode: settings.default_mode,
+            declared,
+            functions_max: settings.limits.max_functions,
+        },
+        checker,
+        logs.sink(),
+        front_line,
+    );
+    let (control, _control_threads) = control::start(Arc::new(shared)).map_err(system("start a control thread"))?;
+    for declared in &settings.functions {
+        let work = Work::Declare(Box::new(declared.clone()));
+        if declared.code.is_some() && control.send(ControlJob { ticket: None, work }).is_err() {
+            log::error!("function {} of the configuration is not deployed", declared.name);
+        }
+    }
+
+    let address = SocketAddr::new(settings.host, settings.port);
+    let lines =
+        Lines { workers: threads.workers.clone(), supervisor: threads.supervisor.clone(), control, logs: logs.sink() };
+    let front_settings = FrontSettings {
+        address,
+        connections_max: settings.limits.max_connections,
+        request_body_bytes_max: settings.limits.max_request_body_bytes,
+        scheduler: scheduler_limits(settings),
+        drain_timeout: settings.drain_timeout,
+        isolation: settings.isolation.to_string(),
+        container: "container mode is not part of this version",
+        memory_files,
+    };
+    let front = Front::new(front_desk, front_settings, lines, keys(settings)?, runtimes, &functions, signals);
+    let result = match front {
+        Ok(mut front) => {
+            ready(front.local_address().unwrap_or(address));
+            front.run();
+            log::info!("stopped");
+            Ok(())
+        }
+        Err(source) => Err(StartError::Bind { address, source }),
+    };
+    threads.end();
+    result
+}
+
+/// Workers and supervisor, and the lines to them.
+struct Threads {
+    workers: Vec<Line<WorkerJob>>,
+    supervisor: Line<SupervisorJob>,
+    worker_threads: Vec<JoinHandle<()>>,
+    supervisor_thread: JoinHandle<()>,
+}
+
+impl Threads {
+    fn start(
+        settings: &Settings,
+        runtimes: Arc<Runtimes>,
+        cgroups: CgroupRoot,
+        logs: LogSink,
+        front: &Line<FrontEvent>,
+    ) -> Result<Threads, StartError> {
+        let cpus = allowed_cpus();
+        let mut workers = Vec::new();
+        let mut worker_threads = Vec::new();
+        for number in 0..settings.workers {
+            // Counted from the end, since interrupts and everybody else's threads gather on the first.
+            let cpu = cpus.iter().rev().cycle().nth(number).copied().filter(|_| settings.pin_workers);
+            let worker_settings = WorkerSettings { cpu, response_bytes_max: settings.limits.max_response_body_bytes };
+            let (jobs, thread) = worker::start(number, worker_settings, front.clone(), logs.clone())
+                .map_err(system("start a worker thread"))?;
+            workers.push(jobs);
+            worker_threads.push(thread);
+        }
+        let (supervisor, desk) = line(SUPERVISOR_QUEUE_MAX).map_err(system("make a queue"))?;
+        let supervisor_settings =
+            SupervisorSettings { runtimes, cgroups: Some(cgroups), slots_max: settings.slots_max as u32 };
+        let supervisor_thread =
+            supervisor::start(supervisor.clone(), desk, supervisor_settings, workers.clone(), front.clone())
+                .map_err(system("start the supervisor thread"))?;
+        Ok(Threads { workers, supervisor, worker_threads, supervisor_thread })
+    }
+
+    /// Ends every instance, then the zygotes, then the threads.
+    fn end(self) {
+        for worker in &self.workers {
+            let _ = worker.send(WorkerJob::Shutdown);
+        }
+        for thread in self.worker_threads {
+            let _ = thread.join();
+        }
+        let _ = self.supervisor.send(SupervisorJob::Shutdown);
+        let _ = self.supervisor_thread.join();
+    }
+}
+
+/// Interpreters and sandbox plans as this host and configuration give them; the default interpreter is resolved.
+pub(crate) fn runtimes(settings: &Settings, cgroups: &CgroupRoot) -> Result<Arc<Runtimes>, StartError> {
+    let staging = staging(&settings.storage_path).map_err(system("make the directory on which sandboxes are built"))?;
+    let sandbox = SandboxSettings {
+        privilege: privilege(),
+        required: match settings.isolation {
+            IsolationLevel::Strict => Required::STRICT,
+            IsolationLevel::Standard => Required::STANDARD,
+            IsolationLevel::None => Required::NONE,
+        },
+        uid_base: settings.sandbox_uid_base,
+        cgroup_fds: cgroups.hierarchies() as u32,
+        staging,
+    };
+    let mut configured = settings.runtimes.clone();
+    // A bare name is looked up in PATH, which is what is done without any configuration.
+    if settings.python.components().count() > 1 {
+        configured.insert(RUNTIME_DEFAULT.to_owned(), settings.python.clone());
+    }
+    let runtimes = Arc::new(Runtimes::new(sandbox, configured));
+    let id = runtimes.resolve(RUNTIME_DEFAULT).map_err(StartError::Runtime)?;
+    log::info!("functions run on {}", runtimes.name(id));
+    Ok(runtimes)
+}
+
+fn privilege() -> Privilege {
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    if uid.is_root() {
+        Privilege::Root
+    } else {
+        Privilege::Unprivileged { uid: uid.as_raw(), gid: gid.as_raw() }
+    }
+}
+
+fn staging(storage: &Path) -> std::io::Result<PathBuf> {
+    let staging = storage.join("tree");
+    std::fs::create_dir_all(&staging)?;
+    staging.canonicalize()
+}
+
+fn report_isolation(settings: &Settings, facts: &HostFacts) {
+    match settings.isolation {
+        IsolationLevel::Strict => log::debug!("isolation strict: every layer is there"),
+        level => {
+            for missing in facts.missing_for(IsolationLevel::Strict) {
+                log::warn!("isolation {level}: running without {missing}");
+            }
+        }
+    }
+    if settings.isolation == IsolationLevel::None {
+        log::warn!("process_isolation_level is none: functions are NOT isolated from this host; for development only");
+    }
+}
+
+/// Names the state directory in the names of cgroups, so that a server finds what its predecessor left.
+pub(crate) fn state_id(storage: &Path) -> String {
+    let path = storage.canonicalize().unwrap_or_else(|_| storage.to_owned());
+    let digest = Sha256::digest(path.as_os_str().as_encoded_bytes());
+    digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn block_signals() -> std::io::Result<SignalFd> {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGTERM);
+    set.add(Signal::SIGINT);
+    set.thread_block()?;
+    Ok(SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)
+}
+
+fn allowed_cpus() -> Vec<usize> {
+    let this_thread = nix::unistd::Pid::from_raw(0);
+    let Ok(set) = nix::sched::sched_getaffinity(this_thread) else { return vec![0] };
+    (0..nix::sched::CpuSet::count()).filter(|&cpu| set.is_set(cpu).unwrap_or(false)).collect()
+}
+
+fn keys(settings: &Settings) -> Result<KeyRing, StartError> {
+    let mut entries = if settings.well_known_keys { well_known_keys() } else { Vec::new() };
+    entries.extend(settings.api_keys.iter().map(|key| {
+        KeyEntry {
+            name: key.name.clone(),
+            sha256: key.sha256,
+            scopes: key
+                .scopes
+                .iter()
+                .map(|scope| match scope {
+                    ApiScope::Invoke => Scope::Invoke,
+                    ApiScope::Manage => Scope::Manage,
+                    ApiScope::Admin => Scope::Admin,
+                })
+                .collect(),
+        }
+    }));
+    KeyRing::new(entries).map_err(StartError::Keys)
+}
+
+fn scheduler_limits(settings: &Settings) -> SchedulerLimits {
+    let ns = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    SchedulerLimits {
+        slots_max: settings.slots_max,
+        pool_size: settings.pool_size,
+        queue_per_function_max: settings.limits.max_queue_per_function,
+        invocations_max: settings.limits.max_invocations,
+        warm_instance_ttl_ns: ns(settings.warm_instance_ttl),
+        cold_start_timeout_ns: ns(settings.cold_start_timeout),
+        drain_timeout_ns: ns(settings.drain_timeout),
+        ..SchedulerLimits::default()
+    }
+}

@@ -1,0 +1,233 @@
+//! One instance as its worker sees it: what was sent, what is still to be sent, what has come back.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::backend::Instance;
+use crate::call::{CallRequest, InvocationId};
+use crate::limits::{LOG_INVOCATION_BYTES_MAX, WIRE_MESSAGE_BYTES_MAX};
+use crate::registry::function::FunctionVersion;
+use crate::sys;
+use crate::wire::{self, AssignHead, CodeMessages, Direction, Kind, ReplyAssembler, RequestMessages, WireError};
+
+/// What a well-behaved shim may log for one call, its closing notes and the traceback included, with room to spare.
+const LOG_BUDGET: usize = 2 * LOG_INVOCATION_BYTES_MAX + 64 * 1024;
+
+/// How far an instance has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Its sandbox is being built; it has not greeted yet.
+    Hatching,
+    /// It waits for a function.
+    Blank,
+    /// It has been given a function and runs its top-level code.
+    Loading,
+    /// It answers calls.
+    Serving,
+}
+
+/// A call in the pipe. The first one is the one that runs, or will run next.
+#[derive(Debug)]
+pub(super) struct PipedCall {
+    pub(super) invocation: InvocationId,
+    pub(super) nonce: u64,
+    pub(super) request: CallRequest,
+    /// What is left to send of it.
+    messages: RequestMessages,
+    /// Whether any datagram of it has been handed to the kernel.
+    sent: bool,
+}
+
+/// One instance and its pipe.
+#[derive(Debug)]
+pub(super) struct Tenant {
+    pub(super) instance: Instance,
+    pub(super) phase: Phase,
+    pub(super) function: Option<Arc<FunctionVersion>>,
+    pub(super) pipe: VecDeque<PipedCall>,
+    /// Datagrams that are not part of a call and not sent yet.
+    pub(super) outbox: VecDeque<Vec<u8>>,
+    /// Calls at the end of the pipe that are not wholly sent.
+    unsent_calls: usize,
+    /// A datagram that the channel had no room for.
+    scratch: Vec<u8>,
+    scratch_full: bool,
+    /// The worker watches the channel for room.
+    pub(super) waits_for_room: bool,
+    /// The answer in the making.
+    pub(super) reply: Option<ReplyAssembler>,
+    /// Since when the first call of the pipe has been the first, and the instance able to run it.
+    pub(super) running_since: Instant,
+    /// Bytes of raw output that the running call may still log.
+    pub(super) raw_budget: usize,
+    /// Whether the running call has written raw output.
+    pub(super) raw_seen: bool,
+    /// Whether any call has.
+    pub(super) raw_writer: bool,
+    /// Bytes that log frames may still hold until the next call is answered: what the shim may send, and its notes.
+    pub(super) log_budget: usize,
+    pub(super) broke_protocol: bool,
+    /// What a blank said before it ended.
+    pub(super) last_words: Option<String>,
+}
+
+impl Tenant {
+    pub(super) fn new(instance: Instance) -> Self {
+        Tenant {
+            instance,
+            phase: Phase::Hatching,
+            function: None,
+            pipe: VecDeque::new(),
+            outbox: VecDeque::new(),
+            unsent_calls: 0,
+            scratch: Vec::new(),
+            scratch_full: false,
+            waits_for_room: false,
+            reply: None,
+            running_since: Instant::now(),
+            raw_budget: LOG_INVOCATION_BYTES_MAX,
+            raw_seen: false,
+            raw_writer: false,
+            log_budget: LOG_BUDGET,
+            broke_protocol: false,
+            last_words: None,
+        }
+    }
+
+    /// Whether anything waits for room in the channel.
+    pub(super) fn has_unsent(&self) -> bool {
+        self.scratch_full || !self.outbox.is_empty() || self.unsent_calls > 0
+    }
+
+    /// # Errors
+    /// When the function cannot be put into frames.
+    pub(super) fn push_assign(
+        &mut self,
+        function: Arc<FunctionVersion>,
+        response_bytes_max: usize,
+    ) -> Result<(), WireError> {
+        let instance = self.instance.slot.to_string();
+        let head = AssignHead {
+            function: &function.name,
+            version: function.version,
+            module: &function.config.handler.module,
+            handler: &function.config.handler.name,
+            environment: &function.config.environment,
+            instance: &instance,
+            log_bytes_max: LOG_INVOCATION_BYTES_MAX,
+            response_bytes_max,
+        };
+        self.outbox.extend(CodeMessages::assign(&head, &function.code)?);
+        self.function = Some(function);
+        self.phase = Phase::Loading;
+        self.running_since = Instant::now();
+        Ok(())
+    }
+
+    pub(super) fn push_stop(&mut self) {
+        self.outbox.push_back(wire::encode_stop());
+    }
+
+    pub(super) fn push_call(&mut self, invocation: InvocationId, nonce: u64, request: CallRequest) {
+        if self.pipe.is_empty() {
+            self.begin_first();
+        }
+        let messages = RequestMessages::new(invocation.0, nonce);
+        self.pipe.push_back(PipedCall { invocation, nonce, request, messages, sent: false });
+        self.unsent_calls += 1;
+    }
+
+    /// A new call has become the first of the pipe.
+    pub(super) fn begin_first(&mut self) {
+        self.running_since = Instant::now();
+        self.raw_budget = LOG_INVOCATION_BYTES_MAX;
+        self.raw_seen = false;
+        self.log_budget = LOG_BUDGET;
+    }
+
+    /// Sends until everything is sent or the channel is full, in the order in which it was pushed: what is not part
+    /// of a call goes before the calls, except `Stop`, which is only pushed when no call will follow.
+    ///
+    /// # Errors
+    /// When the channel is closed.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        loop {
+            if !self.scratch_full && !self.load_scratch() {
+                return Ok(());
+            }
+            match sys::io::send(&self.instance.channel, &[IoSlice::new(&self.scratch)]) {
+                Ok(_) => self.scratch_full = false,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.scratch_full = true;
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Puts the next datagram into `scratch`; `false` when there is none.
+    fn load_scratch(&mut self) -> bool {
+        if let Some(message) = self.outbox.pop_front() {
+            self.scratch = message;
+            return true;
+        }
+        while self.unsent_calls > 0 {
+            let index = self.pipe.len() - self.unsent_calls;
+            let call = &mut self.pipe[index];
+            if call.messages.next_into(&call.request, &mut self.scratch) {
+                call.sent = true;
+                return true;
+            }
+            self.unsent_calls -= 1;
+        }
+        false
+    }
+
+    /// Takes the calls out of the pipe that the instance has not begun, in their order.
+    ///
+    /// A datagram that is received here was not received by the instance, and never will be: that is what makes the
+    /// call unbegun. Only for an instance that has ended, or has loaded its function and has more than one call.
+    pub(super) fn take_back(&mut self) -> Vec<(InvocationId, CallRequest)> {
+        let mut unclaimed = Vec::new();
+        let mut buffer = vec![0; WIRE_MESSAGE_BYTES_MAX + 1];
+        while let Ok((length, false)) = sys::io::recv(&self.instance.instance_end, &mut buffer) {
+            if length == 0 {
+                break;
+            }
+            let Ok(mut frames) = wire::decode_message(&buffer[..length], Direction::ToInstance) else { continue };
+            if let Some(frame) = frames.next() {
+                if frame.kind == Kind::Request {
+                    unclaimed.push(InvocationId(frame.id));
+                }
+            }
+        }
+        let first_unsent = self.pipe.len() - self.unsent_calls;
+        let mut kept = VecDeque::with_capacity(1);
+        let mut returned = Vec::new();
+        let mut kept_unsent = 0;
+        for (index, call) in std::mem::take(&mut self.pipe).into_iter().enumerate() {
+            let held_back = !call.sent || (self.scratch_full && index == first_unsent && call_is_whole(&call));
+            if held_back || unclaimed.contains(&call.invocation) {
+                returned.push((call.invocation, call.request));
+            } else {
+                kept_unsent += usize::from(index >= first_unsent);
+                kept.push_back(call);
+            }
+        }
+        self.pipe = kept;
+        self.unsent_calls = kept_unsent;
+        if !returned.is_empty() && kept_unsent == 0 {
+            // Whatever the channel had no room for belonged to a call that is returned.
+            self.scratch_full = false;
+        }
+        returned
+    }
+}
+
+/// Whether the call is one datagram, so that one that is held back is the whole of it.
+fn call_is_whole(call: &PipedCall) -> bool {
+    wire::fits_one_message(call.request.body.len())
+}
