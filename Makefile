@@ -16,7 +16,7 @@ test-rust: ## the server's tests
 	cargo test
 
 test-python: ## the shim's tests on every Python found, and the benchmark's own
-	tests/python/run_all.sh
+	$(PYTHON) tests/python/run_all.py
 	$(PYTHON) -m unittest discover -s benches -p 'test_*.py'
 
 check: ## what CI runs: format, clippy, documentation, all tests

@@ -1,0 +1,271 @@
+//! What the tests of the running server share: a server of their own on a free port, and a small HTTP client.
+//!
+//! A server is ended by its pid when its value is dropped; nothing else is ever signalled.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // every test binary uses its own part of this
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Waits in tests end in failure after this long, on however busy a machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Says why a test cannot run here; in CI that is a failure. Use as `return skip("needs root")`.
+pub fn skip(why: &str) {
+    assert!(std::env::var_os("FAAS_CI").is_none(), "skipped in CI: {why}");
+    eprintln!("SKIP {why}");
+}
+
+/// Whether this process is root, which process mode at level `strict` needs.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// Tries until `probe` gives a value.
+pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = probe() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A running server.
+pub struct Server {
+    pub address: SocketAddr,
+    /// Its state directory and configuration; kept through restarts.
+    pub home: Home,
+    child: Child,
+}
+
+/// The directory of a server.
+pub struct Home(TempDir);
+
+impl Home {
+    pub fn new() -> Home {
+        Home(tempfile::Builder::new().prefix("faas-test-").tempdir().unwrap())
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.0.path().join("state")
+    }
+
+    /// What the server wrote to its standard error, over all its lives.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.0.path().join("stderr")).unwrap_or_default()
+    }
+}
+
+impl Server {
+    /// A server with the defaults on a free port.
+    pub fn start() -> Server {
+        Server::with("", "")
+    }
+
+    /// A server whose `system:` section has these lines besides, and whose file goes on with `rest`.
+    pub fn with(system: &str, rest: &str) -> Server {
+        let home = Home::new();
+        let indented: String = system.lines().map(|line| format!("  {}\n", line.trim_start())).collect();
+        let config = format!(
+            "system:\n  function_storage_path: {}\n  api_gateway_port: 0\n{indented}{rest}\n",
+            home.state().display()
+        );
+        std::fs::write(home.path().join("faas.yaml"), config).unwrap();
+        Server::on(home)
+    }
+
+    /// A server on an existing directory.
+    pub fn on(home: Home) -> Server {
+        let mut child = command(&home).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap());
+        let mut first = String::new();
+        lines.read_line(&mut first).unwrap();
+        let address = first.trim().rsplit_once("http://").and_then(|(_, address)| address.parse().ok());
+        let Some(address) = address else {
+            let _ = child.wait();
+            panic!("the server did not start: {first}{}", home.log());
+        };
+        // Its standard output is read to the end, so that it never blocks on it.
+        std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
+        Server { address, home, child }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it with a signal, waits, and gives its directory for the next. The exit status comes along.
+    pub fn end(mut self, signal: nix::sys::signal::Signal) -> (Home, std::process::ExitStatus) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.id() as i32), signal).unwrap();
+        let status = self.wait();
+        let home = std::mem::replace(&mut self.home, Home::new());
+        (home, status)
+    }
+
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.id() as i32), signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> std::process::ExitStatus {
+        let deadline = Instant::now() + PATIENCE + Duration::from_secs(15);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the server does not end:\n{}", self.home.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// A request with the demo key and an optional JSON body.
+    pub fn call(&self, method: &str, path: &str, body: &str) -> Reply {
+        self.send(
+            method,
+            path,
+            &[("Authorization", "Bearer demo-key"), ("Content-Type", "application/json")],
+            body.as_bytes(),
+        )
+    }
+
+    pub fn get(&self, path: &str) -> Reply {
+        self.call("GET", path, "")
+    }
+
+    pub fn post(&self, path: &str, body: &str) -> Reply {
+        self.call("POST", path, body)
+    }
+
+    /// A request with just these header fields (and Host, Content-Length, Connection: close).
+    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n");
+        for (name, value) in headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        if !body.is_empty() || method == "POST" || method == "PUT" {
+            head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        }
+        head.push_str("\r\n");
+        let mut bytes = head.into_bytes();
+        bytes.extend_from_slice(body);
+        Reply::parse(&self.raw(&bytes), method == "HEAD")
+    }
+
+    /// Sends bytes and reads to the end of the connection.
+    pub fn raw(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut stream = self.connect();
+        // The server may answer and close before it has read everything.
+        let _ = stream.write_all(bytes);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        answer
+    }
+
+    pub fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream
+    }
+
+    /// Posts a function and expects 201.
+    pub fn deploy(&self, name: &str, code: &str, config: Value) -> Reply {
+        let body = serde_json::json!({ "name": name, "code": code, "config": config }).to_string();
+        let reply = self.post("/functions", &body);
+        assert_eq!(reply.status, 201, "{}", reply.text());
+        reply
+    }
+
+    /// Posts a function with the default config, calls it with this body, and expects 200.
+    pub fn run(&self, name: &str, code: &str, body: &str) -> Value {
+        self.deploy(name, code, serde_json::json!({}));
+        let reply = self.post(&format!("/invoke/{name}"), body);
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        reply.json()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("---- the server's log ----\n{}", self.home.log());
+        }
+    }
+}
+
+/// The command that starts a server on this directory, its output caught.
+pub fn command(home: &Home) -> Command {
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(home.path().join("stderr")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_faas"));
+    command.arg(home.path().join("faas.yaml")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+    for name in ["FAAS_CONFIG_FILE", "FAAS_DEFAULT_MODE", "FAAS_API_PORT", "FAAS_LOG_LEVEL", "FAAS_DISABLE_CONTAINER"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    /// Takes one answer with a Content-Length apart; panics when it is not one.
+    pub fn parse(bytes: &[u8], is_head: bool) -> Reply {
+        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
+        let end = end.unwrap_or_else(|| panic!("not an answer: {:?}", String::from_utf8_lossy(bytes)));
+        let head = std::str::from_utf8(&bytes[..end]).unwrap();
+        let mut lines = head.split("\r\n");
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let headers: Vec<(String, String)> = lines
+            .map(|line| line.split_once(": ").unwrap())
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+            .collect();
+        let reply = Reply { status, headers, body: bytes[end + 4..].to_vec() };
+        if !is_head && status != 204 && status >= 200 {
+            let length: usize = reply.header("content-length").expect("a Content-Length").parse().unwrap();
+            assert_eq!(reply.body.len(), length, "the body is as long as it says");
+        }
+        reply
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+
+    /// The `code` of a problem, checked to be one.
+    pub fn code(&self) -> String {
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{}", self.text());
+        let problem = self.json();
+        assert_eq!(problem["status"], self.status);
+        assert_eq!(problem["request_id"].as_str(), self.header("x-request-id"));
+        problem["code"].as_str().expect("a code").to_owned()
+    }
+}
