@@ -40,8 +40,15 @@ _FUNCTION_DIRECTORY = "/function"
 _SHIM_DIRECTORY = os.path.dirname(os.path.abspath(__file__))
 _SHIM_MODULES = ("answer", "check", "children", "instance", "logs", "request", "wire", "zygote", "_faas")
 _CO_COROUTINE = 0x80
+_ENVIRONMENT = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "LANG": "C.UTF-8",
+    "HOME": "/tmp",
+    "TMPDIR": "/tmp",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
 
-_dumps = json.dumps
+_dumps, _loads = json.dumps, json.loads
 # The class's true name, whatever its metaclass makes of the attribute.
 _class_name = type.__dict__["__name__"].__get__
 
@@ -52,17 +59,14 @@ def main(channel_fd):
     # The sandbox placed it with dup2, which clears close-on-exec.
     os.set_inheritable(channel_fd, False)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    logs = _prepare(channel)
     try:
         channel.send(_json_frame(wire.HELLO, 0, 0, 0, {"python": "%d.%d.%d" % sys.version_info[:3]}))
         kind, head, code = _receive_function(channel)
         if kind == wire.CHECK:
-            # Imported here, since `ast` would cost every instance memory that only checks need.
-            from check import check
-
-            channel.send(_json_frame(wire.CHECK_RESULT, 0, 0, 0, check(code, head["module"], head["handler"])))
-            channel.recv(wire.MESSAGE_BYTES_MAX)
+            _check(channel, head, code)
         else:
-            _run(channel, head, code)
+            _run(channel, logs, head, code)
     except (OSError, wire.WireError):
         os._exit(EXIT_CHANNEL_BROKEN)
     except BaseException:
@@ -75,8 +79,9 @@ def main(channel_fd):
     os._exit(0)
 
 
-def _run(channel, head, code):
-    logs = Logs(channel.send, head["log_bytes_max"])
+def _prepare(channel):
+    """Everything that does not depend on the function: a blank has time for it, a cold start has not."""
+    logs = Logs(channel.send)
     logs.install()
     children.watch()
 
@@ -87,14 +92,37 @@ def _run(channel, head, code):
 
     os.register_at_fork(after_in_child=forked)
     _leave_no_trace_of_the_shim()
+    _set_environment({})
     gc.enable()
     # The frozen start-up heap is not traversed, so young collections are cheap but rarely of use to a short call.
     gc.set_threshold(5000, 10, 10)
     random = sys.modules.get("random")
     if random is not None:
         random.seed()
+    # What a cold start writes to first is still shared with the zygote; this has the kernel copy those pages now.
+    exec(compile("def handle(request):\n    return {}\n", "<blank>", "exec", 0, True), {})
+    encode_json({"a": [_loads(b'{"b": 1}')]})
+    return logs
+
+
+def _check(channel, head, code):
+    # Imported here, since `ast` would cost every instance memory that only checks need.
+    sys.path.insert(0, _SHIM_DIRECTORY)
+    from check import check
+
+    channel.send(_json_frame(wire.CHECK_RESULT, 0, 0, 0, check(code, head["module"], head["handler"])))
+    channel.recv(wire.MESSAGE_BYTES_MAX)
+
+
+def _run(channel, logs, head, code):
+    logs.set_limit(head["log_bytes_max"])
     try:
-        _set_environment(head)
+        _set_environment(
+            head["environment"],
+            FAAS_FUNCTION=head["function"],
+            FAAS_VERSION=str(head["version"]),
+            FAAS_INSTANCE=head["instance"],
+        )
         handler = _load(head["module"], head["handler"], code)
     except BaseException as error:
         logs.finish_lines()
@@ -129,7 +157,7 @@ def _receive_function(channel):
                 if flags & wire.END:
                     text = b"".join(code).decode("utf-8")
                     # A byte order mark is no Python when the source is text already.
-                    return kind, json.loads(b"".join(head)), text[1:] if text[:1] == "\ufeff" else text
+                    return kind, _loads(b"".join(head)), text[1:] if text[:1] == "\ufeff" else text
             else:
                 raise wire.WireError("UnexpectedFrame", frame_kind)
 
@@ -143,21 +171,16 @@ def _leave_no_trace_of_the_shim():
     sys.argv = [""]
 
 
-def _set_environment(head):
-    environment = {
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
-        "LANG": "C.UTF-8",
-        "HOME": "/tmp",
-        "TMPDIR": "/tmp",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    environment.update(head["environment"])
-    environment["FAAS_FUNCTION"] = head["function"]
-    environment["FAAS_VERSION"] = str(head["version"])
-    environment["FAAS_INSTANCE"] = head["instance"]
-    os.environ.clear()
-    os.environ.update(environment)
-    if "TZ" in environment:
+def _set_environment(environment, **own):
+    """The function's environment on top of a minimal one; nothing of the server's, and `own` for sure."""
+    wanted = dict(_ENVIRONMENT, **environment)
+    wanted.update(own)
+    for name in [name for name in os.environ if name not in wanted]:
+        del os.environ[name]
+    for name, value in wanted.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
+    if "TZ" in wanted:
         time.tzset()
 
 

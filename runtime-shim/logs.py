@@ -23,9 +23,8 @@ NO_CALL = (0, 0, 0, 0, 0, 0)
 class Logs:
     """The channel's log side: who is running, how much it may still write."""
 
-    def __init__(self, send, log_bytes_max):
+    def __init__(self, send, log_bytes_max=0):
         self.send = send
-        self.log_bytes_max = log_bytes_max
         # Reentrant: a print can run a garbage collection whose finalisers print.
         self.lock = RLock()
         # The serve loop sets this and nothing else per call; the rest follows when something is printed.
@@ -35,7 +34,11 @@ class Logs:
         self.raw = False
         self.streams = ()
         self._metered_call = NO_CALL
-        self._left = log_bytes_max
+        self.set_limit(log_bytes_max)
+
+    def set_limit(self, log_bytes_max):
+        """Allows so many bytes for each invocation, and for what comes before the first."""
+        self.log_bytes_max = self._left = log_bytes_max
 
     def install(self):
         """Takes the place of the interpreter's standard streams."""
