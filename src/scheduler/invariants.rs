@@ -36,9 +36,12 @@ impl Scheduler {
             }
         }
         for at in 0..self.slots.items.len() as u32 {
-            for call in self.slots.items[at as usize].pipe.iter(&self.calls.items) {
+            let tenant = &self.slots.items[at as usize];
+            for call in tenant.pipe.iter(&self.calls.items) {
                 assert_eq!(self.calls.items[call as usize].place(), Place::Piped(self.slots.slot(at)));
                 placed[call as usize] += 1;
+                let is_over = self.calls.items[call as usize].settled;
+                assert!(!is_over || tenant.state() != InstanceState::Ending, "call {call} is over and remembered");
             }
         }
         for (call, entry) in self.calls.items.iter().enumerate() {
@@ -97,7 +100,8 @@ impl Scheduler {
         assert!(version.queue.is_empty() || version.successor.and_then(|key| self.versions.find(key)).is_none());
         assert!(version.phase == Phase::Active || calls > 0 || tally.total() > 0, "a drained version is remembered");
         assert!(tally.total() + version.wants <= version.policy.max_instances);
-        let waiting = version.queue.len() as u32 + tally.loading_with_call;
+        let unclaimed = tally.loading - tally.loading_with_call;
+        let waiting = (version.queue.len() as u32).saturating_sub(unclaimed);
         let kept = if self.is_closing(v) { 0 } else { version.policy.min_instances };
         let for_kept = kept.saturating_sub(tally.live());
         assert!(version.wants <= waiting.max(for_kept), "{} starts for {waiting} calls", version.wants);

@@ -181,3 +181,15 @@ fn a_steady_load_grows_no_table() {
         assert_eq!(*sizes.get_or_insert(now), now, "round {round}");
     }
 }
+
+#[test]
+fn a_big_request_that_is_cancelled_no_longer_holds_up_those_behind_it() {
+    let mut stage = Stage::new();
+    stage.deploy(1, 0, 1);
+    let slot = stage.warm(1, MS / 10);
+    stage.submit(1);
+    let big = stage.step(|it, now, out| it.submit(VersionKey(1), true, now, out)).unwrap();
+    let behind = stage.submit(1);
+    stage.step(|it, now, out| it.cancel(big, now, out));
+    assert_eq!(stage.dispatched(), [(slot, behind)]);
+}

@@ -93,3 +93,28 @@ fn what_outlasts_the_drain_timeout_is_ended() {
     assert!([running, queued].iter().all(|&call| failed.contains(&(call, InvokeError::ShuttingDown))));
     assert_eq!(stage.killed(), [(slot, KillReason::Shutdown)]);
 }
+
+#[test]
+fn a_replaced_version_loses_its_idle_instances_at_once() {
+    let mut stage = Stage::new();
+    stage.deploy(1, 0, 1);
+    let slot = stage.warm(1, MS);
+    stage.replace(2, Some(1), 0, 1);
+    assert_eq!(stage.killed(), [(slot, KillReason::Outdated)]);
+}
+
+#[test]
+fn calls_keep_their_order_when_their_version_is_replaced() {
+    let mut stage = Stage::new();
+    stage.deploy(1, 0, 1);
+    let calls: Vec<_> = (0..3).map(|_| stage.submit(1)).collect();
+    stage.replace(2, Some(1), 0, 1);
+    let slot = stage.scheduler.slots.slot(0);
+    stage.ready(slot);
+    assert_eq!(stage.dispatched(), [(slot, calls[0])]);
+    stage.loaded(slot);
+    for pair in calls.windows(2) {
+        assert!(stage.complete(slot, pair[0], 20 * MS));
+        assert_eq!(stage.dispatched(), [(slot, pair[1])]);
+    }
+}
