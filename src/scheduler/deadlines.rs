@@ -230,8 +230,10 @@ impl Scheduler {
         tenant.taking_back = true;
         tenant.asked_ns = turn.now_ns;
         let ran_ns = turn.now_ns.saturating_sub(tenant.head_since_ns);
-        let version = &mut self.versions.items[tenant.version as usize];
-        version.service_ewma_ns = version.service_ewma_ns.max(ran_ns);
+        if tenant.state() == InstanceState::Busy {
+            let version = &mut self.versions.items[tenant.version as usize];
+            version.service_ewma_ns = version.service_ewma_ns.max(ran_ns);
+        }
         turn.out.push(Action::TakeBack { slot: self.slots.slot(at) });
         self.reshelve(at);
         self.arm_slot(at);

@@ -188,8 +188,13 @@ impl Worker {
             }
             WorkerJob::Stop { slot } => {
                 if let Some(key) = self.key(slot) {
-                    self.tenants[key].push_stop();
-                    self.flush(key);
+                    // Asked a second time, it has had its time to end by itself.
+                    if self.tenants[key].stopping {
+                        self.tenants[key].instance.custody.kill();
+                    } else {
+                        self.tenants[key].push_stop();
+                        self.flush(key);
+                    }
                 }
             }
             WorkerJob::Kill { slot } => {

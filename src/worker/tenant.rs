@@ -69,6 +69,8 @@ pub(super) struct Tenant {
     /// Bytes that log frames may still hold until the next call is answered: what the shim may send, and its notes.
     pub(super) log_budget: usize,
     pub(super) broke_protocol: bool,
+    /// It was asked to end by itself.
+    pub(super) stopping: bool,
     /// What a blank said before it ended.
     pub(super) last_words: Option<String>,
 }
@@ -92,6 +94,7 @@ impl Tenant {
             raw_writer: false,
             log_budget: LOG_BUDGET,
             broke_protocol: false,
+            stopping: false,
             last_words: None,
         }
     }
@@ -127,6 +130,7 @@ impl Tenant {
     }
 
     pub(super) fn push_stop(&mut self) {
+        self.stopping = true;
         self.outbox.push_back(wire::encode_stop());
     }
 

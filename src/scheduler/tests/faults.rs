@@ -119,3 +119,30 @@ fn a_crash_loop_is_slowed_down_and_one_crash_is_not() {
     stage.later(60 * MS);
     assert_eq!(stage.asked().len(), 1);
 }
+
+#[test]
+fn an_instance_that_ran_dry_while_it_was_asked_is_asked_again() {
+    let mut stage = Stage::new();
+    stage.deploy(1, 0, 1);
+    let slot = stage.warm(1, MS / 10);
+    let (first, second) = (stage.submit(1), stage.submit(1));
+    stage.later(12 * MS);
+    stage.complete(slot, first, 12 * MS);
+    stage.complete(slot, second, MS);
+    stage.later(SECOND + 2 * MS);
+    assert_eq!(stage.out, [Action::TakeBack { slot }]);
+    let waiting = stage.submit(1);
+    stage.step(|it, now, out| it.taken_back(slot, &[], now, out));
+    assert_eq!(stage.dispatched(), [(slot, waiting)]);
+}
+
+#[test]
+fn nothing_is_piped_behind_a_call_that_has_shown_to_be_slow() {
+    let mut stage = Stage::new();
+    stage.deploy(1, 0, 1);
+    stage.warm(1, MS / 10);
+    stage.submit(1);
+    stage.now += 2 * MS;
+    stage.submit(1);
+    assert_eq!(stage.dispatched(), []);
+}

@@ -91,10 +91,10 @@ fn as_much_room_is_made_as_is_needed() {
     let mut stage = Stage::with(limits);
     stage.deploy(1, 0, 3);
     let calls: Vec<_> = (0..3).map(|_| stage.submit(1)).collect();
-    for (index, &call) in calls.iter().enumerate() {
-        let slot = stage.scheduler.slots.slot(index as u32);
-        stage.ready(slot);
-        stage.loaded(slot);
+    let slots: Vec<_> = (0..3).map(|index| stage.scheduler.slots.slot(index)).collect();
+    slots.iter().for_each(|&slot| stage.ready(slot));
+    slots.iter().for_each(|&slot| stage.loaded(slot));
+    for (&slot, &call) in slots.iter().zip(&calls) {
         assert!(stage.complete(slot, call, 20 * MS));
     }
     stage.deploy(2, 0, 2);
@@ -102,4 +102,39 @@ fn as_much_room_is_made_as_is_needed() {
         stage.submit(2);
         assert_eq!(stage.killed().len(), expected);
     }
+}
+
+#[test]
+fn blanks_go_round_the_functions_that_wait() {
+    let mut stage = Stage::new();
+    stage.deploy(1, 0, 8);
+    stage.deploy(2, 0, 8);
+    for version in [1, 1, 1, 2] {
+        stage.submit(version);
+    }
+    let mut served = Vec::new();
+    for index in 0..3 {
+        stage.ready(stage.scheduler.slots.slot(index));
+        served.extend(stage.out.iter().filter_map(|it| match it {
+            Action::Assign { version, .. } => Some(version.0),
+            _ => None,
+        }));
+    }
+    assert_eq!(served, [1, 2, 1]);
+}
+
+#[test]
+fn a_slot_that_does_not_come_free_is_not_waited_for() {
+    let limits = SchedulerLimits { slots_max: 2, pool_size: 0, ..SchedulerLimits::default() };
+    let mut stage = Stage::with(limits);
+    stage.deploy(1, 0, 1);
+    stage.deploy(2, 0, 1);
+    stage.deploy(3, 0, 1);
+    let stuck = stage.warm(1, MS);
+    stage.now += SECOND;
+    let other = stage.warm(2, MS);
+    stage.submit(3);
+    assert_eq!(stage.killed(), [(stuck, KillReason::Evicted)]);
+    stage.later(SECOND + 2 * MS);
+    assert_eq!(stage.killed(), [(stuck, KillReason::Evicted), (other, KillReason::Evicted)]);
 }

@@ -83,3 +83,15 @@ fn a_blank_that_is_late_is_replaced_and_killed_when_it_comes() {
     stage.ready(late);
     assert_eq!(stage.killed(), [(late, KillReason::BlankTimedOut)]);
 }
+
+#[test]
+fn a_call_waits_for_its_first_instance_no_longer_than_a_start_may_take() {
+    let limits = SchedulerLimits { cold_start_timeout_ns: SECOND, ..SchedulerLimits::default() };
+    let mut stage = Stage::with(SchedulerLimits { slots_max: 1, pool_size: 0, ..limits });
+    stage.deploy(1, 0, 1);
+    let call = stage.submit(1);
+    stage.later(SECOND - 2 * MS);
+    assert_eq!(stage.failed(), []);
+    stage.later(4 * MS);
+    assert_eq!(stage.failed(), [(call, InvokeError::ColdStartTimedOut { limit_ms: 1000 })]);
+}
