@@ -177,7 +177,7 @@ fn a_function_is_refused_where_it_is_wrong() {
 fn a_function_that_needs_what_is_not_there_yet_is_still_a_set_of_defaults() {
     let settings = load_text("functions:\n  f: {execution_mode: container, dependencies: [numpy]}\n  g:\n  404: {}\n");
     let names: Vec<&str> = settings.functions.iter().map(|function| function.name.as_str()).collect();
-    assert_eq!(names, ["404", "f", "g"]);
+    assert_eq!(names, ["f", "g", "404"]);
     assert_eq!(settings.functions[2].settings, FunctionSettings::default());
 }
 
