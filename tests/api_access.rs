@@ -24,7 +24,7 @@ const MANAGE: [(&str, &str); 11] = [
     ("GET", "/stats/functions/f"),
     ("GET", "/instances"),
     ("HEAD", "/functions"),
-    ("DELETE", "/instances/0.1"),
+    ("DELETE", "/instances/i0-1"),
 ];
 
 fn server(system: &str) -> Option<Server> {
@@ -125,7 +125,7 @@ fn the_callers_key_never_reaches_the_function() {
 #[test]
 fn every_answer_has_a_date_a_length_and_a_request_id() {
     let Some(server) = server("") else { return };
-    server.deploy("f", "def handle(request):\n    return request.get_header('x-request-id')\n", json!({}));
+    server.deploy("f", "def handle(request):\n    return request.request_id\n", json!({}));
     let key = ("Authorization", "Bearer demo-key");
     let mut made = Vec::new();
     for (method, path) in [
@@ -179,7 +179,7 @@ fn a_wrong_method_is_405_and_allow_names_the_right_ones() {
         ("POST", "/stats", "GET, HEAD, OPTIONS"),
         ("DELETE", "/stats/functions/f", "GET, HEAD, OPTIONS"),
         ("POST", "/instances", "GET, HEAD, OPTIONS"),
-        ("GET", "/instances/0.1", "DELETE, OPTIONS"),
+        ("GET", "/instances/i0-1", "DELETE, OPTIONS"),
         ("get", "/functions", "GET, HEAD, POST, OPTIONS"),
     ] {
         let reply = server.call(method, path, "");
