@@ -64,11 +64,27 @@ pub enum Work {
     Memory {
         /// The document.
         document: Value,
-        /// JSON pointers into it, and the file that holds the figure for each.
-        files: Vec<(String, PathBuf)>,
+        /// The files that hold the figures.
+        files: Vec<MemoryFile>,
         /// JSON pointer of the place for the sum, if there is one.
         total: Option<String>,
     },
+}
+
+/// A file that tells how much memory an instance uses.
+#[derive(Debug)]
+pub struct MemoryFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// JSON pointer of the figure's own place in the document; without one it only counts towards the sum.
+    pub pointer: Option<String>,
+}
+
+impl MemoryFile {
+    /// A file whose figure is of interest as part of the sum.
+    pub fn summed(path: PathBuf) -> Self {
+        MemoryFile { path, pointer: None }
+    }
 }
 
 /// What a control thread answers.

@@ -248,6 +248,20 @@ impl Reply {
         reply
     }
 
+    /// Reads one answer with a Content-Length, as they come on a connection that stays open.
+    pub fn read(from: &mut impl BufRead, is_head: bool) -> Reply {
+        let mut bytes = Vec::new();
+        while !bytes.ends_with(b"\r\n\r\n") {
+            let read = from.read_until(b'\n', &mut bytes).expect("the answer goes on");
+            assert!(read > 0, "the connection ends in a head: {:?}", String::from_utf8_lossy(&bytes));
+        }
+        let length = if is_head { 0 } else { content_length(&bytes) };
+        let head = bytes.len();
+        bytes.resize(head + length, 0);
+        from.read_exact(&mut bytes[head..]).expect("a body as long as it says");
+        Reply::parse(&bytes, is_head)
+    }
+
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
@@ -268,4 +282,22 @@ impl Reply {
         assert_eq!(problem["request_id"].as_str(), self.header("x-request-id"));
         problem["code"].as_str().expect("a code").to_owned()
     }
+
+    /// The `detail` of a problem.
+    pub fn detail(&self) -> String {
+        self.json()["detail"].as_str().expect("a detail").to_owned()
+    }
+
+    /// Checks status and code of a problem, and gives its detail.
+    #[track_caller]
+    pub fn refused(&self, status: u16, code: &str) -> String {
+        assert_eq!((self.status, self.code().as_str()), (status, code), "{}", self.text());
+        self.detail()
+    }
+}
+
+fn content_length(head: &[u8]) -> usize {
+    let head = String::from_utf8_lossy(head).to_ascii_lowercase();
+    let value = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    value.map_or(0, |value| value.trim().parse().unwrap())
 }
