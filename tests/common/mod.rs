@@ -3,6 +3,8 @@
 //! A server is ended by its pid when its value is dropped; nothing else is ever signalled.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // every test binary uses its own part of this
 
+pub mod functions;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -54,6 +56,18 @@ impl Home {
         Home(tempfile::Builder::new().prefix("faas-test-").tempdir().unwrap())
     }
 
+    /// One with a configuration on a free port, as [`Server::with`] wants it.
+    pub fn with(system: &str, rest: &str) -> Home {
+        let home = Home::new();
+        let indented: String = system.lines().map(|line| format!("  {}\n", line.trim_start())).collect();
+        let config = format!(
+            "system:\n  function_storage_path: {}\n  api_gateway_port: 0\n{indented}{rest}\n",
+            home.state().display()
+        );
+        std::fs::write(home.path().join("faas.yaml"), config).unwrap();
+        home
+    }
+
     pub fn path(&self) -> &Path {
         self.0.path()
     }
@@ -76,19 +90,18 @@ impl Server {
 
     /// A server whose `system:` section has these lines besides, and whose file goes on with `rest`.
     pub fn with(system: &str, rest: &str) -> Server {
-        let home = Home::new();
-        let indented: String = system.lines().map(|line| format!("  {}\n", line.trim_start())).collect();
-        let config = format!(
-            "system:\n  function_storage_path: {}\n  api_gateway_port: 0\n{indented}{rest}\n",
-            home.state().display()
-        );
-        std::fs::write(home.path().join("faas.yaml"), config).unwrap();
-        Server::on(home)
+        Server::on(Home::with(system, rest))
     }
 
     /// A server on an existing directory.
     pub fn on(home: Home) -> Server {
-        let mut child = command(&home).spawn().unwrap();
+        let command = command(&home);
+        Server::launch(home, command)
+    }
+
+    /// A server started by this command, which is [`command`] with something added.
+    pub fn launch(home: Home, mut command: Command) -> Server {
+        let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap());
         let mut first = String::new();
         lines.read_line(&mut first).unwrap();
