@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // every test binary uses its own part of this
 
 pub mod functions;
+pub mod host;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -127,6 +128,13 @@ impl Server {
         (home, status)
     }
 
+    /// As `end`, of a server that has been killed already.
+    pub fn end_of_killed(mut self) -> (Home, std::process::ExitStatus) {
+        let status = self.wait();
+        let home = std::mem::replace(&mut self.home, Home::new());
+        (home, status)
+    }
+
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.id() as i32), signal).unwrap();
     }
@@ -224,8 +232,25 @@ impl Drop for Server {
 
 /// The command that starts a server on this directory, its output caught.
 pub fn command(home: &Home) -> Command {
+    prepared(home, Command::new(env!("CARGO_BIN_EXE_faas")))
+}
+
+/// The user that nobody is.
+pub const NOBODY: u32 = 65534;
+
+/// The same as user nobody, with a copy of the binary in the server's directory, since nobody may not reach the other.
+pub fn as_nobody(home: &Home) -> Command {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let copy = home.path().join("faas");
+    std::fs::copy(env!("CARGO_BIN_EXE_faas"), &copy).unwrap();
+    let mut command = Command::new("setpriv");
+    command.args([&format!("--reuid={NOBODY}"), &format!("--regid={NOBODY}"), "--clear-groups"]).arg(copy);
+    prepared(home, command)
+}
+
+fn prepared(home: &Home, mut command: Command) -> Command {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(home.path().join("stderr")).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_faas"));
     command.arg(home.path().join("faas.yaml")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
     for name in ["FAAS_CONFIG_FILE", "FAAS_DEFAULT_MODE", "FAAS_API_PORT", "FAAS_LOG_LEVEL", "FAAS_DISABLE_CONTAINER"] {
         command.env_remove(name);
