@@ -89,7 +89,6 @@ impl Front {
     pub(super) fn drive(&mut self, key: usize) {
         loop {
             let Some(client) = self.clients.at(key) else { return };
-            let wanted = client.conn.wants_read();
             let mut admitted = client.route.take();
             let (keys, limits) = (&self.keys, &self.settings);
             let poll = client.conn.poll(self.now, &mut self.stamp, &mut |head: &RequestHead| {
@@ -116,8 +115,7 @@ impl Front {
                         // What was held back until the answer was taken may go on: the next request, or the end.
                         continue;
                     }
-                    // Reading was paused while the connection held enough; what came meanwhile raised its event then.
-                    if wanted || !client.conn.wants_read() {
+                    if !client.is_to_read_on() {
                         return;
                     }
                     match client.read(&mut self.buffer, true) {
