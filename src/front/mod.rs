@@ -194,12 +194,14 @@ impl Front {
                     DOORBELL_TOKEN => {}
                     LISTENER => self.accept(),
                     SIGNALS => self.signalled(),
+                    // A reset: nobody takes an answer any more, whatever the connection waits for.
+                    Token(key) if event.is_error() => self.close(key),
                     Token(key) => {
                         if event.is_writable() {
                             self.writable(key);
                         }
                         if event.is_readable() {
-                            self.readable(key, event.is_read_closed() || event.is_error());
+                            self.readable(key, event.is_read_closed());
                         }
                     }
                 }
