@@ -19,7 +19,6 @@ mod serve;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -52,8 +51,6 @@ const SIGNALS: Token = Token(usize::MAX - 2);
 
 /// What the front needs to know.
 pub struct FrontSettings {
-    /// Where it listens.
-    pub address: SocketAddr,
     /// `limits.max_connections`.
     pub connections_max: usize,
     /// `limits.max_request_body`, in bytes.
@@ -68,6 +65,16 @@ pub struct FrontSettings {
     pub container: &'static str,
     /// Where the memory figures of instances are; `None` without cgroups.
     pub memory_files: Option<MemoryFiles>,
+}
+
+/// What reaches the front from outside.
+pub struct Door {
+    /// Bound already.
+    pub listener: TcpListener,
+    /// Who may come in.
+    pub keys: KeyRing,
+    /// SIGTERM and SIGINT.
+    pub signals: nix::sys::signalfd::SignalFd,
 }
 
 /// The lines to the other threads.
@@ -117,20 +124,19 @@ pub struct Front {
 }
 
 impl Front {
-    /// Binds the address and takes over what the other parts have prepared. `functions` is what the store holds.
+    /// Takes over what the other parts have prepared. `functions` is what the store holds.
     ///
     /// # Errors
-    /// When the address cannot be bound or a descriptor cannot be had.
+    /// When a descriptor cannot be had or watched.
     pub fn new(
         desk: Desk<FrontEvent>,
         settings: FrontSettings,
         lines: Lines,
-        keys: KeyRing,
+        door: Door,
         runtimes: Arc<Runtimes>,
         functions: &[Arc<FunctionVersion>],
-        signals: nix::sys::signalfd::SignalFd,
     ) -> io::Result<Front> {
-        let mut listener = TcpListener::bind(settings.address)?;
+        let Door { mut listener, keys, signals } = door;
         desk.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         let signal_fd = std::os::fd::AsRawFd::as_raw_fd(&signals);
         desk.registry().register(&mut SourceFd(&signal_fd), SIGNALS, Interest::READABLE)?;
@@ -168,14 +174,6 @@ impl Front {
         front.scheduler.tick(front.now_ns(), &mut front.actions);
         front.act();
         Ok(front)
-    }
-
-    /// The address that was bound, which tells the port when the configuration said 0.
-    ///
-    /// # Errors
-    /// When the listener is closed.
-    pub fn local_address(&self) -> io::Result<SocketAddr> {
-        self.listener.as_ref().ok_or(io::ErrorKind::NotConnected)?.local_addr()
     }
 
     /// Serves until the server is asked to stop and has drained.

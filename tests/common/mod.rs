@@ -88,7 +88,12 @@ impl Server {
 
     /// A server on an existing directory.
     pub fn on(home: Home) -> Server {
-        let mut child = command(&home).spawn().unwrap();
+        Server::of(command(&home), home)
+    }
+
+    /// The server that a command starts, whose standard output must be a pipe.
+    pub fn of(mut command: Command, home: Home) -> Server {
+        let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap());
         let mut first = String::new();
         lines.read_line(&mut first).unwrap();
