@@ -127,6 +127,46 @@ fn help_and_version_are_printed_and_are_no_failure() {
 }
 
 #[test]
+fn an_output_that_takes_nothing_is_no_reason_to_panic() {
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let home = Home::new();
+    for (args, code) in [
+        (&["--help"][..], 0),
+        (&["--version"], 0),
+        (&["--create-config", "new.yaml"], 0),
+        (&["--prot"], 2),
+        (&["none.yaml"], 1),
+    ] {
+        let mut command = faas(home.path(), args, &[]);
+        command.stdout(full());
+        let (status, _, stderr) = ended(command);
+        assert_eq!(status, code, "{args:?}: {stderr}");
+        let mut command = faas(home.path(), args, &[]);
+        command.stdout(full()).stderr(full());
+        // The file is there by now.
+        let code = if args[0] == "--create-config" { 1 } else { code };
+        assert_eq!(ended(command).0, code, "{args:?}");
+    }
+    if !is_root() {
+        return skip("process mode at level strict needs root");
+    }
+    let mut command = faas(home.path(), &["--check-system"], &[]);
+    command.stdout(full());
+    assert_eq!(ended(command).0, 0);
+    // A server goes on without anybody who reads what it says.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut command = faas(home.path(), &["--debug", "--port", &port.to_string()], &[]);
+    let mut child = command.stdout(full()).stderr(full()).spawn().unwrap();
+    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+    let listens = common::eventually("it serves or ends", || match child.try_wait().unwrap() {
+        Some(_) => Some(false),
+        None => std::net::TcpStream::connect(("127.0.0.1", port)).ok().map(|_| true),
+    });
+    nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
+    assert_eq!((listens, child.wait().unwrap().code()), (true, Some(0)));
+}
+
+#[test]
 fn wrong_usage_exits_with_2_and_names_what_was_probably_meant() {
     let home = Home::new();
     for (args, message) in [
@@ -225,7 +265,21 @@ fn two_keys_that_are_one_are_refused() {
                 - {name: b, key: 0123456789abcdef, scopes: [manage]}\n";
     write_config(&home, keys, "");
     let said = refused(1, home.path(), &["faas.yaml"], &[]);
-    assert!(said.contains("same") && !said.contains("0123456789abcdef"), "{said}");
+    assert_eq!(
+        said,
+        "faas.yaml:6: system.api_keys[1].key: got text (not shown); expected a key that no other entry has"
+    );
+}
+
+#[test]
+fn a_well_known_key_cannot_come_back_as_ones_own() {
+    let home = Home::new();
+    // From `printf %s demo-key | sha256sum`.
+    let keys = "  host: 0.0.0.0\n  well_known_keys: false\n  api_keys:\n    \
+                - {name: own, key_sha256: c48a01f49fd0f2cc404bc3cbbc80e91457a3d41bb429a695243de4c61794155c, scopes: [admin]}\n";
+    write_config(&home, keys, "");
+    let said = refused(1, home.path(), &["faas.yaml"], &[]);
+    assert!(said.contains("a key of your own, not one that the documentation prints"), "{said}");
 }
 
 #[test]
