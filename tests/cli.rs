@@ -1,5 +1,6 @@
 //! The command line and the configuration, as an operator meets them: flags, exit codes, messages, precedence, and the
 //! functions that the file declares.
+#![allow(clippy::unwrap_used)] // in helpers of tests, too
 
 mod common;
 

@@ -1,6 +1,7 @@
 //! HTTP over real sockets: what a connection may be used for, how its end is met, and the limits of what is sent.
 //!
 //! The grammar is tested where it is parsed, `src/http/tests`; here is what only a socket can show.
+#![allow(clippy::unwrap_used)] // in helpers of tests, too
 
 mod common;
 
@@ -55,13 +56,6 @@ impl Talk {
     /// Whether the server has closed, once everything was read.
     fn is_over(&mut self) -> bool {
         self.0.fill_buf().is_ok_and(<[u8]>::is_empty)
-    }
-
-    /// Closes with a reset, as the kernel does for a client that is killed before it has read everything.
-    fn reset(self) {
-        let stream = self.0.into_inner();
-        let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
-        nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::Linger, &linger).unwrap();
     }
 }
 
@@ -289,8 +283,8 @@ fn a_client_that_half_closes_and_is_then_gone_frees_its_place_in_the_queue() {
     let mut full = Talk::with(&server);
     full.send(slow_request("50").repeat(1000));
     eventually("both wait", || (slow_stats(&server)["queued"] == 2).then_some(()));
-    half.reset();
-    full.reset();
+    common::reset(half.0.into_inner());
+    common::reset(full.0.into_inner());
     eventually("nobody waits", || (slow_stats(&server)["queued"] == 0).then_some(()));
     assert_eq!(running.read().json(), "done");
     assert_eq!(slow_stats(&server)["abandoned"], 2);
@@ -319,6 +313,25 @@ fn one_connection_too_many_is_refused_with_503_and_a_place_that_gets_free_is_use
         let mut talk = Talk::with(&server);
         (talk.send("GET /health HTTP/1.1\r\nHost: h\r\n\r\n").read().status == 200).then_some(())
     });
+}
+
+#[test]
+fn connections_that_are_refused_are_bounded_too() {
+    let Some(server) = server_with("  max_connections: 1\n") else { return };
+    let mut first = Talk::with(&server);
+    let mut connections = || {
+        let reply = first.send(format!("GET /stats HTTP/1.1\r\nHost: h\r\n{KEY}\r\n")).read();
+        reply.json()["connections"].as_u64().unwrap()
+    };
+    assert_eq!(connections(), 1);
+    let refused: Vec<TcpStream> = (0..200).map(|_| server.connect()).collect();
+    for mut stream in refused {
+        assert!(connections() <= 65, "one, and 64 that are being told");
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 503 "), "{}", String::from_utf8_lossy(&answer));
+    }
+    eventually("they are gone", || (connections() == 1).then_some(()));
 }
 
 #[test]

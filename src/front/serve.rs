@@ -6,7 +6,7 @@ use mio::{Interest, Token};
 
 use crate::auth::{AuthError, Principal, Scope};
 use crate::http::{Conn, Poll, Problem, RequestHead, Response};
-use crate::limits::{API_BODY_BYTES_MAX, CONNECTIONS_ACCEPTED_PER_TURN_MAX};
+use crate::limits::{API_BODY_BYTES_MAX, CONNECTIONS_ACCEPTED_PER_TURN_MAX, HTTP_CONNECTIONS_REFUSED_MAX};
 
 use super::clients::{Admitted, Read1, Waiting};
 use super::routes::{route, Access, NoRoute, Route};
@@ -37,6 +37,10 @@ impl Front {
 
     fn welcome(&mut self, stream: mio::net::TcpStream) {
         let _ = stream.set_nodelay(true);
+        if self.clients.len() >= self.settings.connections_max + HTTP_CONNECTIONS_REFUSED_MAX {
+            // Whoever is told that there is no room takes some: not more than this.
+            return;
+        }
         let conn = if self.clients.len() < self.settings.connections_max {
             Conn::new(self.now, self.http_limits)
         } else {
