@@ -186,7 +186,7 @@ mod tests {
         let entry = |name: &str, key: &str| json!({"name": name, "key": key, "scopes": ["invoke"]});
         let (one, two) = ("0123456789abcdef", "fedcba9876543210");
         assert!(read(json!([entry("a", one), entry("a", two)])).unwrap_err().starts_with("api_keys[1].name: "));
-        assert!(read(json!([entry("a", one), entry("b", one)])).unwrap_err().starts_with("api_keys[1]: "));
+        assert!(read(json!([entry("a", one), entry("b", one)])).unwrap_err().starts_with("api_keys[1].key: "));
         assert_eq!(read(json!([entry("a", one), entry("b", two)])).unwrap().len(), 2);
     }
 }
