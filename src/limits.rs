@@ -42,6 +42,8 @@ pub const HTTP_DRAIN_BYTES_MAX: usize = 256 * 1024;
 pub const HTTP_DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Default of `limits.max_connections`: beyond it an accepted connection gets 503 and is closed.
 pub const HTTP_CONNECTIONS_MAX: usize = 8192;
+/// Connections beyond `limits.max_connections` that are told so at once; what comes beyond these is closed untold.
+pub const HTTP_CONNECTIONS_REFUSED_MAX: usize = 64;
 /// A request body must arrive at this average rate, in bytes per second, once its grace has passed: beyond it 408.
 pub const HTTP_BODY_RATE_MIN: u64 = 1024;
 /// Time that a request body gets beside what [`HTTP_BODY_RATE_MIN`] allows for the bytes that came.

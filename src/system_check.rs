@@ -1,5 +1,6 @@
 //! `faas --check-system`: what this host offers, layer by layer, and a sandbox built to prove it.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -7,6 +8,7 @@ use crate::backend::process::check::Checker;
 use crate::backend::process::runtimes::Runtimes;
 use crate::backend::process::supervisor::{self, SupervisorJob, SupervisorSettings};
 use crate::call::FrontEvent;
+use crate::cli;
 use crate::config::{ContainerRuntime, Settings};
 use crate::doorbell::line;
 use crate::limits::SUPERVISOR_QUEUE_MAX;
@@ -14,7 +16,7 @@ use crate::registry::function::ExecutionMode;
 use crate::registry::settings::FunctionSettings;
 use crate::sandbox::cgroup::CgroupRoot;
 use crate::sandbox::host::{HostFacts, Report, Status};
-use crate::server;
+use crate::server::{self, StartError};
 
 /// The system's socket of the Docker daemon.
 const DOCKER_SOCKET: &str = "/var/run/docker.sock";
@@ -26,14 +28,18 @@ pub fn check(settings: &Settings) -> bool {
     let cgroups = match CgroupRoot::prepare(&name) {
         Ok(cgroups) => cgroups,
         Err(error) => {
-            println!("failed    cgroups  {error}");
+            cli::say(&format!("failed    cgroups  {error}\n"));
             return false;
         }
     };
     let facts = HostFacts::probe(&cgroups);
     let mut report = facts.report(settings.isolation);
     let _ = crate::sys::process::adopt_orphans();
-    match server::runtimes(settings, &cgroups) {
+    // A directory of its own: a look at the host makes no state.
+    let staging = std::env::temp_dir().join(format!("faas-{name}"));
+    let made = std::fs::DirBuilder::new().mode(0o700).create(&staging);
+    let made = made.map_err(|source| StartError::System { action: "make a temporary directory", source });
+    match made.and_then(|()| server::runtimes(settings, &cgroups, staging.clone())) {
         Ok(runtimes) => {
             let id = runtimes.known(crate::registry::settings::RUNTIME_DEFAULT);
             report.ok("interpreter", id.map(|id| runtimes.name(id)).unwrap_or_default());
@@ -49,8 +55,9 @@ pub fn check(settings: &Settings) -> bool {
             let _ = cgroups.remove();
         }
     }
+    let _ = std::fs::remove_dir(&staging);
     container(settings, &mut report);
-    print!("{}", report.render());
+    cli::say(&report.render());
     report.worst() != Status::Failed
 }
 

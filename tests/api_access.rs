@@ -1,4 +1,5 @@
 //! Who may ask for what, and what every answer carries: keys and scopes, methods, unknown paths, request ids, health.
+#![allow(clippy::unwrap_used)] // in helpers of tests, too
 
 mod common;
 

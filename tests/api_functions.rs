@@ -1,4 +1,5 @@
 //! The functions of the API: create, read, list, change, delete, with right and wrong input.
+#![allow(clippy::unwrap_used)] // in helpers of tests, too
 
 mod common;
 

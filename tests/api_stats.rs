@@ -1,4 +1,5 @@
 //! What the API tells of calls and instances: counters that add up, latencies, instances and how they are stopped.
+#![allow(clippy::unwrap_used)] // in helpers of tests, too
 
 mod common;
 
@@ -208,20 +209,13 @@ fn a_client_that_went_away_is_counted_and_leaves_nothing_behind() {
     eventually("one runs", || (stats(&server, "slow")["running"] == 1).then_some(()));
     let waiting = ask("50");
     eventually("one waits", || (stats(&server, "slow")["queued"] == 1).then_some(()));
-    drop_hard(waiting);
+    common::reset(waiting);
     eventually("nobody waits", || (stats(&server, "slow")["queued"] == 0).then_some(()));
-    drop_hard(running);
+    common::reset(running);
     // The function cannot be interrupted without ending its instance: it runs to its end.
     eventually("nothing runs", || (stats(&server, "slow")["running"] == 0).then_some(()));
     let slow = stats(&server, "slow");
     assert_eq!(numbers(&slow, ["invocations", "succeeded", "failed", "abandoned"]), [2, 0, 0, 2], "{slow}");
     assert_eq!(server.get("/invoke/slow?s=0").header("x-faas-cold-start"), Some("false"));
     eventually("their connections are gone", || (server.get("/stats").json()["connections"] == 1).then_some(()));
-}
-
-/// Closes with a reset, as a client does that is killed with unread bytes.
-fn drop_hard(stream: std::net::TcpStream) {
-    let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
-    nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::Linger, &linger).unwrap();
-    drop(stream);
 }

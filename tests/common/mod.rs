@@ -41,6 +41,12 @@ pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Closes with a reset, as the kernel does for a client that is killed before it has read everything.
+pub fn reset(stream: TcpStream) {
+    let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+    nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::Linger, &linger).unwrap();
+}
+
 /// A running server.
 pub struct Server {
     pub address: SocketAddr,
