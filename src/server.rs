@@ -280,10 +280,7 @@ pub(crate) fn runtimes(settings: &Settings, cgroups: &CgroupRoot) -> Result<Arc<
         staging,
     };
     let mut configured = settings.runtimes.clone();
-    // A bare name is looked up in PATH, which is what is done without any configuration.
-    if settings.python.components().count() > 1 {
-        configured.insert(RUNTIME_DEFAULT.to_owned(), settings.python.clone());
-    }
+    configured.insert(RUNTIME_DEFAULT.to_owned(), settings.python.clone());
     let runtimes = Arc::new(Runtimes::new(sandbox, configured));
     let id = runtimes.resolve(RUNTIME_DEFAULT).map_err(StartError::Runtime)?;
     log::info!("functions run on {}", runtimes.name(id));
