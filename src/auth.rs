@@ -171,7 +171,7 @@ pub enum AuthError {
 impl fmt::Display for AuthError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            AuthError::Missing => "the request has no Authorization header",
+            AuthError::Missing => "the request has no Authorization header; send \"Authorization: Bearer KEY\"",
             AuthError::Malformed => "the Authorization header is not \"Bearer\", one space and a token",
             AuthError::Several => "the request has several Authorization headers",
             AuthError::Unknown => "the key is not known",

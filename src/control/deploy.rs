@@ -161,7 +161,13 @@ impl Shared {
                 if let Some(line) = line {
                     detail = format!("code, line {line}: {message}");
                 }
-                Problem::invalid(reason.code(), detail).with("line", line).with("column", column)
+                let mut problem = Problem::invalid(reason.code(), detail);
+                for (member, place) in [("line", line), ("column", column)] {
+                    if let Some(place) = place {
+                        problem = problem.with(member, place);
+                    }
+                }
+                problem
             }
             CheckError::Runtime(error) => Problem::invalid("runtime_unavailable", format!("config.runtime: {error}")),
             other => Problem::unavailable("check_failed", format!("the code could not be checked: {other}")),
@@ -222,6 +228,9 @@ const FIELDS: [&str; 3] = ["name", "code", "config"];
 
 fn parse(body: &[u8]) -> Result<Given, Problem> {
     let bad = |detail: String| Problem::invalid("invalid_request", detail);
+    if body.is_empty() {
+        return Err(bad("the body is empty; give a JSON object with name, code and config".to_owned()));
+    }
     let value: Value = serde_json::from_slice(body).map_err(|error| bad(format!("the body is not JSON: {error}")))?;
     let Value::Object(mut fields) = value else {
         return Err(bad("the body must be a JSON object with name, code and config".to_owned()));

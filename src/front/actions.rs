@@ -67,12 +67,21 @@ impl Front {
 
     fn end_instance(&mut self, slot: Slot, why: KillReason) {
         if !why.is_idle() && !matches!(why, KillReason::Surplus | KillReason::Shutdown) {
-            log::info!("instance {slot} is ended: {why:?}");
+            match self.function_in(slot) {
+                Some(name) => log::info!("instance {slot} of function {name} is ended: {why:?}"),
+                None => log::info!("instance {slot} is ended: {why:?}"),
+            }
         } else {
             log::debug!("instance {slot} is ended: {why:?}");
         }
         let job = if why.is_idle() { WorkerJob::Stop { slot } } else { WorkerJob::Kill { slot } };
         self.tell_worker(slot, job);
+    }
+
+    /// The name of the function whose instance has this slot.
+    fn function_in(&self, slot: Slot) -> Option<&str> {
+        let version = self.scheduler.stats_of_instance(slot)?.version;
+        self.functions.version(version).map(|function| function.name.as_str())
     }
 
     fn tell_worker(&mut self, slot: Slot, job: WorkerJob) {

@@ -27,6 +27,7 @@ use crossbeam_channel::Sender;
 use mio::net::TcpListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Token};
+use nix::sys::signal::Signal;
 
 use crate::auth::KeyRing;
 use crate::backend::process::runtimes::Runtimes;
@@ -254,11 +255,8 @@ impl Front {
                 log::warn!("a second signal: stopping at once");
                 self.stop_now = true;
             }
-            log::info!(
-                "signal {}: finishing what was accepted, at most {:?}",
-                signal.ssi_signo,
-                self.settings.drain_timeout
-            );
+            let name = Signal::try_from(signal.ssi_signo as i32).map_or("a signal", Signal::as_str);
+            log::info!("{name}: finishing what was accepted, at most {:?}", self.settings.drain_timeout);
             self.begin_stop();
         }
     }
