@@ -287,7 +287,7 @@ pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 pub const LOG_INVOCATION_BYTES_MAX: usize = 256 * 1024;
 /// Longest single log entry, in bytes; longer lines are cut.
 pub const LOG_ENTRY_BYTES_MAX: usize = 16 * 1024;
-/// Entries of one function kept in memory.
+/// Entries of one function kept in memory, default of `limits.max_log_entries`.
 pub const LOG_RING_ENTRIES_MAX: usize = 1000;
 /// Bytes of one function's entries kept in memory.
 pub const LOG_RING_BYTES_MAX: usize = 1024 * 1024;

@@ -166,7 +166,8 @@ fn run(
     let known = |name: &str| {
         stored.iter().any(|function| function.name == name) || loaded.refused.iter().any(|refused| refused.name == name)
     };
-    let logs = FunctionLogs::start(&settings.storage_path, known).map_err(StartError::Logs)?;
+    let logs = FunctionLogs::start(&settings.storage_path, settings.limits.max_log_entries, known)
+        .map_err(StartError::Logs)?;
 
     let (front_line, front_desk) = line::<FrontEvent>(FRONT_QUEUE_MAX).map_err(system("make a queue"))?;
     let memory_files = cgroups.memory_files();

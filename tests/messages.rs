@@ -51,23 +51,6 @@ fn a_fault_of_the_code_has_a_line_only_where_there_is_one() {
     assert!(reply.json()["detail"].as_str().unwrap().ends_with("it defines `hande`"), "{}", reply.text());
 }
 
-/// The document was once replaced by the figure of its memory.
-#[test]
-fn the_statistics_of_a_function_with_an_instance_are_a_document() {
-    if !is_root() {
-        return skip("process mode at level strict needs root");
-    }
-    let server = Server::start();
-    server.deploy("fails", "def handle(request): raise ValueError('no')", json!({}));
-    assert_eq!(server.get("/invoke/fails").status, 500);
-    let stats = server.get("/stats/functions/fails").json();
-    assert_eq!(stats["name"], "fails");
-    assert_eq!(stats["instances"]["idle"], 1, "{stats}");
-    assert!(stats["memory_bytes"].as_u64().unwrap() > 0, "{stats}");
-    assert_eq!(stats["failed"], 1, "{stats}");
-    assert_eq!(stats["cold_starts"], 1, "a start counts whatever becomes of the call: {stats}");
-}
-
 #[test]
 fn an_interpreter_that_is_not_there_is_not_replaced_by_another() {
     if !is_root() {

@@ -84,11 +84,12 @@ pub struct FunctionLogs {
 }
 
 impl FunctionLogs {
-    /// Starts the service on `dir/logs`, which is made if it is missing.
+    /// Starts the service on `dir/logs`, which is made if it is missing. `entries_max` is what memory holds of one
+    /// function.
     ///
     /// Files of functions that `is_known` denies are removed: the server may have been killed between the deletion of a
     /// function and that of its log.
-    pub fn start(dir: &Path, is_known: impl Fn(&str) -> bool) -> Result<FunctionLogs, LogsError> {
+    pub fn start(dir: &Path, entries_max: usize, is_known: impl Fn(&str) -> bool) -> Result<FunctionLogs, LogsError> {
         let dir = dir.join("logs");
         let failed = |action| {
             let path = dir.clone();
@@ -99,7 +100,7 @@ impl FunctionLogs {
 
         let (queue, messages) = bounded(LOG_QUEUE_MAX);
         let pressure = Arc::new(Pressure::default());
-        let service = Service::new(dir, messages, Arc::clone(&pressure), LOG_MEMORY_BYTES_MAX);
+        let service = Service::new(dir, messages, Arc::clone(&pressure), LOG_MEMORY_BYTES_MAX, entries_max);
         let thread = thread::Builder::new().name("faas-logs".to_string());
         let thread = thread.spawn(move || service.run()).map_err(|source| LogsError::Thread { source })?;
         Ok(FunctionLogs { sink: LogSink { queue, pressure }, thread: Some(thread) })

@@ -32,6 +32,7 @@ pub(super) struct Service {
     unwritten: Vec<Arc<str>>,
     memory_bytes: usize,
     memory_bytes_max: usize,
+    entries_max: usize,
     /// Counts batches: the clock by which functions are recently used or not.
     batch: u64,
     /// Whether writing fails at present, so that a full disk is one line in the server's log and not thousands.
@@ -50,6 +51,7 @@ impl Service {
         messages: Receiver<Message>,
         pressure: Arc<Pressure>,
         memory_bytes_max: usize,
+        entries_max: usize,
     ) -> Self {
         Service {
             dir,
@@ -59,6 +61,7 @@ impl Service {
             unwritten: Vec::new(),
             memory_bytes: 0,
             memory_bytes_max,
+            entries_max,
             batch: 0,
             disk_failing: false,
         }
@@ -148,8 +151,11 @@ impl Service {
         let log = match self.functions.entry(Arc::clone(function)) {
             Entry::Occupied(log) => log.into_mut(),
             Entry::Vacant(place) => {
-                let mut log =
-                    FunctionLog { ring: Ring::new(), file: LogFile::new(&self.dir, function), used_in_batch: 0 };
+                let mut log = FunctionLog {
+                    ring: Ring::new(self.entries_max),
+                    file: LogFile::new(&self.dir, function),
+                    used_in_batch: 0,
+                };
                 if let Err(error) = log.file.load(|logged| log.ring.restore(logged)) {
                     log::warn!("cannot read the log of function {function}: {error}");
                 }

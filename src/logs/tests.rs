@@ -13,7 +13,7 @@ pub(super) fn entry(message: &str) -> LogEntry {
 }
 
 fn start(dir: &Path) -> (FunctionLogs, LogSink) {
-    let logs = FunctionLogs::start(dir, |_| true).unwrap();
+    let logs = FunctionLogs::start(dir, LOG_RING_ENTRIES_MAX, |_| true).unwrap();
     let sink = logs.sink();
     (logs, sink)
 }
@@ -37,6 +37,17 @@ fn a_question_is_answered_with_everything_appended_before() {
     }
     assert_eq!(messages(&sink.query("f", 2, Some(Since::Sequence(10))).unwrap()), [(11, "line 10"), (12, "line 11")]);
     assert_eq!(all(&sink, "g"), []);
+}
+
+/// `limits.max_log_entries` once had no effect.
+#[test]
+fn as_many_entries_are_kept_as_were_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = FunctionLogs::start(dir.path(), 3, |_| true).unwrap();
+    for number in 1..=5 {
+        logs.sink().append("f", entry(&format!("line {number}")));
+    }
+    assert_eq!(messages(&all(&logs.sink(), "f")), [(3, "line 3"), (4, "line 4"), (5, "line 5")]);
 }
 
 #[test]
@@ -132,7 +143,7 @@ fn logs_of_functions_that_are_gone_are_removed_at_the_start() {
     for file in ["kept.jsonl", "kept.jsonl.1", "gone.jsonl", "gone.jsonl.1", "notes.txt"] {
         std::fs::write(logs.join(file), "").unwrap();
     }
-    drop(FunctionLogs::start(dir.path(), |function| function == "kept").unwrap());
+    drop(FunctionLogs::start(dir.path(), LOG_RING_ENTRIES_MAX, |function| function == "kept").unwrap());
     let mut left: Vec<_> = std::fs::read_dir(&logs).unwrap().map(|item| item.unwrap().file_name()).collect();
     left.sort();
     assert_eq!(left, ["kept.jsonl", "kept.jsonl.1", "notes.txt"]);
@@ -167,7 +178,8 @@ const MEMORY_BYTES_MAX: usize = 1024 * 1024;
 fn unattended(dir: &Path, queue_max: usize) -> (LogSink, Service) {
     let (queue, messages) = bounded(queue_max);
     let pressure = Arc::new(Pressure::default());
-    let service = Service::new(dir.to_path_buf(), messages, Arc::clone(&pressure), MEMORY_BYTES_MAX);
+    let service =
+        Service::new(dir.to_path_buf(), messages, Arc::clone(&pressure), MEMORY_BYTES_MAX, LOG_RING_ENTRIES_MAX);
     (LogSink { queue, pressure }, service)
 }
 
