@@ -137,7 +137,7 @@ fn a_handler_may_be_bound_in_any_way_and_be_async() {
 fn what_the_body_lacks_or_has_too_much_is_named() {
     let Some(server) = server() else { return };
     let cases = [
-        ("", "the body is not JSON"),
+        ("", "the body is empty"),
         ("{\"name\": \"f\"", "the body is not JSON"),
         ("[]", "object"),
         ("null", "object"),
