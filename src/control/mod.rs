@@ -64,8 +64,8 @@ pub enum Work {
     Memory {
         /// The document.
         document: Value,
-        /// JSON pointers into it, and the file that holds the figure for each.
-        files: Vec<(String, PathBuf)>,
+        /// Files that hold a figure each, with the JSON pointer of its place if it is shown by itself.
+        files: Vec<(Option<String>, PathBuf)>,
         /// JSON pointer of the place for the sum, if there is one.
         total: Option<String>,
     },
