@@ -223,6 +223,8 @@ pub const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 pub const KILL_WAIT: Duration = Duration::from_secs(5);
 /// Datagrams that a worker reads from one instance before it turns to the others.
 pub const WORKER_READS_PER_TURN_MAX: usize = 64;
+/// Raw output that a worker reads at once, in bytes: what a pipe holds by default.
+pub const WORKER_OUTPUT_READ_BYTES: usize = 64 * 1024;
 /// A function whose top-level code fails is not started again for this long; doubles up to the next limit.
 pub const START_BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// Longest pause between two failed starts.
