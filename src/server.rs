@@ -145,7 +145,8 @@ fn run(
     signals: SignalFd,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), StartError> {
-    let runtimes = runtimes(settings, &cgroups)?;
+    let staging = staging(&settings.storage_path).map_err(system("make the directory on which sandboxes are built"))?;
+    let runtimes = runtimes(settings, &cgroups, staging)?;
     let loaded = store.load_all().map_err(StartError::Store)?;
     for refused in &loaded.refused {
         log::error!("function {} is not served: {}", refused.name, refused.reason);
@@ -266,8 +267,12 @@ impl Threads {
 }
 
 /// Interpreters and sandbox plans as this host and configuration give them; the default interpreter is resolved.
-pub(crate) fn runtimes(settings: &Settings, cgroups: &CgroupRoot) -> Result<Arc<Runtimes>, StartError> {
-    let staging = staging(&settings.storage_path).map_err(system("make the directory on which sandboxes are built"))?;
+/// Sandboxes are built on `staging`, an empty directory.
+pub(crate) fn runtimes(
+    settings: &Settings,
+    cgroups: &CgroupRoot,
+    staging: PathBuf,
+) -> Result<Arc<Runtimes>, StartError> {
     let sandbox = SandboxSettings {
         privilege: privilege(),
         required: match settings.isolation {
