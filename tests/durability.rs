@@ -149,7 +149,7 @@ fn no_acknowledged_change_is_lost_or_torn_by_twenty_kills() {
             server.signal(Signal::SIGKILL);
             ended.store(true, Ordering::Relaxed);
         });
-        let (home, _) = server.end_of_killed();
+        let (home, _) = server.ended();
         server = Server::on(home);
         let there: BTreeMap<String, Value> = server.get("/functions?limit=1000").json()["functions"]
             .as_array()

@@ -8,10 +8,8 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use common::host::{
-    cgroup_parents, cgroups_in, descendants, descriptors, is_alive, status, zombies, zygotes, Holdings,
-};
-use common::{eventually, is_root, skip, Home, Server};
+use common::host::{cgroup_parents, cgroups_in, descendants, is_alive, status, zombies, zygotes, Holdings};
+use common::{eventually, is_root, skip, Home, Reply, Server};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -24,7 +22,7 @@ fn server(system: &str) -> Option<Server> {
         skip("process mode at level strict needs root");
         return None;
     }
-    Some(Server::with(&format!("pool_size: 2\n{system}"), ""))
+    Some(Server::with(system, ""))
 }
 
 /// Waits until so many calls of the function run.
@@ -53,34 +51,32 @@ impl Left {
     }
 }
 
-/// Ends a server with a signal while the function runs; what its client gets, and how the server ended.
-fn stop_during_a_call(
-    server: Server,
-    seconds: &str,
-    signals: &[Signal],
-) -> (common::Reply, Home, ExitStatus, Duration) {
+/// Ends a server by signals while a function runs for so many seconds: what the client got, if anything, how the server
+/// ended, and how long after the first signal.
+fn stop_during_a_call(server: Server, seconds: u32, signals: &[Signal]) -> (Option<Reply>, Home, ExitStatus, Duration) {
     server.deploy("slow", SLOW, json!({}));
-    let mut started = Instant::now();
-    let reply = std::thread::scope(|scope| {
-        let call = scope.spawn(|| server.post("/invoke/slow", seconds));
+    let request = format!(
+        "POST /invoke/slow HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer demo-key\r\nContent-Length: 4\r\n\r\n{seconds:04}"
+    );
+    let (answer, started) = std::thread::scope(|scope| {
+        let call = scope.spawn(|| server.raw(request.as_bytes()));
         await_running(&server, "slow", 1);
-        started = Instant::now();
-        for (number, signal) in signals.iter().enumerate() {
-            if number > 0 {
-                // Two signals that are both pending are one.
-                eventually("the server to stop listening", || TcpStream::connect(server.address).err());
-            }
+        let started = Instant::now();
+        for signal in signals {
             server.signal(*signal);
+            // Two signals that are both pending may be read in any order.
+            eventually("the server to stop listening", || TcpStream::connect(server.address).err());
         }
-        call.join().unwrap()
+        (call.join().unwrap(), started)
     });
-    let (home, status) = server.end_of_killed();
+    let reply = (!answer.is_empty()).then(|| Reply::parse(&answer, false));
+    let (home, status) = server.ended();
     (reply, home, status, started.elapsed())
 }
 
 #[test]
 fn calls_that_run_at_the_signal_are_answered_and_new_connections_are_refused() {
-    let Some(server) = server("") else { return };
+    let Some(server) = server("pool_size: 2") else { return };
     server.deploy("slow", SLOW, json!({ "max_instances": 4 }));
     let left = Left::by(&server);
     let mut idle = server.connect();
@@ -97,16 +93,17 @@ fn calls_that_run_at_the_signal_are_answered_and_new_connections_are_refused() {
     // A connection that waits for nothing is closed.
     let _ = idle.write_all(b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n");
     let _ = std::io::Read::read_to_end(&mut idle, &mut Vec::new());
-    let (home, status) = server.end_of_killed();
+    let (home, status) = server.ended();
     assert_eq!(status.code(), Some(0), "{}", home.log());
     left.assert_nothing();
 }
 
 #[test]
 fn a_call_longer_than_the_drain_timeout_is_cut_with_503() {
-    let Some(server) = server("drain_timeout: 1") else { return };
+    let Some(server) = server("pool_size: 2\ndrain_timeout: 1") else { return };
     let left = Left::by(&server);
-    let (reply, home, status, took) = stop_during_a_call(server, "60", &[Signal::SIGTERM]);
+    let (reply, home, status, took) = stop_during_a_call(server, 60, &[Signal::SIGTERM]);
+    let reply = reply.expect("an answer");
     assert_eq!((reply.status, reply.code().as_str()), (503, "shutting_down"));
     assert_eq!(status.code(), Some(0), "{}", home.log());
     assert!(took >= Duration::from_secs(1) && took < common::PATIENCE, "{took:?}");
@@ -115,41 +112,18 @@ fn a_call_longer_than_the_drain_timeout_is_cut_with_503() {
 
 #[test]
 fn a_second_signal_stops_at_once() {
-    let Some(server) = server("drain_timeout: 3600") else { return };
+    let Some(server) = server("pool_size: 2\ndrain_timeout: 3600") else { return };
     let left = Left::by(&server);
-    let (reply, home, status, _) = stop_during_a_call_cut(server, &[Signal::SIGTERM, Signal::SIGINT]);
+    let (reply, home, status, _) = stop_during_a_call(server, 3000, &[Signal::SIGTERM, Signal::SIGINT]);
     assert!(reply.is_none_or(|reply| reply.status == 503));
     assert_eq!(status.code(), Some(0), "{}", home.log());
     assert!(home.log().contains("second signal"), "{}", home.log());
     left.assert_nothing();
 }
 
-/// As `stop_during_a_call`, for a server that may go without a word.
-fn stop_during_a_call_cut(server: Server, signals: &[Signal]) -> (Option<common::Reply>, Home, ExitStatus, Duration) {
-    server.deploy("slow", SLOW, json!({}));
-    let mut started = Instant::now();
-    let answer = std::thread::scope(|scope| {
-        let request = b"POST /invoke/slow HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer demo-key\r\nContent-Length: 4\r\n\r\n3000";
-        let call = scope.spawn(|| server.raw(request));
-        await_running(&server, "slow", 1);
-        started = Instant::now();
-        for (number, signal) in signals.iter().enumerate() {
-            if number > 0 {
-                // Two signals that are both pending are one.
-                eventually("the server to stop listening", || TcpStream::connect(server.address).err());
-            }
-            server.signal(*signal);
-        }
-        call.join().unwrap()
-    });
-    let reply = (!answer.is_empty()).then(|| common::Reply::parse(&answer, false));
-    let (home, status) = server.end_of_killed();
-    (reply, home, status, started.elapsed())
-}
-
 #[test]
 fn thousands_of_calls_and_hundreds_of_functions_leave_nothing_behind() {
-    let Some(server) = server("") else { return };
+    let Some(server) = server("pool_size: 2") else { return };
     let groups = cgroup_parents(&server);
     let resident_kb = || status(server.pid())["VmRSS"].trim_end_matches(" kB").parse::<u64>().unwrap();
     let calls = |count: usize| {
@@ -188,7 +162,7 @@ fn walk(directory: &std::path::Path) -> usize {
 
 #[test]
 fn a_zygote_that_is_killed_is_replaced_and_leaves_no_zombie() {
-    let Some(server) = server("") else { return };
+    let Some(server) = server("pool_size: 2") else { return };
     server.deploy("warm", "def handle(request):\n    return 'warm'", json!({ "min_instances": 1 }));
     assert_eq!(server.post("/invoke/warm", "").status, 200);
     let groups = cgroup_parents(&server);
@@ -209,7 +183,7 @@ fn a_zygote_that_is_killed_is_replaced_and_leaves_no_zombie() {
     }
     assert!(is_alive(eventually("a zygote", || zygotes(server.pid()).into_iter().find(|&pid| pid != last))));
     before.await_again(&server, &groups, "20 zygotes");
-    assert_eq!(zombies(server.pid()), []);
+    assert_eq!(zombies(server.pid()), Vec::<u32>::new());
 }
 
 #[test]
@@ -219,32 +193,30 @@ fn a_zygote_that_is_killed_while_it_forks_leaves_no_zombie() {
     let before = Holdings::at_rest(&server, &groups);
     for _ in 0..20 {
         // Takes the whole pool away, so that the zygote has blanks to make, and kills it in the midst of that.
-        for pid in descendants(server.pid()).into_iter().filter(|pid| !zygotes(server.pid()).contains(pid)) {
+        let zygote = eventually("a zygote", || zygotes(server.pid()).first().copied());
+        for pid in descendants(server.pid()).into_iter().filter(|pid| *pid != zygote).chain([zygote]) {
             let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
         }
-        for zygote in zygotes(server.pid()) {
-            let _ = kill(Pid::from_raw(zygote as i32), Signal::SIGKILL);
-        }
-        eventually("a new zygote", || (!zygotes(server.pid()).is_empty()).then_some(()));
     }
     before.await_again(&server, &groups, "20 zygotes");
-    assert_eq!(zombies(server.pid()), []);
+    assert_eq!(zombies(server.pid()), Vec::<u32>::new());
     server.deploy("after", "def handle(request):\n    return 1", json!({}));
     assert_eq!(server.post("/invoke/after", "").text(), "1");
 }
 
 #[test]
 fn the_end_of_a_client_is_no_leak() {
-    let Some(server) = server("") else { return };
+    let Some(server) = server("pool_size: 2") else { return };
     server.deploy("slow", SLOW, json!({ "max_instances": 1 }));
     assert_eq!(server.post("/invoke/slow", "0").status, 200);
-    let before = descriptors(server.pid());
+    let groups = cgroup_parents(&server);
+    let before = Holdings::at_rest(&server, &groups);
     for _ in 0..50 {
         let mut client = server.connect();
         client
             .write_all(b"POST /invoke/slow HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer demo-key\r\nContent-Length: 4\r\n\r\n0.01")
             .unwrap();
     }
-    eventually("all connections to be closed", || (descriptors(server.pid()) <= before).then_some(()));
+    before.await_again(&server, &groups, "the end of all connections");
     assert_eq!(server.post("/invoke/slow", "0").status, 200);
 }
