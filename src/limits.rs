@@ -219,6 +219,8 @@ pub const ZYGOTE_SPAWNS_AT_ONCE_MAX: usize = 4;
 pub const SUPERVISOR_QUEUE_MAX: usize = 16_384;
 /// A sandboxed look at code must be over after this long.
 pub const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Sandboxes that a look at code is given when the first ones fail, for no fault of the code.
+pub const CHECK_SANDBOXES_MAX: usize = 3;
 /// A killed instance must be gone after this long.
 pub const KILL_WAIT: Duration = Duration::from_secs(5);
 /// Datagrams that a worker reads from one instance before it turns to the others.
