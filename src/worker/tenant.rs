@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::backend::Instance;
 use crate::call::{CallRequest, InvocationId};
-use crate::limits::{LOG_INVOCATION_BYTES_MAX, WIRE_MESSAGE_BYTES_MAX};
+use crate::limits::{LOG_INVOCATION_BYTES_MAX, LOG_INVOCATION_ENTRIES_MAX, WIRE_MESSAGE_BYTES_MAX};
 use crate::registry::function::FunctionVersion;
 use crate::sys;
 use crate::wire::{self, AssignHead, CodeMessages, Direction, Kind, ReplyAssembler, RequestMessages, WireError};
@@ -24,6 +24,8 @@ pub(super) enum Phase {
     Blank,
     /// It has been given a function and runs its top-level code.
     Loading,
+    /// Its top-level code failed; it is of no use, and has nothing more to say.
+    Failed,
     /// It answers calls.
     Serving,
 }
@@ -68,6 +70,8 @@ pub(super) struct Tenant {
     pub(super) raw_writer: bool,
     /// Bytes that log frames may still hold until the next call is answered: what the shim may send, and its notes.
     pub(super) log_budget: usize,
+    /// Entries that may still be added to the log until then; what is beyond is dropped.
+    pub(super) log_entries_left: usize,
     pub(super) broke_protocol: bool,
     /// It was asked to end by itself.
     pub(super) stopping: bool,
@@ -93,10 +97,16 @@ impl Tenant {
             raw_seen: false,
             raw_writer: false,
             log_budget: LOG_BUDGET,
+            log_entries_left: LOG_INVOCATION_ENTRIES_MAX,
             broke_protocol: false,
             stopping: false,
             last_words: None,
         }
+    }
+
+    /// Whether the call that runs has left for the instance to its last datagram.
+    pub(super) fn first_is_sent(&self) -> bool {
+        self.unsent_calls < self.pipe.len()
     }
 
     /// Whether anything waits for room in the channel.
@@ -149,6 +159,7 @@ impl Tenant {
         self.raw_budget = LOG_INVOCATION_BYTES_MAX;
         self.raw_seen = false;
         self.log_budget = LOG_BUDGET;
+        self.log_entries_left = LOG_INVOCATION_ENTRIES_MAX;
     }
 
     /// Sends until everything is sent or the channel is full, in the order in which it was pushed: what is not part
