@@ -4,7 +4,7 @@ use super::*;
 use faas::limits::LOG_INVOCATION_ENTRIES_MAX;
 
 /// Each speaks in the shim's place. The first two lines of most: the function claims to be loaded and takes a call.
-const GARBAGE: [(&str, &str); 22] = [
+const GARBAGE: [(&str, &str); 23] = [
     ("an empty datagram", "take(); os.write(3, b'')\nimport socket; socket.socket(fileno=3).send(b'')"),
     ("half a header", "take(); os.write(3, b'\\0' * 11)"),
     ("a payload longer than the datagram", "take(); send(frame(LOG, length=0xffffffff, payload=b'\\0x'))"),
@@ -20,6 +20,10 @@ const GARBAGE: [(&str, &str); 22] = [
     ("an answer to another call", "i, n = take(); send(frame(RESPONSE, 1, i + (1 << 32), n, head()))"),
     ("a body before its head", "i, n = take(); send(frame(BODY, 1, i, n, b'x'))"),
     ("a body that is announced as endless", "i, n = take(); send(frame(RESPONSE, 0, i, n, head(body_len=1 << 63)))"),
+    (
+        "a body that never gets longer",
+        "i, n = take(); send(frame(RESPONSE, 0, i, n, head(body_len=1)), frame(BODY, 0, i, n))",
+    ),
     (
         "a body longer than announced",
         "i, n = take(); send(frame(RESPONSE, 0, i, n, head(body_len=1)), frame(BODY, 1, i, n, b'xx'))",
