@@ -82,6 +82,23 @@ fn no_socket_and_no_key_of_system_v_leads_to_another_instance_or_to_the_server()
     assert_eq!(json!(found), expected);
 }
 
+#[test]
+fn a_fork_bomb_ends_at_the_limit_of_its_own_instance() {
+    let Some(scene) = Scene::set() else { return };
+    let code = "import errno, resource\n\
+        def handle(request):\n\
+        \x20   limits, count = resource.getrlimit(resource.RLIMIT_NPROC), 0\n\
+        \x20   while count < 1000:\n\
+        \x20       try:\n\
+        \x20           if os.fork() == 0: forever()\n\
+        \x20       except OSError as error: return [limits, count, errno.errorcode[error.errno]]\n\
+        \x20       count += 1";
+    let reply = scene.attack("bomb", code, json!({}), "{}");
+    let tasks = u64::from(faas::limits::INSTANCE_TASKS_MAX);
+    assert_eq!(reply.json(), json!([[tasks, tasks], tasks - 1, "EAGAIN"]), "{}", reply.text());
+    scene.assert_nothing_is_left_of("bomb");
+}
+
 /// Double forks into new sessions, every signal ignored, the death signal to be cleared, the process group left.
 const DAEMONS: &str = "import ctypes, signal\nlibc = ctypes.CDLL(None, use_errno=True)\n\
     def daemon():\n\
