@@ -1,6 +1,7 @@
 //! `faas --check-system`: what this host offers, layer by layer, and a sandbox built to prove it.
 
-use std::os::unix::fs::DirBuilderExt;
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,7 +17,7 @@ use crate::registry::function::ExecutionMode;
 use crate::registry::settings::FunctionSettings;
 use crate::sandbox::cgroup::CgroupRoot;
 use crate::sandbox::host::{HostFacts, Report, Status};
-use crate::server::{self, StartError};
+use crate::server;
 
 /// The system's socket of the Docker daemon.
 const DOCKER_SOCKET: &str = "/var/run/docker.sock";
@@ -35,11 +36,16 @@ pub fn check(settings: &Settings) -> bool {
     let facts = HostFacts::probe(&cgroups);
     let mut report = facts.report(settings.isolation);
     let _ = crate::sys::process::adopt_orphans();
-    // A directory of its own: a look at the host makes no state.
-    let staging = std::env::temp_dir().join(format!("faas-{name}"));
-    let made = std::fs::DirBuilder::new().mode(0o700).create(&staging);
-    let made = made.map_err(|source| StartError::System { action: "make a temporary directory", source });
-    match made.and_then(|()| server::runtimes(settings, &cgroups, staging.clone())) {
+    let staging = match Staging::make() {
+        Ok(staging) => staging,
+        Err(error) => {
+            let place = std::env::temp_dir();
+            cli::say(&format!("failed    sandbox  cannot make a directory in {}: {error}\n", place.display()));
+            let _ = cgroups.remove();
+            return false;
+        }
+    };
+    match server::runtimes(settings, &cgroups, staging.0.clone()) {
         Ok(runtimes) => {
             let id = runtimes.known(crate::registry::settings::RUNTIME_DEFAULT);
             report.ok("interpreter", id.map(|id| runtimes.name(id)).unwrap_or_default());
@@ -55,10 +61,26 @@ pub fn check(settings: &Settings) -> bool {
             let _ = cgroups.remove();
         }
     }
-    let _ = std::fs::remove_dir(&staging);
+    drop(staging);
     container(settings, &mut report);
     cli::say(&report.render());
     report.worst() != Status::Failed
+}
+
+/// An empty directory to build the sandbox on, removed afterwards. Not in the state directory: looking makes nothing
+/// there, with rights that a server would not have given it, and works whoever the state belongs to.
+struct Staging(PathBuf);
+
+impl Staging {
+    fn make() -> io::Result<Self> {
+        Ok(Self(nix::unistd::mkdtemp(&std::env::temp_dir().canonicalize()?.join("faas-check-XXXXXX"))?))
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.0);
+    }
 }
 
 /// Builds a sandbox the way a function gets one, and has it compile a line.

@@ -149,7 +149,7 @@ fn no_acknowledged_change_is_lost_or_torn_by_twenty_kills() {
             server.signal(Signal::SIGKILL);
             ended.store(true, Ordering::Relaxed);
         });
-        let (home, _) = server.end_of_killed();
+        let (home, _) = server.ended();
         server = Server::on(home);
         let there: BTreeMap<String, Value> = server.get("/functions?limit=1000").json()["functions"]
             .as_array()
@@ -238,9 +238,14 @@ fn a_function_whose_code_has_changed_on_the_disk_is_refused_by_name_and_the_othe
     let log = server.home.log();
     let line = log.lines().find(|line| line.contains("spoilt")).unwrap_or_else(|| panic!("not named: {log}"));
     assert!(line.contains("ERROR") && line.contains("SHA-256"), "{line}");
-    // The way out is to delete it and to post it again.
+    // The way out is to delete it and to post it again, and the server says so.
+    let anew = json!({ "name": "spoilt", "code": "def handle(request):\n    return 'anew'" }).to_string();
+    let taken = server.post("/functions", &anew);
+    assert_eq!(taken.status, 409);
+    assert!(taken.text().contains("damaged") && taken.text().contains("DELETE"), "{}", taken.text());
     assert_eq!(server.call("DELETE", "/functions/spoilt", "").status, 204);
-    server.deploy("spoilt", "def handle(request):\n    return 'anew'", json!({}));
+    assert_eq!(server.call("DELETE", "/functions/spoilt", "").status, 404);
+    assert_eq!(server.post("/functions", &anew).status, 201);
     assert_eq!(server.post("/invoke/spoilt", "").text(), "\"anew\"");
 }
 

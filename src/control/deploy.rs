@@ -97,12 +97,13 @@ impl Shared {
 
     pub(super) fn delete(&self, ticket: Ticket, name: &str) {
         self.commit(ticket, |state| {
-            if !state.functions.contains_key(name) {
-                return Err(no_function(name));
-            }
-            state.store.delete(name).map_err(|error| not_stored(&error))?;
+            let was_there = state.store.delete(name).map_err(|error| not_stored(&error))?;
             state.functions.remove(name);
-            Ok(Done::Deleted(name.to_owned()))
+            if was_there {
+                Ok(Done::Deleted(name.to_owned()))
+            } else {
+                Err(no_function(name))
+            }
         });
     }
 
@@ -170,7 +171,8 @@ impl State {
     pub(super) fn create(&mut self, new: &NewFunction) -> Result<Done, Problem> {
         match self.store.create(new.clone()) {
             Ok(function) => Ok(Done::Created(self.remember(function))),
-            Err(StoreError::Exists { .. }) => Err(exists(&new.name)),
+            Err(StoreError::Exists { .. }) if self.functions.contains_key(&new.name) => Err(exists(&new.name)),
+            Err(StoreError::Exists { .. }) => Err(damaged(&new.name)),
             Err(error) => Err(not_stored(&error)),
         }
     }
@@ -246,6 +248,13 @@ pub(super) fn invalid_setting(place: &str, error: &SettingError) -> Problem {
 
 fn exists(name: &str) -> Problem {
     Problem::conflict(format!("there is a function {name} already; PUT /functions/{name} changes it"))
+}
+
+/// The store holds a function that was refused when the server started.
+fn damaged(name: &str) -> Problem {
+    Problem::conflict(format!(
+        "there is a function {name} that is damaged and not served; DELETE /functions/{name} makes room for a new one"
+    ))
 }
 
 fn no_function(name: &str) -> Problem {

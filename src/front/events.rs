@@ -132,12 +132,12 @@ impl Front {
     }
 
     fn undeploy(&mut self, name: &str) {
-        let Some(live) = self.functions.remove(name) else { return };
-        match live.key {
+        match self.functions.remove(name).and_then(|live| live.key) {
             Some(key) => {
                 let now_ns = self.now_ns();
                 self.scheduler.remove(key, now_ns, &mut self.actions);
             }
+            // No instance of it can be writing there: its runtime is missing, or it was refused for its damage.
             None => {
                 let _ = self.lines.logs.remove(name);
             }

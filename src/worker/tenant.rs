@@ -7,10 +7,12 @@ use std::time::Instant;
 
 use crate::backend::Instance;
 use crate::call::{CallRequest, InvocationId};
-use crate::limits::{LOG_INVOCATION_BYTES_MAX, WIRE_MESSAGE_BYTES_MAX};
+use crate::limits::{LOG_INVOCATION_BYTES_MAX, LOG_INVOCATION_ENTRIES_MAX, WIRE_MESSAGE_BYTES_MAX};
 use crate::registry::function::FunctionVersion;
 use crate::sys;
 use crate::wire::{self, AssignHead, CodeMessages, Direction, Kind, ReplyAssembler, RequestMessages, WireError};
+
+use super::raw::RawOutput;
 
 /// What a well-behaved shim may log for one call, its closing notes and the traceback included, with room to spare.
 const LOG_BUDGET: usize = 2 * LOG_INVOCATION_BYTES_MAX + 64 * 1024;
@@ -24,6 +26,8 @@ pub(super) enum Phase {
     Blank,
     /// It has been given a function and runs its top-level code.
     Loading,
+    /// Its top-level code failed; it is of no use, and has nothing more to say.
+    Failed,
     /// It answers calls.
     Serving,
 }
@@ -60,14 +64,12 @@ pub(super) struct Tenant {
     pub(super) reply: Option<ReplyAssembler>,
     /// Since when the first call of the pipe has been the first, and the instance able to run it.
     pub(super) running_since: Instant,
-    /// Bytes of raw output that the running call may still log.
-    pub(super) raw_budget: usize,
-    /// Whether the running call has written raw output.
-    pub(super) raw_seen: bool,
-    /// Whether any call has.
-    pub(super) raw_writer: bool,
+    /// What was written to descriptors 1 and 2.
+    pub(super) raw: RawOutput,
     /// Bytes that log frames may still hold until the next call is answered: what the shim may send, and its notes.
     pub(super) log_budget: usize,
+    /// Entries that may still be added to the log until then; what is beyond is dropped.
+    pub(super) log_entries_left: usize,
     pub(super) broke_protocol: bool,
     /// It was asked to end by itself.
     pub(super) stopping: bool,
@@ -89,14 +91,18 @@ impl Tenant {
             waits_for_room: false,
             reply: None,
             running_since: Instant::now(),
-            raw_budget: LOG_INVOCATION_BYTES_MAX,
-            raw_seen: false,
-            raw_writer: false,
+            raw: RawOutput::new(),
             log_budget: LOG_BUDGET,
+            log_entries_left: LOG_INVOCATION_ENTRIES_MAX,
             broke_protocol: false,
             stopping: false,
             last_words: None,
         }
+    }
+
+    /// Whether the call that runs has left for the instance to its last datagram.
+    pub(super) fn first_is_sent(&self) -> bool {
+        self.unsent_calls < self.pipe.len()
     }
 
     /// Whether anything waits for room in the channel.
@@ -146,9 +152,9 @@ impl Tenant {
     /// A new call has become the first of the pipe.
     pub(super) fn begin_first(&mut self) {
         self.running_since = Instant::now();
-        self.raw_budget = LOG_INVOCATION_BYTES_MAX;
-        self.raw_seen = false;
+        self.raw.begin_call();
         self.log_budget = LOG_BUDGET;
+        self.log_entries_left = LOG_INVOCATION_ENTRIES_MAX;
     }
 
     /// Sends until everything is sent or the channel is full, in the order in which it was pushed: what is not part

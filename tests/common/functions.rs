@@ -13,7 +13,8 @@ pub fn sandboxed(system: &str, rest: &str) -> Option<Server> {
         return None;
     }
     // Few sandboxes in stock: most tests need one or two, and many servers run at once.
-    Some(Server::with(&format!("pool_size: 2\n{system}"), rest))
+    let pool = if system.contains("pool_size") { "" } else { "pool_size: 2\n" };
+    Some(Server::with(&format!("{pool}{system}"), rest))
 }
 
 impl Server {
@@ -47,6 +48,13 @@ impl Server {
         list(&reply.json()["entries"])
     }
 
+    /// The counters of a function.
+    pub fn stats(&self, name: &str) -> Value {
+        let reply = self.get(&format!("/stats/functions/{name}"));
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        reply.json()
+    }
+
     /// The instances of a function, in whatever state.
     pub fn instances(&self, name: &str) -> Vec<Value> {
         let all = list(&self.get("/instances").json()["instances"]);
@@ -70,7 +78,7 @@ impl Server {
     /// Waits until so many calls of the function run, and so many wait.
     pub fn await_load(&self, name: &str, running: u64, queued: u64) {
         eventually("the calls are where they should be", || {
-            let stats = self.get(&format!("/stats/functions/{name}")).json();
+            let stats = self.stats(name);
             (stats["running"] == running && stats["queued"] == queued).then_some(())
         });
     }

@@ -134,8 +134,8 @@ impl Server {
         (home, status)
     }
 
-    /// As `end`, of a server that has been killed already.
-    pub fn end_of_killed(mut self) -> (Home, std::process::ExitStatus) {
+    /// As `end`, of a server that was sent its signal already.
+    pub fn ended(mut self) -> (Home, std::process::ExitStatus) {
         let status = self.wait();
         let home = std::mem::replace(&mut self.home, Home::new());
         (home, status)
