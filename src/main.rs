@@ -63,11 +63,13 @@ fn serve(settings: &Settings) -> ExitCode {
         }
         println!("  state          {}", settings.storage_path.display());
         println!("  isolation      {}", settings.isolation);
+        // The well-known key is worth naming only where it opens anything.
+        let key = if settings.well_known_keys { "demo-key" } else { "KEY" };
         println!("Try it:");
         println!("  curl http://{address}/health");
-        println!("  curl http://{address}/functions -H 'Authorization: Bearer demo-key' \\");
+        println!("  curl http://{address}/functions -H 'Authorization: Bearer {key}' \\");
         println!("    -d '{{\"name\": \"hello\", \"code\": \"def handle(request):\\n    return {{\\\"hello\\\": \\\"world\\\"}}\"}}'");
-        println!("  curl http://{address}/invoke/hello -H 'Authorization: Bearer demo-key'");
+        println!("  curl http://{address}/invoke/hello -H 'Authorization: Bearer {key}'");
     };
     match faas::server::serve(settings, ready) {
         Ok(()) => ExitCode::SUCCESS,
