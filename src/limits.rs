@@ -42,6 +42,8 @@ pub const HTTP_DRAIN_BYTES_MAX: usize = 256 * 1024;
 pub const HTTP_DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Default of `limits.max_connections`: beyond it an accepted connection gets 503 and is closed.
 pub const HTTP_CONNECTIONS_MAX: usize = 8192;
+/// Connections beyond `limits.max_connections` that are told so at once; what comes beyond these is closed untold.
+pub const HTTP_CONNECTIONS_REFUSED_MAX: usize = 64;
 /// A request body must arrive at this average rate, in bytes per second, once its grace has passed: beyond it 408.
 pub const HTTP_BODY_RATE_MIN: u64 = 1024;
 /// Time that a request body gets beside what [`HTTP_BODY_RATE_MIN`] allows for the bytes that came.
@@ -217,10 +219,14 @@ pub const ZYGOTE_SPAWNS_AT_ONCE_MAX: usize = 4;
 pub const SUPERVISOR_QUEUE_MAX: usize = 16_384;
 /// A sandboxed look at code must be over after this long.
 pub const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Sandboxes that a look at code is given when the first ones fail, for no fault of the code.
+pub const CHECK_SANDBOXES_MAX: usize = 3;
 /// A killed instance must be gone after this long.
 pub const KILL_WAIT: Duration = Duration::from_secs(5);
 /// Datagrams that a worker reads from one instance before it turns to the others.
 pub const WORKER_READS_PER_TURN_MAX: usize = 64;
+/// Raw output that a worker reads at once, in bytes: what a pipe holds by default.
+pub const WORKER_OUTPUT_READ_BYTES: usize = 64 * 1024;
 /// A function whose top-level code fails is not started again for this long; doubles up to the next limit.
 pub const START_BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// Longest pause between two failed starts.

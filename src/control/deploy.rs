@@ -7,7 +7,6 @@ use serde_json::{Map, Value};
 use crate::backend::process::check::CheckError;
 use crate::call::FrontEvent;
 use crate::clock::unix_ms;
-use crate::config::DeclaredFunction;
 use crate::http::problem::Problem;
 use crate::limits::FUNCTION_CODE_BYTES_MAX;
 use crate::registry::function::{ExecutionMode, FunctionConfig, FunctionVersion};
@@ -25,7 +24,7 @@ struct Given {
 }
 
 impl Shared {
-    pub(super) fn create(&self, ticket: Option<Ticket>, body: &[u8]) {
+    pub(super) fn create(&self, ticket: Ticket, body: &[u8]) {
         let prepared = self.prepare_new(body);
         match prepared {
             Ok(new) => self.commit(ticket, |state| state.create(&new)),
@@ -60,7 +59,7 @@ impl Shared {
         Ok(NewFunction { name, code, config, now_ms: unix_ms() })
     }
 
-    pub(super) fn update(&self, ticket: Option<Ticket>, name: &str, body: &[u8]) {
+    pub(super) fn update(&self, ticket: Ticket, name: &str, body: &[u8]) {
         let given = match parse(body) {
             Ok(given) => given,
             Err(problem) => return self.answer(ticket, Err(problem)),
@@ -96,46 +95,20 @@ impl Shared {
         }
     }
 
-    pub(super) fn delete(&self, ticket: Option<Ticket>, name: &str) {
+    pub(super) fn delete(&self, ticket: Ticket, name: &str) {
         self.commit(ticket, |state| {
-            if !state.functions.contains_key(name) {
-                return Err(no_function(name));
-            }
-            state.store.delete(name).map_err(|error| not_stored(&error))?;
+            let was_there = state.store.delete(name).map_err(|error| not_stored(&error))?;
             state.functions.remove(name);
-            Ok(Done::Deleted(name.to_owned()))
+            if was_there {
+                Ok(Done::Deleted(name.to_owned()))
+            } else {
+                Err(no_function(name))
+            }
         });
     }
 
-    /// A function of the configuration file. Nobody waits for it, so its failure is logged; others are not touched.
-    pub(super) fn declare(&self, declared: DeclaredFunction) {
-        let name = declared.name;
-        let Some(code) = declared.code else { return };
-        let outcome = declared
-            .settings
-            .resolve(self.settings.default_mode)
-            .map_err(|error| invalid_setting("config", &error))
-            .and_then(|config| {
-                let stored = self.lock().functions.get(&name).cloned();
-                if stored.as_ref().is_some_and(|stored| stored.code == code && stored.config == config) {
-                    return Ok(None);
-                }
-                self.vet(&code, &config)?;
-                Ok(Some((stored, config)))
-            });
-        match outcome {
-            Ok(None) => log::debug!("function {name} of the configuration is unchanged"),
-            Ok(Some((None, config))) => {
-                let new = NewFunction { name, code, config, now_ms: unix_ms() };
-                self.commit(None, |state| state.create(&new));
-            }
-            Ok(Some((Some(base), config))) => self.commit(None, |state| state.update(&base, &code, &config)),
-            Err(problem) => log::error!("function {name} of the configuration is not deployed: {}", problem.detail()),
-        }
-    }
-
     /// Refuses what cannot run here, and code that does not compile or lacks its handler.
-    fn vet(&self, code: &str, config: &FunctionConfig) -> Result<(), Problem> {
+    pub(super) fn vet(&self, code: &str, config: &FunctionConfig) -> Result<(), Problem> {
         if code.len() > FUNCTION_CODE_BYTES_MAX {
             return Err(Problem::payload_too_large(format!(
                 "code: {} bytes, the limit is {FUNCTION_CODE_BYTES_MAX}",
@@ -174,23 +147,20 @@ impl Shared {
         })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         // A thread that panicked while it held the lock left either the old or the new state behind: the map is
         // changed after the store, by single inserts.
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn commit(&self, ticket: Option<Ticket>, change: impl FnOnce(&mut State) -> Result<Done, Problem>) {
+    fn commit(&self, ticket: Ticket, change: impl FnOnce(&mut State) -> Result<Done, Problem>) {
         let mut state = self.lock();
         let result = change(&mut state);
         self.report(ticket, &state, result);
     }
 
     /// Tells the front while the lock is still held, so that it hears of changes in the order of their commits.
-    fn report(&self, ticket: Option<Ticket>, _held: &State, result: Result<Done, Problem>) {
-        if let (None, Err(problem)) = (ticket, &result) {
-            log::error!("a function of the configuration is not deployed: {}", problem.detail());
-        }
+    fn report(&self, ticket: Ticket, _held: &State, result: Result<Done, Problem>) {
         if self.front.send(FrontEvent::Control(Box::new(ControlReply { ticket, result }))).is_err() {
             log::debug!("the front has ended; an answer is dropped");
         }
@@ -198,16 +168,22 @@ impl Shared {
 }
 
 impl State {
-    fn create(&mut self, new: &NewFunction) -> Result<Done, Problem> {
+    pub(super) fn create(&mut self, new: &NewFunction) -> Result<Done, Problem> {
         match self.store.create(new.clone()) {
             Ok(function) => Ok(Done::Created(self.remember(function))),
-            Err(StoreError::Exists { .. }) => Err(exists(&new.name)),
+            Err(StoreError::Exists { .. }) if self.functions.contains_key(&new.name) => Err(exists(&new.name)),
+            Err(StoreError::Exists { .. }) => Err(damaged(&new.name)),
             Err(error) => Err(not_stored(&error)),
         }
     }
 
     /// Makes the next version of `base`, or says that it would be the same.
-    fn update(&mut self, base: &Arc<FunctionVersion>, code: &str, config: &FunctionConfig) -> Result<Done, Problem> {
+    pub(super) fn update(
+        &mut self,
+        base: &Arc<FunctionVersion>,
+        code: &str,
+        config: &FunctionConfig,
+    ) -> Result<Done, Problem> {
         if base.code == code && base.config == *config {
             return Ok(Done::Unchanged(Arc::clone(base)));
         }
@@ -262,7 +238,7 @@ fn missing(field: &str) -> Problem {
     Problem::invalid("invalid_request", format!("{field}: required"))
 }
 
-fn invalid_setting(place: &str, error: &SettingError) -> Problem {
+pub(super) fn invalid_setting(place: &str, error: &SettingError) -> Problem {
     if place == "name" {
         Problem::invalid("invalid_name", error.to_string())
     } else {
@@ -272,6 +248,13 @@ fn invalid_setting(place: &str, error: &SettingError) -> Problem {
 
 fn exists(name: &str) -> Problem {
     Problem::conflict(format!("there is a function {name} already; PUT /functions/{name} changes it"))
+}
+
+/// The store holds a function that was refused when the server started.
+fn damaged(name: &str) -> Problem {
+    Problem::conflict(format!(
+        "there is a function {name} that is damaged and not served; DELETE /functions/{name} makes room for a new one"
+    ))
 }
 
 fn no_function(name: &str) -> Problem {

@@ -4,6 +4,7 @@
 //! are committed under the store's lock and reported to the front before the lock is released, so that the front
 //! learns of them in the order in which they became durable.
 
+mod declared;
 mod deploy;
 mod queries;
 
@@ -18,7 +19,6 @@ use serde_json::Value;
 
 use crate::backend::process::check::Checker;
 use crate::call::FrontEvent;
-use crate::config::DeclaredFunction;
 use crate::doorbell::Line;
 use crate::http::problem::Problem;
 use crate::limits::{CONTROL_QUEUE_MAX, CONTROL_THREADS};
@@ -34,8 +34,8 @@ pub struct Ticket(pub u64);
 /// A job of the API.
 #[derive(Debug)]
 pub struct ControlJob {
-    /// Who waits; `None` when nobody does.
-    pub ticket: Option<Ticket>,
+    /// Who waits.
+    pub ticket: Ticket,
     /// What is to be done.
     pub work: Work,
 }
@@ -49,8 +49,6 @@ pub enum Work {
     Update(String, Vec<u8>),
     /// `DELETE /functions/NAME`.
     Delete(String),
-    /// A function that the configuration file holds: create or update it if it differs from what is stored.
-    Declare(Box<DeclaredFunction>),
     /// `GET /functions/NAME/logs`.
     Logs {
         /// Whose.
@@ -64,18 +62,34 @@ pub enum Work {
     Memory {
         /// The document.
         document: Value,
-        /// JSON pointers into it, and the file that holds the figure for each.
-        files: Vec<(String, PathBuf)>,
+        /// The files that hold the figures.
+        files: Vec<MemoryFile>,
         /// JSON pointer of the place for the sum, if there is one.
         total: Option<String>,
     },
 }
 
+/// A file that tells how much memory an instance uses.
+#[derive(Debug)]
+pub struct MemoryFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// JSON pointer of the figure's own place in the document; without one it only counts towards the sum.
+    pub pointer: Option<String>,
+}
+
+impl MemoryFile {
+    /// A file whose figure is of interest as part of the sum.
+    pub fn summed(path: PathBuf) -> Self {
+        MemoryFile { path, pointer: None }
+    }
+}
+
 /// What a control thread answers.
 #[derive(Debug)]
 pub struct ControlReply {
-    /// Who waits; `None` when nobody does.
-    pub ticket: Option<Ticket>,
+    /// Who waits.
+    pub ticket: Ticket,
     /// What came of it.
     pub result: Result<Done, Problem>,
 }
@@ -139,13 +153,17 @@ impl Shared {
         Shared { state: Mutex::new(State { store, functions }), settings, checker, logs, front }
     }
 
+    /// All functions as they are now, in no order.
+    pub fn functions(&self) -> Vec<Arc<FunctionVersion>> {
+        self.lock().functions.values().cloned().collect()
+    }
+
     fn run(&self, job: ControlJob) {
         let ticket = job.ticket;
         match job.work {
             Work::Create(body) => self.create(ticket, &body),
             Work::Update(name, body) => self.update(ticket, &name, &body),
             Work::Delete(name) => self.delete(ticket, &name),
-            Work::Declare(declared) => self.declare(*declared),
             Work::Logs { function, limit, since } => self.answer(ticket, self.read_logs(&function, limit, since)),
             Work::Memory { document, files, total } => {
                 self.answer(ticket, Ok(Done::Document(queries::fill_memory(document, &files, total.as_deref()))));
@@ -153,7 +171,7 @@ impl Shared {
         }
     }
 
-    pub(crate) fn answer(&self, ticket: Option<Ticket>, result: Result<Done, Problem>) {
+    pub(crate) fn answer(&self, ticket: Ticket, result: Result<Done, Problem>) {
         let reply = Box::new(ControlReply { ticket, result });
         if self.front.send(FrontEvent::Control(reply)).is_err() {
             log::debug!("the front has ended; an answer is dropped");

@@ -42,7 +42,7 @@ impl Front {
             Action::Dispatch { slot, invocation, cold } => self.dispatch(slot, invocation, cold),
             Action::TakeBack { slot } => self.tell_worker(slot, WorkerJob::TakeBack { slot }),
             Action::Kill { slot, why } => self.end_instance(slot, why),
-            Action::Fail { invocation, error } => self.fail(invocation, &error),
+            Action::Fail { invocation, error } => self.fail(invocation, &error, None),
             Action::Drained { version } => {
                 if let Some(function) = self.functions.drained(version) {
                     if let Err(error) = self.lines.logs.remove(function.name.as_str()) {
@@ -104,8 +104,9 @@ impl Front {
         }
     }
 
-    /// The one outcome of a call that has no answer of its function.
-    pub(super) fn fail(&mut self, invocation: InvocationId, error: &InvokeError) {
+    /// The one outcome of a call that has no answer of its function. `service_ns` is how long the function ran, if it
+    /// came to its end.
+    pub(super) fn fail(&mut self, invocation: InvocationId, error: &InvokeError, service_ns: Option<u64>) {
         let Some(call) = self.calls.finish(invocation) else { return };
         if let InvokeError::NoInstances { reason } = error {
             log::error!("no instance for a call: {reason}");
@@ -113,7 +114,7 @@ impl Front {
         let elapsed_ns = self.now_ns().saturating_sub(call.accepted_ns);
         self.functions.count(&call.function.name, |stats: &mut CallStats| {
             stats.failed += 1;
-            stats.latency.record(elapsed_ns);
+            stats.record_latency(elapsed_ns, call.cold);
             match error {
                 InvokeError::TimedOut { .. } | InvokeError::QueueTimedOut { .. } => stats.timed_out += 1,
                 InvokeError::Crashed { .. } => stats.crashed += 1,
@@ -126,7 +127,7 @@ impl Front {
         }
         let mut response = Problem::from(error).into_response(&call.request_id);
         if let Some(slot) = call.slot {
-            super::api::invoke::stamp(&mut response, slot, call.cold, None);
+            super::api::invoke::stamp(&mut response, slot, call.cold, service_ns);
         }
         self.respond(key, response);
         self.drive(key);

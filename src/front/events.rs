@@ -77,8 +77,7 @@ impl Front {
             Ok(Done::Unchanged(_) | Done::Document(_)) => None,
             Err(problem) => Some(problem.clone()),
         };
-        let Some(Ticket(ticket)) = reply.ticket else { return };
-        let client_id = ClientId(ticket);
+        let client_id = ClientId(reply.ticket.0);
         let Some(client) = self.clients.get(client_id) else { return };
         let Waiting::Control(request_id) = client.waiting else { return };
         let response = match (response, reply.result) {
@@ -133,12 +132,12 @@ impl Front {
     }
 
     fn undeploy(&mut self, name: &str) {
-        let Some(live) = self.functions.remove(name) else { return };
-        match live.key {
+        match self.functions.remove(name).and_then(|live| live.key) {
             Some(key) => {
                 let now_ns = self.now_ns();
                 self.scheduler.remove(key, now_ns, &mut self.actions);
             }
+            // No instance of it can be writing there: its runtime is missing, or it was refused for its damage.
             None => {
                 let _ = self.lines.logs.remove(name);
             }
@@ -147,7 +146,7 @@ impl Front {
 
     /// Hands a job to the control threads; answers 503 when they have too many.
     pub(super) fn ask_control(&mut self, client: ClientId, request_id: RequestId, work: Work) {
-        let job = ControlJob { ticket: Some(Ticket(client.0)), work };
+        let job = ControlJob { ticket: Ticket(client.0), work };
         let refused = self.lines.control.try_send(job).is_err();
         let Some(client) = self.clients.get(client) else { return };
         if !refused {

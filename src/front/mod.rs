@@ -19,7 +19,6 @@ mod serve;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -53,8 +52,6 @@ const SIGNALS: Token = Token(usize::MAX - 2);
 
 /// What the front needs to know.
 pub struct FrontSettings {
-    /// Where it listens.
-    pub address: SocketAddr,
     /// `limits.max_connections`.
     pub connections_max: usize,
     /// `limits.max_request_body`, in bytes.
@@ -69,6 +66,16 @@ pub struct FrontSettings {
     pub container: &'static str,
     /// Where the memory figures of instances are; `None` without cgroups.
     pub memory_files: Option<MemoryFiles>,
+}
+
+/// What reaches the front from outside.
+pub struct Door {
+    /// Bound already.
+    pub listener: TcpListener,
+    /// Who may come in.
+    pub keys: KeyRing,
+    /// SIGTERM and SIGINT.
+    pub signals: nix::sys::signalfd::SignalFd,
 }
 
 /// The lines to the other threads.
@@ -118,20 +125,19 @@ pub struct Front {
 }
 
 impl Front {
-    /// Binds the address and takes over what the other parts have prepared. `functions` is what the store holds.
+    /// Takes over what the other parts have prepared. `functions` is what the store holds.
     ///
     /// # Errors
-    /// When the address cannot be bound or a descriptor cannot be had.
+    /// When a descriptor cannot be had or watched.
     pub fn new(
         desk: Desk<FrontEvent>,
         settings: FrontSettings,
         lines: Lines,
-        keys: KeyRing,
+        door: Door,
         runtimes: Arc<Runtimes>,
         functions: &[Arc<FunctionVersion>],
-        signals: nix::sys::signalfd::SignalFd,
     ) -> io::Result<Front> {
-        let mut listener = TcpListener::bind(settings.address)?;
+        let Door { mut listener, keys, signals } = door;
         desk.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         let signal_fd = std::os::fd::AsRawFd::as_raw_fd(&signals);
         desk.registry().register(&mut SourceFd(&signal_fd), SIGNALS, Interest::READABLE)?;
@@ -171,14 +177,6 @@ impl Front {
         Ok(front)
     }
 
-    /// The address that was bound, which tells the port when the configuration said 0.
-    ///
-    /// # Errors
-    /// When the listener is closed.
-    pub fn local_address(&self) -> io::Result<SocketAddr> {
-        self.listener.as_ref().ok_or(io::ErrorKind::NotConnected)?.local_addr()
-    }
-
     /// Serves until the server is asked to stop and has drained.
     pub fn run(&mut self) {
         let mut events = Events::with_capacity(1024);
@@ -195,12 +193,14 @@ impl Front {
                     DOORBELL_TOKEN => {}
                     LISTENER => self.accept(),
                     SIGNALS => self.signalled(),
+                    // A reset: nobody takes an answer any more, whatever the connection waits for.
+                    Token(key) if event.is_error() => self.close(key),
                     Token(key) => {
                         if event.is_writable() {
                             self.writable(key);
                         }
                         if event.is_readable() {
-                            self.readable(key, event.is_read_closed() || event.is_error());
+                            self.readable(key, event.is_read_closed());
                         }
                     }
                 }

@@ -115,6 +115,37 @@ pub fn pidfd_reap(pidfd: impl AsFd) -> io::Result<Option<ProcessEnd>> {
     })
 }
 
+/// The children of ours in a process group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    /// There are none.
+    Empty,
+    /// There are some, and none has ended.
+    Alive,
+    /// This one has ended and waits to be buried.
+    Ended(u32),
+}
+
+/// Looks at our children in the process group, and changes nothing.
+///
+/// # Errors
+/// Those of waitid(2).
+pub fn group(pgid: u32) -> io::Result<Group> {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    match waitid(Id::PGid(Pid::from_raw(pgid as i32)), flags) {
+        Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) => Ok(Group::Ended(pid.as_raw() as u32)),
+        Ok(_) => Ok(Group::Alive),
+        Err(nix::errno::Errno::ECHILD) => Ok(Group::Empty),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Buries a child of ours, if it has ended. How it ended is nobody's concern.
+pub fn bury(pid: u32) {
+    // The only possible failure is that it is buried already.
+    let _ = waitid(Id::Pid(Pid::from_raw(pid as i32)), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG);
+}
+
 /// Makes this process the parent of its orphaned descendants.
 ///
 /// # Errors
@@ -176,6 +207,22 @@ mod tests {
         assert_eq!(end_of("exit 7", false), ProcessEnd::Status(7));
         assert_eq!(end_of("kill -SEGV $$", false), ProcessEnd::Signal(libc::SIGSEGV));
         assert_eq!(end_of("sleep 60", true), ProcessEnd::Signal(libc::SIGKILL));
+    }
+
+    #[test]
+    #[allow(clippy::zombie_processes)] // it is buried by its number, which is what is tested
+    fn the_dead_of_a_process_group_are_found_and_buried() {
+        let mut child = Command::new("/bin/cat").stdin(Stdio::piped()).process_group(0).spawn().unwrap();
+        let pid = child.id();
+        assert_eq!(group(pid).unwrap(), Group::Alive);
+        drop(child.stdin.take());
+        let limit = Instant::now() + Duration::from_secs(20);
+        while group(pid).unwrap() != Group::Ended(pid) {
+            assert!(Instant::now() < limit, "it has not ended");
+            std::thread::yield_now();
+        }
+        bury(pid);
+        assert_eq!(group(pid).unwrap(), Group::Empty);
     }
 
     #[test]

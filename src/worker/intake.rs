@@ -137,16 +137,19 @@ impl Worker {
 
     /// The call that ran has its answer; the next in the pipe runs now.
     fn complete(&mut self, key: usize, result: Result<CallReply, InvokeError>) {
-        // Raw output that the call wrote is in the pipe by now, since it was written before the answer was. Reading it
-        // costs a system call, so it is only done where there has been any, and where calls are not piped for it.
-        if self.tenants[key].raw_writer {
+        // Raw output that the call wrote is in the pipe by now, since it was written before the answer was; that it was
+        // read at the beginning of this turn proves nothing, since the answer may be younger than that. Reading it costs
+        // a system call, which calls in a row are spared: a function is piped to only while it is not known to write.
+        let tenant = &self.tenants[key];
+        if tenant.raw.ever || tenant.pipe.len() == 1 {
             self.read_output(key);
         }
+        self.finish_output_line(key);
         let tenant = &mut self.tenants[key];
         tenant.reply = None;
         let Some(call) = tenant.pipe.pop_front() else { return };
         let service_ns = Instant::now().saturating_duration_since(tenant.running_since).as_nanos() as u64;
-        let (slot, raw_output) = (tenant.instance.slot, tenant.raw_seen);
+        let (slot, raw_output) = (tenant.instance.slot, tenant.raw.in_call);
         tenant.begin_first();
         self.tell(FrontEvent::Completed { slot, invocation: call.invocation, service_ns, raw_output, result });
     }

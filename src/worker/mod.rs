@@ -11,6 +11,7 @@
 
 mod intake;
 mod output;
+mod raw;
 mod tenant;
 
 use std::io;
@@ -26,7 +27,7 @@ use slab::Slab;
 use crate::backend::Instance;
 use crate::call::{CallRequest, ExitReason, FrontEvent, InvocationId, Slot, WorkerJob};
 use crate::doorbell::{line, Desk, Line, DOORBELL_TOKEN};
-use crate::limits::{WIRE_MESSAGE_BYTES_MAX, WORKER_QUEUE_MAX};
+use crate::limits::{WIRE_MESSAGE_BYTES_MAX, WORKER_OUTPUT_READ_BYTES, WORKER_QUEUE_MAX};
 use crate::logs::LogSink;
 use crate::registry::function::FunctionVersion;
 use crate::sys;
@@ -66,6 +67,7 @@ pub fn start(
         again: Vec::new(),
         ending: Vec::new(),
         buffer: vec![0; WIRE_MESSAGE_BYTES_MAX + 1],
+        output_buffer: vec![0; WORKER_OUTPUT_READ_BYTES],
         response_bytes_max: settings.response_bytes_max,
     };
     let thread = std::thread::Builder::new().name(format!("faas-worker-{number}")).spawn(move || {
@@ -105,6 +107,8 @@ struct Worker {
     /// Tenants that have ended and whose exit status is not to be had yet.
     ending: Vec<usize>,
     buffer: Vec<u8>,
+    /// Raw output is read while a datagram in `buffer` is being heard, so it has a buffer of its own.
+    output_buffer: Vec<u8>,
     response_bytes_max: usize,
 }
 
@@ -269,6 +273,10 @@ impl Worker {
     fn call(&mut self, slot: Slot, invocation: InvocationId, nonce: u64, request: CallRequest) {
         match self.key(slot) {
             Some(key) => {
+                if self.tenants[key].pipe.is_empty() {
+                    // Begun between two calls, so it is not part of this one.
+                    self.finish_output_line(key);
+                }
                 self.tenants[key].push_call(invocation, nonce, request);
                 self.flush(key);
             }
@@ -306,6 +314,7 @@ impl Worker {
         };
         self.read_output(key);
         while self.read_channel(key) {}
+        self.finish_output_line(key);
         self.again.retain(|again| *again != key);
         let mut tenant = self.tenants.remove(key);
         let slot = tenant.instance.slot;

@@ -2,7 +2,6 @@
 
 use nix::errno::Errno;
 
-use crate::limits::LOG_ENTRY_BYTES_MAX;
 use crate::logs::{LogEntry, LogStream};
 use crate::wire;
 
@@ -18,11 +17,12 @@ impl Worker {
     pub(super) fn read_output(&mut self, key: usize) {
         for _ in 0..READS_PER_TURN {
             let tenant = &mut self.tenants[key];
-            match nix::unistd::read(&tenant.instance.output, &mut self.buffer) {
+            match nix::unistd::read(&tenant.instance.output, &mut self.output_buffer) {
                 Ok(0) => return,
                 Ok(length) => {
-                    (tenant.raw_seen, tenant.raw_writer) = (true, true);
-                    self.log_raw(key, length);
+                    for (stream, text) in tenant.raw.push(&self.output_buffer[..length]) {
+                        self.log(key, stream, text);
+                    }
                 }
                 Err(Errno::EAGAIN) => return,
                 Err(Errno::EINTR) => {}
@@ -36,26 +36,10 @@ impl Worker {
         self.again.push(key);
     }
 
-    fn log_raw(&mut self, key: usize, length: usize) {
-        let tenant = &mut self.tenants[key];
-        let kept = length.min(tenant.raw_budget);
-        let cut = kept < length && tenant.raw_budget > 0;
-        tenant.raw_budget -= kept;
-        let text = String::from_utf8_lossy(&self.buffer[..kept]).into_owned();
-        for line in text.split_terminator('\n') {
-            let mut rest = line;
-            loop {
-                let piece = &rest[..boundary(rest, LOG_ENTRY_BYTES_MAX)];
-                rest = &rest[piece.len()..];
-                self.log(key, LogStream::Output, piece.to_owned());
-                if rest.is_empty() {
-                    break;
-                }
-            }
-        }
-        if cut {
-            let limit = crate::limits::LOG_INVOCATION_BYTES_MAX;
-            self.log(key, LogStream::System, format!("[raw output cut at {limit} bytes for this call]"));
+    /// Logs the line that was begun: whatever is read next belongs to something else.
+    pub(super) fn finish_output_line(&mut self, key: usize) {
+        if let Some(line) = self.tenants[key].raw.finish_line() {
+            self.log(key, LogStream::Output, line);
         }
     }
 
@@ -89,19 +73,11 @@ impl Worker {
     }
 }
 
-/// The request id of the call that runs, empty while the function loads or nothing runs.
+/// The request id of the call that runs, empty when none does. The call that an instance is loaded for counts as running:
+/// it begins as soon as the load ends, and the bytes in the pipe do not tell the one from the other.
 fn running_request_id(tenant: &Tenant) -> String {
     let Some(call) = tenant.pipe.front() else { return String::new() };
     wire::decode_request_head(&call.request.head)
         .map(|head| String::from_utf8_lossy(head.request_id).into_owned())
         .unwrap_or_default()
-}
-
-/// The largest length up to `max` that does not split a character.
-fn boundary(text: &str, max: usize) -> usize {
-    if text.len() <= max {
-        return text.len();
-    }
-    // A character has at most four bytes, and 0 is a boundary of every text.
-    (0..=max).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0)
 }

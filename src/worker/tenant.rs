@@ -12,6 +12,8 @@ use crate::registry::function::FunctionVersion;
 use crate::sys;
 use crate::wire::{self, AssignHead, CodeMessages, Direction, Kind, ReplyAssembler, RequestMessages, WireError};
 
+use super::raw::RawOutput;
+
 /// What a well-behaved shim may log for one call, its closing notes and the traceback included, with room to spare.
 const LOG_BUDGET: usize = 2 * LOG_INVOCATION_BYTES_MAX + 64 * 1024;
 
@@ -60,12 +62,8 @@ pub(super) struct Tenant {
     pub(super) reply: Option<ReplyAssembler>,
     /// Since when the first call of the pipe has been the first, and the instance able to run it.
     pub(super) running_since: Instant,
-    /// Bytes of raw output that the running call may still log.
-    pub(super) raw_budget: usize,
-    /// Whether the running call has written raw output.
-    pub(super) raw_seen: bool,
-    /// Whether any call has.
-    pub(super) raw_writer: bool,
+    /// What was written to descriptors 1 and 2.
+    pub(super) raw: RawOutput,
     /// Bytes that log frames may still hold until the next call is answered: what the shim may send, and its notes.
     pub(super) log_budget: usize,
     pub(super) broke_protocol: bool,
@@ -89,9 +87,7 @@ impl Tenant {
             waits_for_room: false,
             reply: None,
             running_since: Instant::now(),
-            raw_budget: LOG_INVOCATION_BYTES_MAX,
-            raw_seen: false,
-            raw_writer: false,
+            raw: RawOutput::new(),
             log_budget: LOG_BUDGET,
             broke_protocol: false,
             stopping: false,
@@ -146,8 +142,7 @@ impl Tenant {
     /// A new call has become the first of the pipe.
     pub(super) fn begin_first(&mut self) {
         self.running_since = Instant::now();
-        self.raw_budget = LOG_INVOCATION_BYTES_MAX;
-        self.raw_seen = false;
+        self.raw.begin_call();
         self.log_budget = LOG_BUDGET;
     }
 

@@ -10,8 +10,9 @@ use crossbeam_channel::bounded;
 
 use crate::backend::Instance;
 use crate::doorbell::Line;
-use crate::limits::{BLANK_START_TIMEOUT, CHECK_TIMEOUT, WIRE_MESSAGE_BYTES_MAX};
+use crate::limits::{BLANK_START_TIMEOUT, CHECK_SANDBOXES_MAX, CHECK_TIMEOUT, WIRE_MESSAGE_BYTES_MAX};
 use crate::registry::function::FunctionConfig;
+use crate::scheduler::RuntimeId;
 use crate::sys;
 use crate::wire::{self, CheckHead, CheckProblem, CodeMessages, Direction, Kind, WireError};
 
@@ -115,25 +116,45 @@ impl Checker {
 
     /// Looks at the code of a function. Blocks for some milliseconds, at most for the limits' sum.
     ///
+    /// A look changes nothing, so one that failed for its sandbox's sake (its zygote died at that moment) is repeated.
+    ///
     /// # Errors
     /// [`CheckError::Rejected`] when the code is at fault, another variant when it could not be looked at.
     pub fn check(&self, code: &str, config: &FunctionConfig) -> Result<(), CheckError> {
         let runtime = self.runtimes.resolve(&config.runtime).map_err(CheckError::Runtime)?;
+        let mut sandboxes = 0;
+        loop {
+            sandboxes += 1;
+            match self.look(runtime, code, config) {
+                Err(CheckError::NoSandbox { reason } | CheckError::Broken { reason })
+                    if sandboxes < CHECK_SANDBOXES_MAX =>
+                {
+                    log::info!("a look at code is repeated: {reason}");
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn look(&self, runtime: RuntimeId, code: &str, config: &FunctionConfig) -> Result<(), CheckError> {
+        match &self.sandbox(runtime)?.0 {
+            Some(instance) => converse(instance, code, config),
+            None => Err(CheckError::Broken { reason: "it was thrown away".to_owned() }),
+        }
+    }
+
+    fn sandbox(&self, runtime: RuntimeId) -> Result<Throwaway, CheckError> {
         let no_sandbox = |reason: &str| CheckError::NoSandbox { reason: reason.to_owned() };
         let (answer, sandbox) = bounded(1);
         self.supervisor
             .send(SupervisorJob::MakeChecker { runtime, answer })
             .map_err(|_| no_sandbox("the server is stopping"))?;
         // The supervisor answers within its own limit; the margin is for a busy machine.
-        let instance = sandbox
+        sandbox
             .recv_timeout(BLANK_START_TIMEOUT + Duration::from_secs(5))
             .map_err(|_| no_sandbox("the supervisor does not answer"))?
-            .map_err(|reason| CheckError::NoSandbox { reason })?;
-        let instance = Throwaway(Some(instance));
-        match &instance.0 {
-            Some(instance) => converse(instance, code, config),
-            None => Ok(()),
-        }
+            .map(|instance| Throwaway(Some(instance)))
+            .map_err(|reason| CheckError::NoSandbox { reason })
     }
 }
 

@@ -32,6 +32,7 @@ use crate::scheduler::RuntimeId;
 use crate::sys;
 
 use super::custody::ProcessCustody;
+use super::orphans::Orphans;
 use super::runtimes::Runtimes;
 use super::zygote::{News, Zygote};
 
@@ -121,6 +122,9 @@ struct Supervisor {
     next_checker_generation: u32,
     /// Cgroups whose last process is still leaving.
     graves: Vec<Cgroup>,
+    /// Process ids of instances in somebody's custody.
+    in_custody: HashMap<Slot, u32>,
+    orphans: Orphans,
     buffer: Box<[u8]>,
 }
 
@@ -148,6 +152,8 @@ pub fn start(
         next_checker_slot: first_checker,
         next_checker_generation: 0,
         graves: Vec::new(),
+        in_custody: HashMap::new(),
+        orphans: Orphans::default(),
         buffer: vec![0; WIRE_MESSAGE_BYTES_MAX + 1].into_boxed_slice(),
     };
     std::thread::Builder::new().name("faas-supervisor".to_owned()).spawn(move || supervisor.run())
@@ -181,7 +187,8 @@ impl Supervisor {
     /// Sleeps at most until a zygote may be started again, a blank is overdue, or a grave should be tried again.
     fn next_wake(&self) -> Option<Duration> {
         let now = Instant::now();
-        let mut wake: Option<Instant> = (!self.graves.is_empty()).then(|| now + Duration::from_millis(5));
+        let waits = !self.graves.is_empty() || self.orphans.are_left();
+        let mut wake: Option<Instant> = waits.then(|| now + Duration::from_millis(5));
         for nursery in self.nurseries.values() {
             let overdue = nursery.pending.values().map(|pending| pending.order.ordered + BLANK_START_TIMEOUT).min();
             let start_overdue = nursery.started.filter(|_| !nursery.ready).map(|started| started + BLANK_START_TIMEOUT);
@@ -207,6 +214,7 @@ impl Supervisor {
                 if slot.index >= self.settings.slots_max {
                     self.checker_slots.push(slot.index);
                 }
+                self.in_custody.remove(&slot);
                 if let Some(cgroup) = cgroup {
                     self.bury(cgroup);
                 }
@@ -225,6 +233,7 @@ impl Supervisor {
         for cgroup in std::mem::take(&mut self.graves) {
             self.bury(cgroup);
         }
+        self.orphans.bury(|pid| self.in_custody.values().any(|kept| *kept == pid));
         let runtimes: Vec<RuntimeId> = self.nurseries.keys().copied().collect();
         for runtime in runtimes {
             self.expire(runtime);
@@ -377,6 +386,7 @@ impl Supervisor {
                 return self.fail(order, format!("its process {pid} is gone: {error}"));
             }
         };
+        self.in_custody.insert(order.slot, pid);
         let custody = Box::new(ProcessCustody {
             slot: order.slot,
             process,
@@ -452,7 +462,9 @@ impl Supervisor {
         if let Some(zygote) = nursery.zygote.take() {
             let control = zygote.control().as_raw_fd();
             let _ = self.desk.registry().deregister(&mut SourceFd(&control));
+            let pid = zygote.pid();
             zygote.end();
+            self.orphans.expect(pid);
         }
     }
 

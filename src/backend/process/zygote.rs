@@ -61,7 +61,13 @@ impl Zygote {
 
     /// The next piece of news, if there is any.
     pub(super) fn hear(&self, buffer: &mut [u8]) -> Option<News> {
-        match sys::io::recv(&self.control, buffer) {
+        let heard = match sys::io::recv(&self.control, buffer) {
+            // It died with a message unread. The kernel says so once, and before what it had said: blanks that it made
+            // are alive, and must be heard of to be buried. After them comes the end of the stream.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => sys::io::recv(&self.control, buffer),
+            heard => heard,
+        };
+        match heard {
             Ok((0, _)) => Some(News::Gone { reason: "it closed its socket".to_owned() }),
             Ok((_, true)) => Some(News::Gone { reason: "it sent too long a message".to_owned() }),
             Ok((length, false)) => Some(decode(&buffer[..length])),

@@ -76,10 +76,10 @@ impl Front {
         Ok(None)
     }
 
-    pub(super) fn function_delete(&mut self, client: ClientId, request_id: RequestId, name: String) -> Answer {
-        self.functions.get(&name).ok_or_else(|| no_function(&name))?;
+    /// Asks the store even for a name that is not served: it may hold a function that was refused for its damage, and
+    /// this is the way to be rid of it.
+    pub(super) fn function_delete(&mut self, client: ClientId, request_id: RequestId, name: String) {
         self.ask_control(client, request_id, Work::Delete(name));
-        Ok(None)
     }
 
     pub(super) fn function_logs(
