@@ -289,6 +289,10 @@ pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Bytes of log that one invocation may write; the rest is dropped and a note says so.
 pub const LOG_INVOCATION_BYTES_MAX: usize = 256 * 1024;
+/// Log entries that one invocation may make; the rest is dropped and a note says so. An entry costs the server far more
+/// than its text when that is short, and one call must not fill the queue of them: without this, a quarter of a million
+/// line ends were as many entries.
+pub const LOG_INVOCATION_ENTRIES_MAX: usize = 4 * 1024;
 /// Longest single log entry, in bytes; longer lines are cut.
 pub const LOG_ENTRY_BYTES_MAX: usize = 16 * 1024;
 /// Entries of one function kept in memory, default of `limits.max_log_entries`.
@@ -315,6 +319,8 @@ const _: () = assert!(WORKER_QUEUE_MAX >= INVOCATIONS_MAX);
 // which JSON writes as six bytes each.
 const _: () = assert!(LOG_RING_BYTES_MAX as u64 <= LOG_FILE_BYTES_MAX);
 const _: () = assert!(LOG_RING_BYTES_MAX < LOG_MEMORY_BYTES_MAX);
+const _: () =
+    assert!(LOG_RING_ENTRIES_MAX < LOG_INVOCATION_ENTRIES_MAX && LOG_INVOCATION_ENTRIES_MAX <= LOG_QUEUE_MAX / 2);
 // JSON may write one byte as six (`\u001f`): the longest line still fits a file.
 const _: () = assert!(8 * LOG_ENTRY_BYTES_MAX as u64 <= LOG_FILE_BYTES_MAX);
 const _: () = assert!(FUNCTION_VERSIONS_KEPT >= 1);

@@ -330,7 +330,7 @@ impl Worker {
         }
         let mut returned = tenant.take_back();
         let mut begun = tenant.pipe.front().map(|call| call.invocation);
-        if begun.is_none() && tenant.phase == Phase::Loading && !returned.is_empty() {
+        if begun.is_none() && matches!(tenant.phase, Phase::Loading | Phase::Failed) && !returned.is_empty() {
             // The call that an instance was started for shares the fate of its start: run elsewhere, it would end the
             // next one as well.
             begun = Some(returned.remove(0).0);

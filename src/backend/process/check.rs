@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::bounded;
 
 use crate::backend::Instance;
+use crate::call::ExitReason;
 use crate::doorbell::Line;
 use crate::limits::{BLANK_START_TIMEOUT, CHECK_SANDBOXES_MAX, CHECK_TIMEOUT, WIRE_MESSAGE_BYTES_MAX};
 use crate::registry::function::FunctionConfig;
@@ -137,7 +138,7 @@ impl Checker {
     }
 
     fn look(&self, runtime: RuntimeId, code: &str, config: &FunctionConfig) -> Result<(), CheckError> {
-        match &self.sandbox(runtime)?.0 {
+        match &mut self.sandbox(runtime)?.0 {
             Some(instance) => converse(instance, code, config),
             None => Err(CheckError::Broken { reason: "it was thrown away".to_owned() }),
         }
@@ -158,7 +159,7 @@ impl Checker {
     }
 }
 
-fn converse(instance: &Instance, code: &str, config: &FunctionConfig) -> Result<(), CheckError> {
+fn converse(instance: &mut Instance, code: &str, config: &FunctionConfig) -> Result<(), CheckError> {
     let deadline = Instant::now() + CHECK_TIMEOUT;
     let head = CheckHead { module: &config.handler.module, handler: &config.handler.name };
     let messages = CodeMessages::check(&head, code).map_err(|error| broken(&error))?;
@@ -221,14 +222,27 @@ fn broken(error: &dyn fmt::Display) -> CheckError {
     CheckError::Broken { reason: error.to_string() }
 }
 
+/// What it means that the sandbox ended without a verdict: a compiler that used up its memory or crashed did so over
+/// this code, and would again.
+fn ended(exit: Option<ExitReason>) -> CheckError {
+    let message = match exit {
+        Some(ExitReason::OutOfMemory { limit_bytes }) => {
+            format!("compiling the code takes more than {} MiB of memory", limit_bytes >> 20)
+        }
+        Some(ExitReason::Signal(libc::SIGSEGV | libc::SIGBUS | libc::SIGILL | libc::SIGABRT)) => {
+            "the compiler crashed on the code".to_owned()
+        }
+        exit => return CheckError::Broken { reason: format!("it ended before it gave a verdict: {exit:?}") },
+    };
+    CheckError::Rejected { reason: Fault::Limit, line: None, column: None, message }
+}
+
 /// Waits until the sandbox has said something or is gone: when it ends, its end of the channel stays open in this
 /// process, so its process is watched too.
-fn wait(instance: &Instance, deadline: Instant) -> Result<(), CheckError> {
+fn wait(instance: &mut Instance, deadline: Instant) -> Result<(), CheckError> {
     match sys::io::wait_either(&instance.channel, instance.custody.ended(), deadline) {
         Ok(sys::io::Woken::First) => Ok(()),
-        Ok(sys::io::Woken::Second) => {
-            Err(CheckError::Broken { reason: "it ended before it gave a verdict".to_owned() })
-        }
+        Ok(sys::io::Woken::Second) => Err(ended(instance.custody.exit_reason())),
         Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(CheckError::TimedOut),
         Err(error) => Err(broken(&error)),
     }

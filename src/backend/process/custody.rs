@@ -26,6 +26,8 @@ pub(super) struct ProcessCustody {
     pub(super) supervisor: Line<SupervisorJob>,
     /// How often it has been asked for the end of a process that is not its child yet.
     pub(super) orphan_tries: u32,
+    /// How it ended, once that is known: the kernel tells it only once.
+    pub(super) ended: Option<ExitReason>,
     /// The limit that is in force, for the message when it is exceeded.
     pub(super) memory_bytes: u64,
 }
@@ -53,6 +55,22 @@ impl Custody for ProcessCustody {
     }
 
     fn exit_reason(&mut self) -> Option<ExitReason> {
+        if self.ended.is_none() {
+            self.ended = self.collect();
+        }
+        self.ended.clone()
+    }
+
+    fn bury(self: Box<Self>) {
+        // Removing a directory of the cgroup file system can wait for the kernel: not on a worker's time.
+        let ProcessCustody { slot, cgroup, supervisor, .. } = *self;
+        let _ = supervisor.send(SupervisorJob::Bury { cgroup, slot });
+    }
+}
+
+impl ProcessCustody {
+    /// Buries the process if it has ended, and says how.
+    fn collect(&mut self) -> Option<ExitReason> {
         match sys::process::pidfd_reap(&self.process) {
             Ok(None) => None,
             Ok(Some(ProcessEnd::Status(status))) => Some(ExitReason::Status(status)),
@@ -70,12 +88,6 @@ impl Custody for ProcessCustody {
                 Some(ExitReason::Unknown)
             }
         }
-    }
-
-    fn bury(self: Box<Self>) {
-        // Removing a directory of the cgroup file system can wait for the kernel: not on a worker's time.
-        let ProcessCustody { slot, cgroup, supervisor, .. } = *self;
-        let _ = supervisor.send(SupervisorJob::Bury { cgroup, slot });
     }
 }
 

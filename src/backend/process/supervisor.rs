@@ -304,6 +304,7 @@ impl Supervisor {
         let slot = order.slot;
         let prepared = (|| {
             let (channel, instance_end) = sys::io::seqpacket_pair()?;
+            sys::io::refuse_descriptors(&channel);
             let (output, output_writer) = sys::io::output_pipe()?;
             let cgroup = self.make_cgroup(slot)?;
             let join_fds = cgroup.as_ref().map_or(Ok(Vec::new()), Cgroup::join_fds).map_err(io::Error::other)?;
@@ -393,6 +394,7 @@ impl Supervisor {
             cgroup,
             supervisor: self.own_line.clone(),
             orphan_tries: 0,
+            ended: None,
             memory_bytes: FUNCTION_MEMORY_BYTES_DEFAULT,
         });
         let instance = Instance { slot: order.slot, pid, channel, instance_end, output, custody };
