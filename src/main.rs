@@ -79,6 +79,8 @@ fn welcome(settings: &Settings, address: SocketAddr) -> String {
         Some(path) => path.display().to_string(),
         None => "built-in defaults; faas --create-config writes a file to change".to_owned(),
     };
+    // The well-known key is worth naming only where it opens anything.
+    let key = if settings.well_known_keys { "demo-key" } else { "KEY" };
     format!(
         r#"{version} serves on http://{address}
   configuration  {configuration}
@@ -86,9 +88,9 @@ fn welcome(settings: &Settings, address: SocketAddr) -> String {
   isolation      {isolation}
 Try it:
   curl http://{address}/health
-  curl http://{address}/functions -H 'Authorization: Bearer demo-key' \
+  curl http://{address}/functions -H 'Authorization: Bearer {key}' \
     -d '{{"name": "hello", "code": "def handle(request):\n    return {{\"hello\": \"world\"}}"}}'
-  curl http://{address}/invoke/hello -H 'Authorization: Bearer demo-key'
+  curl http://{address}/invoke/hello -H 'Authorization: Bearer {key}'
 "#,
         version = cli::VERSION,
         state = settings.storage_path.display(),

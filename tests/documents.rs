@@ -111,7 +111,7 @@ fn every_number_of_the_specification_is_the_one_that_is_enforced() {
             FUNCTION_INSTANCES_DEFAULT, FUNCTION_ENVIRONMENT_MAX, FUNCTIONS_MAX, FUNCTION_VERSIONS_KEPT,
             QUEUE_PER_FUNCTION_MAX, INVOCATIONS_MAX, PIPE_DEPTH_MAX, BLANK_FAILURES_MAX, POOL_SIZE_DEFAULT,
             SLOTS_DEFAULT, ZYGOTE_FORKS_MAX, INSTANCE_TASKS_MAX, SANDBOX_OPEN_FILES, SANDBOX_TMP_INODES,
-            SANDBOX_UID_BASE_DEFAULT, LOG_RING_ENTRIES_MAX, HTTP_HEADERS_MAX, HTTP_CONNECTIONS_MAX, API_PAGE_DEFAULT,
+            SANDBOX_UID_BASE_DEFAULT, LOG_RING_ENTRIES_MAX, LOG_INVOCATION_ENTRIES_MAX, HTTP_HEADERS_MAX, HTTP_CONNECTIONS_MAX, HTTP_CONNECTIONS_REFUSED_MAX, API_PAGE_DEFAULT,
             API_PAGE_MAX, CONTROL_QUEUE_MAX, SLOTS_MAX, POOL_SIZE_MAX, WORKERS_MAX, SANDBOX_UID_BASE_MIN,
             SANDBOX_UID_BASE_MAX, RUNTIMES_MAX, API_KEYS_MAX, HTTP_CONNECTIONS_LIMIT_MAX, LOG_RING_ENTRIES_LIMIT_MAX,
             FUNCTION_INSTANCES_MAX,
@@ -176,6 +176,9 @@ fn every_test_that_the_specification_names_is_there() {
         }
     }
     assert!(seen > 50, "the tables were not found");
+    for path in quoted(&specification).filter(|name| name.starts_with("tests/") || name.starts_with("src/")) {
+        assert!(root().join(path).exists(), "{path} is not there");
+    }
 }
 
 #[test]

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::io::{BufRead, BufReader};
+
 use common::{command, is_root, skip, Home, Server};
 use serde_json::json;
 
@@ -71,6 +73,29 @@ fn a_second_server_on_a_directory_is_told_what_to_do() {
     let said = String::from_utf8_lossy(&second.stderr);
     assert_eq!(second.status.code(), Some(1), "{said}");
     assert!(said.contains(&format!("process {}: stop that one, or choose another", server.pid())), "{said}");
+}
+
+/// The hint once named demo-key where that key was switched off.
+#[test]
+fn a_server_names_only_keys_that_it_takes_when_it_says_how_to_try_it() {
+    if !is_root() {
+        return skip("process mode at level strict needs root");
+    }
+    for (well_known_keys, key) in [(true, "demo-key"), (false, "KEY")] {
+        let home = Home::new();
+        let config = format!(
+            "system:\n  function_storage_path: {}\n  api_gateway_port: 0\n  well_known_keys: {well_known_keys}\n",
+            home.state().display()
+        );
+        std::fs::write(home.path().join("faas.yaml"), config).unwrap();
+        let mut server = command(&home).spawn().unwrap();
+        let mut lines = BufReader::new(server.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let hint = lines.find(|line| line.contains("/invoke/hello"));
+        server.kill().unwrap();
+        server.wait().unwrap();
+        let hint = hint.unwrap_or_else(|| panic!("it said nothing:\n{}", home.log()));
+        assert!(hint.ends_with(&format!("'Authorization: Bearer {key}'")), "{hint}");
+    }
 }
 
 #[test]
