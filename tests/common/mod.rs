@@ -90,7 +90,12 @@ impl Server {
 
     /// A server on an existing directory.
     pub fn on(home: Home) -> Server {
-        let mut child = command(&home).spawn().unwrap();
+        Server::started(command(&home), home)
+    }
+
+    /// A server that this command, made for its directory, starts.
+    pub fn started(mut command: Command, home: Home) -> Server {
+        let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap());
         let mut first = String::new();
         lines.read_line(&mut first).unwrap();
