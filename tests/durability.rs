@@ -1,4 +1,5 @@
 //! What was acknowledged is there after any end of the server, and what is damaged is refused by name.
+#![allow(clippy::unwrap_used)] // in a test a panic is the report
 
 mod common;
 

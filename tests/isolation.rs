@@ -1,5 +1,6 @@
 //! Isolation at level strict, through the running server: what a function sees, what it may ask of the kernel, and
 //! what becomes of a hostile one. `sandbox_plan.rs` asserts the same layers without a server.
+#![allow(clippy::unwrap_used)] // in a test a panic is the report
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! From start to stop: draining, the second signal, the end of zygotes, and that nothing piles up meanwhile.
+#![allow(clippy::unwrap_used)] // in a test a panic is the report
 
 mod common;
 

@@ -2,6 +2,7 @@
 //! missing, or several.
 //!
 //! The tests run as root and become user nobody, who has no home here, no group and no cgroup.
+#![allow(clippy::unwrap_used)] // in a test a panic is the report
 
 mod common;
 
