@@ -26,6 +26,12 @@ fn server(system: &str) -> Option<Server> {
     Some(Server::with(system, ""))
 }
 
+/// A call of that function, as bytes.
+fn request(seconds: &str) -> String {
+    let fields = format!("Host: test\r\nAuthorization: Bearer demo-key\r\nContent-Length: {}", seconds.len());
+    format!("POST /invoke/slow HTTP/1.1\r\n{fields}\r\n\r\n{seconds}")
+}
+
 /// Waits until so many calls of the function run.
 fn await_running(server: &Server, name: &str, count: u64) {
     eventually("calls that run", || {
@@ -56,9 +62,7 @@ impl Left {
 /// ended, and how long after the first signal.
 fn stop_during_a_call(server: Server, seconds: u32, signals: &[Signal]) -> (Option<Reply>, Home, ExitStatus, Duration) {
     server.deploy("slow", SLOW, json!({}));
-    let request = format!(
-        "POST /invoke/slow HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer demo-key\r\nContent-Length: 4\r\n\r\n{seconds:04}"
-    );
+    let request = request(&seconds.to_string());
     let (answer, started) = std::thread::scope(|scope| {
         let call = scope.spawn(|| server.raw(request.as_bytes()));
         await_running(&server, "slow", 1);
@@ -219,9 +223,7 @@ fn the_end_of_a_client_is_no_leak() {
     let before = Holdings::at_rest(&server, &groups);
     for _ in 0..50 {
         let mut client = server.connect();
-        client
-            .write_all(b"POST /invoke/slow HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer demo-key\r\nContent-Length: 4\r\n\r\n0.01")
-            .unwrap();
+        client.write_all(request("0.01").as_bytes()).unwrap();
     }
     before.await_again(&server, &groups, "the end of all connections");
     assert_eq!(server.post("/invoke/slow", "0").status, 200);
