@@ -1,4 +1,5 @@
 //! What was acknowledged is there after any end of the server, and what is damaged is refused by name.
+#![allow(clippy::unwrap_used)] // in a test a panic is the report
 
 mod common;
 
@@ -182,7 +183,8 @@ fn no_acknowledged_change_is_lost_or_torn_by_twenty_kills() {
 #[test]
 fn a_killed_server_leaves_no_process_at_once_and_no_cgroup_after_the_next_start() {
     let Some(server) = server() else { return };
-    let code = "import os, signal\ndef handle(request):\n    if os.fork() == 0:\n        os.setsid()\n        signal.pause()\n    return 1";
+    let code = "import os, signal\n\
+        def handle(request):\n    if os.fork() == 0:\n        os.setsid()\n        signal.pause()\n    return 1";
     server.deploy("daemon", code, json!({}));
     assert_eq!(server.post("/invoke/daemon", "").status, 200);
     let groups = cgroup_parents(&server);

@@ -104,7 +104,7 @@ struct Worker {
     by_slot: Vec<Option<usize>>,
     /// Tenants whose channel had more to read than one turn allows.
     again: Vec<usize>,
-    /// Tenants that have ended and whose exit status is not to be had yet.
+    /// Tenants that have ended and whose exit status is not to be had yet; each once, and none that is gone.
     ending: Vec<usize>,
     buffer: Vec<u8>,
     /// Raw output is read while a datagram in `buffer` is being heard, so it has a buffer of its own.
@@ -309,13 +309,17 @@ impl Worker {
     /// The instance has ended: reads its last words, then accounts for every call that was given to it.
     fn bury(&mut self, key: usize) {
         let Some(exit) = self.tenants[key].instance.custody.exit_reason() else {
-            self.ending.push(key);
+            // The poll may report the same end again before it can be told how it came.
+            if !self.ending.contains(&key) {
+                self.ending.push(key);
+            }
             return;
         };
         self.read_output(key);
         while self.read_channel(key) {}
         self.finish_output_line(key);
         self.again.retain(|again| *again != key);
+        self.ending.retain(|ending| *ending != key);
         let mut tenant = self.tenants.remove(key);
         let slot = tenant.instance.slot;
         self.by_slot[slot.index as usize] = None;

@@ -246,7 +246,7 @@ def speaks_an_empty_message():
 
 def forges_an_answer():
     """A well-formed answer to a call that it never got."""
-    os.write(3, (8).to_bytes(4, "little") + bytes([18, 1, 0, 0]) + (7).to_bytes(8, "little") + bytes(8)
+    os.write(3, (16).to_bytes(4, "little") + bytes([18, 1, 0, 0]) + (7).to_bytes(8, "little") + bytes(8)
              + (200).to_bytes(2, "little") + bytes(6) + bytes(8))
     return "forged"
 
@@ -305,8 +305,8 @@ def walks_out():
     """By links, by dots and by descriptors."""
     os.symlink("/etc/shadow", "/tmp/shadow")
     os.symlink("../../../../../../etc/shadow", "/tmp/dots")
-    paths = ["/tmp/shadow", "/tmp/dots", "/proc/self/root/etc/shadow", "/proc/1/root/etc/shadow", "/proc/self/cwd/../etc/shadow"]
-    paths += ["/proc/self/fd/%d/etc/shadow" % fd for fd in range(64)]
+    paths = ["/tmp/shadow", "/tmp/dots", "/proc/self/root/etc/shadow", "/proc/1/root/etc/shadow"]
+    paths += ["/proc/self/cwd/../etc/shadow"] + ["/proc/self/fd/%d/etc/shadow" % fd for fd in range(64)]
     out = [path for path in paths if os.path.exists(path)]
     return out
 

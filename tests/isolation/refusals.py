@@ -8,14 +8,17 @@ NAMESPACES = {"time": 0x80, "mount": 0x20000, "cgroup": 0x2000000, "uts": 0x4000
               "user": 0x10000000, "pid": 0x20000000, "net": 0x40000000}
 REFUSED = [
     ("setns", 308, 0, 0), ("ptrace", 101, 0, 0, 0, 0), ("process_vm_readv", 310, 1, 0, 0, 0, 0, 0),
-    ("process_vm_writev", 311, 1, 0, 0, 0, 0, 0), ("process_madvise", 440, 0, 0, 0, 0, 0), ("pidfd_getfd", 438, 0, 0, 0),
-    ("kcmp", 312, 1, 1, 0, 0, 0), ("bpf", 321, 0, PAGE, 72), ("perf_event_open", 298, PAGE, 0, -1, -1, 0),
+    ("process_vm_writev", 311, 1, 0, 0, 0, 0, 0), ("process_madvise", 440, 0, 0, 0, 0, 0),
+    ("pidfd_getfd", 438, 0, 0, 0), ("kcmp", 312, 1, 1, 0, 0, 0),
+    ("bpf", 321, 0, PAGE, 72), ("perf_event_open", 298, PAGE, 0, -1, -1, 0),
     ("userfaultfd", 323, 1), ("keyctl", 250, 0, -3, 0), ("add_key", 248, b"user", b"x", b"y", 1, -3),
     ("request_key", 249, b"user", b"x", 0, 0), ("mount", 165, b"none", b"/tmp", b"tmpfs", 0, 0),
     ("remount", 165, b"none", b"/", 0, 0x20, 0), ("umount", 166, b"/proc", 2), ("pivot_root", 155, b"/", b"/"),
     ("chroot", 161, b"/tmp"), ("fsopen", 430, b"tmpfs", 0), ("fsconfig", 431, 0, 0, 0, 0, 0), ("fsmount", 432, 0, 0, 0),
-    ("fspick", 433, -100, b"/", 0), ("open_tree", 428, -100, b"/", 1), ("move_mount", 429, -100, b"/", -100, b"/tmp", 0),
-    ("mount_setattr", 442, -100, b"/", 0, PAGE, 32), ("name_to_handle_at", 303, -100, b"/", PAGE, PAGE, 0),
+    ("fspick", 433, -100, b"/", 0), ("open_tree", 428, -100, b"/", 1),
+    ("move_mount", 429, -100, b"/", -100, b"/tmp", 0), ("mount_setattr", 442, -100, b"/", 0, PAGE, 32),
+    ("name_to_handle_at", 303, -100, b"/", PAGE, PAGE, 0),
+
     ("open_by_handle_at", 304, 0, PAGE, 0), ("personality", 135, 0xFFFFFFFF), ("modify_ldt", 154, 0, PAGE, 16),
     ("iopl", 172, 3), ("ioperm", 173, 0, 1, 1), ("vmsplice", 278, 1, PAGE, 1, 0), ("memfd_secret", 447, 0),
     ("kexec_load", 246, 0, 0, 0, 0), ("init_module", 175, PAGE, 0, b""), ("finit_module", 313, 0, b"", 0),

@@ -9,9 +9,9 @@
 //! - A zygote that dies takes no instance with it. It is started again at once, and with growing pauses if it keeps
 //!   dying.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -32,6 +32,7 @@ use crate::scheduler::RuntimeId;
 use crate::sys;
 
 use super::custody::ProcessCustody;
+use super::nursery::{Client, Nursery, Order, Pending};
 use super::orphans::Orphans;
 use super::runtimes::Runtimes;
 use super::zygote::{News, Zygote};
@@ -72,41 +73,6 @@ pub struct SupervisorSettings {
     pub cgroups: Option<CgroupRoot>,
     /// Slots that the scheduler uses; checkers use those from here on.
     pub slots_max: u32,
-}
-
-/// Who wants a blank.
-#[derive(Debug)]
-enum Client {
-    Worker,
-    Checker(Sender<Result<Instance, String>>),
-}
-
-#[derive(Debug)]
-struct Order {
-    slot: Slot,
-    client: Client,
-    ordered: Instant,
-}
-
-/// A blank that a zygote is working on.
-struct Pending {
-    order: Order,
-    channel: OwnedFd,
-    instance_end: OwnedFd,
-    output: OwnedFd,
-    cgroup: Option<Cgroup>,
-}
-
-/// One runtime's zygote, its orders, and when it may be started again.
-#[derive(Default)]
-struct Nursery {
-    zygote: Option<Zygote>,
-    ready: bool,
-    started: Option<Instant>,
-    failures: u32,
-    retry_at: Option<Instant>,
-    orders: VecDeque<Order>,
-    pending: HashMap<u64, Pending>,
 }
 
 struct Supervisor {
