@@ -47,7 +47,7 @@ impl Worker {
         }
         self.buffer = buffer;
         if more {
-            self.again.push(key);
+            self.read_again(key);
         }
         more
     }
@@ -161,7 +161,8 @@ impl Worker {
         let text = entry.text.into_owned();
         // The shim keeps to its cap; whoever speaks in its place is held to it here.
         let tenant = &mut self.tenants[key];
-        let budget = tenant.log_budget.checked_sub(text.len());
+        // An empty line costs as much as a byte, there as here, or they could be sent for ever.
+        let budget = tenant.log_budget.checked_sub(text.len().max(1));
         let Some(left) = budget else { return Err(WireError::TooManyFrames) };
         tenant.log_budget = left;
         let of_running_call = tenant.pipe.front().is_some_and(|call| call.invocation.0 == frame.id);

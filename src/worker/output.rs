@@ -33,7 +33,7 @@ impl Worker {
             }
         }
         // The poll is edge-triggered and there may be more: it is read at the next turn.
-        self.again.push(key);
+        self.read_again(key);
     }
 
     fn log_raw(&mut self, key: usize, length: usize) {
