@@ -42,6 +42,10 @@ pub(super) struct Client {
     pub(super) waiting: Waiting,
     /// What the request in the making asks for; set when its head is admitted.
     pub(super) route: Option<Admitted>,
+    /// Reading was paused while the connection held enough: the socket may have bytes of which no event will tell.
+    unread: bool,
+    /// It stands in the list of those that go on at the next turn.
+    pub(super) goes_on: bool,
 }
 
 /// A request head that may go on.
@@ -69,6 +73,7 @@ impl Client {
     /// A read that does not fill the buffer has emptied the socket, and an edge-triggered poll will tell of more; so
     /// the second read that would only say so is saved, unless the peer is known to have closed.
     pub(super) fn read(&mut self, buffer: &mut [u8], to_the_end: bool) -> Read1 {
+        self.unread = false;
         while self.conn.wants_read() {
             match self.stream.read(buffer) {
                 Ok(0) => return Read1::Closed,
@@ -83,7 +88,13 @@ impl Client {
                 Err(_) => return Read1::Broken,
             }
         }
+        self.unread = true;
         Read1::Drained
+    }
+
+    /// Whether reading was paused and may go on.
+    pub(super) fn may_read_on(&self) -> bool {
+        self.unread && self.conn.wants_read()
     }
 
     pub(super) fn has_output(&self) -> bool {
@@ -135,7 +146,15 @@ impl Clients {
         self.next_generation = self.next_generation.wrapping_add(1);
         let entry = self.slab.vacant_entry();
         let id = ClientId(u64::from(self.next_generation) << 32 | entry.key() as u64);
-        entry.insert(Client { id, stream, conn, waiting: Waiting::Nothing, route: None });
+        entry.insert(Client {
+            id,
+            stream,
+            conn,
+            waiting: Waiting::Nothing,
+            route: None,
+            unread: false,
+            goes_on: false,
+        });
         id
     }
 

@@ -6,7 +6,7 @@ use mio::{Interest, Token};
 
 use crate::auth::{AuthError, Principal, Scope};
 use crate::http::{Conn, Poll, Problem, RequestHead, Response};
-use crate::limits::{API_BODY_BYTES_MAX, CONNECTIONS_ACCEPTED_PER_TURN_MAX};
+use crate::limits::{API_BODY_BYTES_MAX, CONNECTIONS_ACCEPTED_PER_TURN_MAX, HTTP_REQUESTS_PER_TURN_MAX};
 
 use super::clients::{Admitted, Read1, Waiting};
 use super::routes::{route, Access, NoRoute, Route};
@@ -79,6 +79,16 @@ impl Front {
         self.drive(key);
     }
 
+    /// Lets connections go on that had more requests than one turn allows.
+    pub(super) fn drive_again(&mut self) {
+        for id in std::mem::take(&mut self.again) {
+            if let Some(client) = self.clients.get(id) {
+                client.goes_on = false;
+                self.drive(id.key());
+            }
+        }
+    }
+
     pub(super) fn expire(&mut self, key: usize) {
         let Some(client) = self.clients.at(key) else { return };
         client.conn.expired(self.now, &mut self.stamp);
@@ -86,10 +96,18 @@ impl Front {
     }
 
     /// Lets a connection go on as far as it can: parse, handle, answer, write, and read what it left in the kernel.
+    ///
+    /// A connection that has more requests than one turn allows goes on at the next, after the others.
     pub(super) fn drive(&mut self, key: usize) {
+        let mut requests = 0;
         loop {
             let Some(client) = self.clients.at(key) else { return };
-            let wanted = client.conn.wants_read();
+            if requests == HTTP_REQUESTS_PER_TURN_MAX {
+                if !std::mem::replace(&mut client.goes_on, true) {
+                    self.again.push(client.id);
+                }
+                return;
+            }
             let mut admitted = client.route.take();
             let (keys, limits) = (&self.keys, &self.settings);
             let poll = client.conn.poll(self.now, &mut self.stamp, &mut |head: &RequestHead| {
@@ -101,6 +119,7 @@ impl Front {
             });
             match poll {
                 Poll::Request(request) => {
+                    requests += 1;
                     if let Some(admitted) = admitted {
                         let id = client.id;
                         self.handle(id, admitted, request);
@@ -116,8 +135,7 @@ impl Front {
                         // What was held back until the answer was taken may go on: the next request, or the end.
                         continue;
                     }
-                    // Reading was paused while the connection held enough; what came meanwhile raised its event then.
-                    if wanted || !client.conn.wants_read() {
+                    if !client.may_read_on() {
                         return;
                     }
                     match client.read(&mut self.buffer, true) {
