@@ -28,7 +28,8 @@ impl Shared {
     pub(super) fn create(&self, ticket: Option<Ticket>, body: &[u8]) {
         let prepared = self.prepare_new(body);
         match prepared {
-            Ok(new) => self.commit(ticket, |state| state.create(&new)),
+            // Others may have taken the last place while the code was looked at.
+            Ok(new) => self.commit(ticket, |state| self.room_in(state).and_then(|()| state.create(&new))),
             Err(problem) => self.answer(ticket, Err(problem)),
         }
     }
@@ -45,19 +46,20 @@ impl Shared {
             if state.functions.contains_key(&name) {
                 return Err(exists(&name));
             }
-            if state.functions.len() >= self.settings.functions_max {
-                return Err(Problem::unavailable(
-                    "too_many_functions",
-                    format!(
-                        "this server holds at most {} functions (limits.max_functions)",
-                        self.settings.functions_max
-                    ),
-                ));
-            }
+            self.room_in(&state)?;
         }
         let config = settings.resolve(self.settings.default_mode).map_err(|error| invalid_setting("config", &error))?;
         self.vet(&code, &config)?;
         Ok(NewFunction { name, code, config, now_ms: unix_ms() })
+    }
+
+    fn room_in(&self, state: &State) -> Result<(), Problem> {
+        let limit = self.settings.functions_max;
+        if state.functions.len() < limit {
+            return Ok(());
+        }
+        let detail = format!("this server holds at most {limit} functions (limits.max_functions)");
+        Err(Problem::unavailable("too_many_functions", detail))
     }
 
     pub(super) fn update(&self, ticket: Option<Ticket>, name: &str, body: &[u8]) {
@@ -86,7 +88,8 @@ impl Shared {
             };
             let mut state = self.lock();
             match state.functions.get(name) {
-                Some(current) if current.version == base.version => {
+                // The same, and not one of the same number that was made after a deletion.
+                Some(current) if Arc::ptr_eq(current, &base) => {
                     let result = state.update(&base, code, &config);
                     return self.report(ticket, &state, result);
                 }
@@ -98,12 +101,13 @@ impl Shared {
 
     pub(super) fn delete(&self, ticket: Option<Ticket>, name: &str) {
         self.commit(ticket, |state| {
-            if !state.functions.contains_key(name) {
-                return Err(no_function(name));
-            }
-            state.store.delete(name).map_err(|error| not_stored(&error))?;
+            let existed = state.store.delete(name).map_err(|error| not_stored(&error))?;
             state.functions.remove(name);
-            Ok(Done::Deleted(name.to_owned()))
+            if existed {
+                Ok(Done::Deleted(name.to_owned()))
+            } else {
+                Err(no_function(name))
+            }
         });
     }
 
@@ -195,7 +199,8 @@ impl State {
     fn create(&mut self, new: &NewFunction) -> Result<Done, Problem> {
         match self.store.create(new.clone()) {
             Ok(function) => Ok(Done::Created(self.remember(function))),
-            Err(StoreError::Exists { .. }) => Err(exists(&new.name)),
+            Err(StoreError::Exists { .. }) if self.functions.contains_key(&new.name) => Err(exists(&new.name)),
+            Err(StoreError::Exists { .. }) => Err(damaged(&new.name)),
             Err(error) => Err(not_stored(&error)),
         }
     }
@@ -263,6 +268,10 @@ fn invalid_setting(place: &str, error: &SettingError) -> Problem {
 
 fn exists(name: &str) -> Problem {
     Problem::conflict(format!("there is a function {name} already; PUT /functions/{name} changes it"))
+}
+
+fn damaged(name: &str) -> Problem {
+    Problem::conflict(format!("the stored function {name} is damaged and not served; DELETE /functions/{name} first"))
 }
 
 fn no_function(name: &str) -> Problem {
