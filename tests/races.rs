@@ -5,7 +5,7 @@ mod common;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 
-use common::{is_root, skip, Server};
+use common::{eventually, is_root, skip, Server};
 use serde_json::json;
 
 const NEEDS_ROOT: &str = "process mode at level strict needs root";
@@ -73,4 +73,48 @@ fn a_half_closed_client_gets_all_its_answers() {
     read_answers(&mut stream, 2000, "200");
     let mut rest = Vec::new();
     stream.read_to_end(&mut rest).unwrap();
+}
+
+/// The children of one of the server's threads, or of all but its main one.
+fn children(server: &Server, of_main: bool) -> Vec<u32> {
+    let pid = server.pid();
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs").flatten();
+    let tasks = tasks.filter(|task| (task.file_name() == *pid.to_string()) == of_main);
+    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()).collect()
+}
+
+fn is_zombie(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" Z"))
+}
+
+fn kill(pid: u32) {
+    // It may have ended by itself.
+    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL);
+}
+
+#[test]
+fn zygotes_that_die_at_work_leave_no_zombie_and_hold_up_no_call() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let server = Server::start();
+    for round in 0..20 {
+        let name = format!("f{round}");
+        server.deploy(&name, "def handle(request):\n    return 1", json!({}));
+        // Blanks are made while these are replaced, so that the zygote is at work when it dies.
+        children(&server, true).into_iter().take(4).for_each(kill);
+        std::thread::sleep(std::time::Duration::from_millis(round % 7));
+        children(&server, false).into_iter().for_each(kill);
+        let reply = server.get(&format!("/invoke/{name}"));
+        assert!(matches!(reply.status, 200 | 502), "{}", reply.text());
+    }
+    let last = server.run("last", "def handle(request):\n    return 1", "");
+    assert_eq!(last, 1);
+    eventually("no zombie is left", || {
+        let all = [children(&server, true), children(&server, false)].concat();
+        (!all.into_iter().any(is_zombie)).then_some(())
+    });
+    assert_eq!(server.get("/health").status, 200);
 }

@@ -123,6 +123,20 @@ pub fn adopt_orphans() -> io::Result<()> {
     Ok(nix::sys::prctl::set_child_subreaper(true)?)
 }
 
+/// The children of the main thread: orphans that this process has adopted, and what that thread started itself. Empty
+/// on a kernel that does not tell (without `CONFIG_PROC_CHILDREN`).
+pub fn adopted_children() -> Vec<u32> {
+    let text = std::fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id()));
+    text.unwrap_or_default().split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// Buries the child with this number if it has ended, and says whether it had.
+pub fn reap(pid: u32) -> bool {
+    let Ok(pid) = i32::try_from(pid) else { return false };
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
+    matches!(waitid(Id::Pid(Pid::from_raw(pid)), flags), Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)))
+}
+
 /// Raises the soft limit of open descriptors to the hard one, and says what it is now.
 ///
 /// # Errors

@@ -32,6 +32,7 @@ use crate::limits::{WIRE_MESSAGE_BYTES_MAX, WORKER_QUEUE_MAX};
 use crate::logs::LogSink;
 use crate::registry::function::FunctionVersion;
 use crate::sys;
+use crate::vital::Vital;
 
 use tenant::{Phase, Tenant};
 
@@ -60,6 +61,7 @@ pub fn start(
     let (jobs, desk) = line(WORKER_QUEUE_MAX)?;
     let worker = Worker::new(desk, front, logs, settings.response_bytes_max);
     let thread = std::thread::Builder::new().name(format!("faas-worker-{number}")).spawn(move || {
+        let _vital = vital();
         if let Some(cpu) = settings.cpu {
             if let Err(error) = sys::process::pin_current_thread(cpu) {
                 log::warn!("worker {number} is not pinned to processor {cpu}: {error}");
@@ -97,6 +99,11 @@ struct Worker {
     ending: Vec<usize>,
     buffer: Vec<u8>,
     response_bytes_max: usize,
+}
+
+/// A panic in a test must fail that test and not end all of them.
+fn vital() -> Option<Vital> {
+    (!cfg!(test)).then_some(Vital)
 }
 
 impl Worker {

@@ -2,10 +2,14 @@
 //!
 //! [`supervisor`] is the thread that owns the zygotes and the cgroups and makes blanks; [`zygote`] is its hold on one
 //! zygote; [`custody`] is what a worker gets with each instance; [`check`] uses a blank to look at code before it is
-//! stored; [`runtimes`] maps `python3.N` to interpreters.
+//! stored; [`runtimes`] maps `python3.N` to interpreters; [`strays`] waits for
+//! children that nobody else waits for.
 
 pub mod check;
 pub mod custody;
+mod job;
+mod nursery;
 pub mod runtimes;
+mod strays;
 pub mod supervisor;
 mod zygote;
