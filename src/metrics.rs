@@ -96,6 +96,9 @@ pub struct CallStats {
     pub timed_out: u64,
     /// Of the failed, those whose instance crashed.
     pub crashed: u64,
+    /// Calls whose client went away before there was an answer. With those that succeeded, failed or are under way,
+    /// they make up the accepted ones.
+    pub cancelled: u64,
     /// Calls refused before they were accepted (queue full, overload).
     pub refused: u64,
     /// Calls for which an instance had to be started.
@@ -115,6 +118,7 @@ impl CallStats {
             "failed": self.failed,
             "timed_out": self.timed_out,
             "crashed": self.crashed,
+            "cancelled": self.cancelled,
             "refused": self.refused,
             "cold_starts": self.cold_starts,
             "latency": self.latency.to_json(),

@@ -3,6 +3,7 @@
 //! Order matters before the first thread is there: the store's lock comes first, because who holds it owns the
 //! cgroups' names; then what may only be asked of a process with one thread (`HostFacts::probe`).
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -145,15 +146,18 @@ fn run(
     signals: SignalFd,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), StartError> {
+    let keys = keys(settings)?;
     let runtimes = runtimes(settings, &cgroups)?;
     let loaded = store.load_all().map_err(StartError::Store)?;
     for refused in &loaded.refused {
         log::error!("function {} is not served: {}", refused.name, refused.reason);
     }
     let functions: Vec<Arc<FunctionVersion>> = loaded.functions.into_iter().map(Arc::new).collect();
-    for function in &functions {
-        if let Err(error) = runtimes.resolve(&function.config.runtime) {
-            log::error!("function {}: {error}", function.name);
+    // Each once: looking for an interpreter that is not there may start several.
+    let names: BTreeSet<&str> = functions.iter().map(|function| function.config.runtime.as_str()).collect();
+    for name in names {
+        if let Err(error) = runtimes.resolve(name) {
+            log::error!("functions with runtime {name} cannot be called: {error}");
         }
     }
     let known = |name: &str| {
@@ -201,7 +205,7 @@ fn run(
         container: "container mode is not part of this version",
         memory_files,
     };
-    let front = Front::new(front_desk, front_settings, lines, keys(settings)?, runtimes, &functions, signals);
+    let front = Front::new(front_desk, front_settings, lines, keys, runtimes, &functions, signals);
     let result = match front {
         Ok(mut front) => {
             ready(front.local_address().unwrap_or(address));

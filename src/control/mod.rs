@@ -41,6 +41,9 @@ pub struct ControlJob {
     pub work: Work,
 }
 
+/// A figure to be read: its place in a document as a JSON pointer, none if it only counts for the sum, and its file.
+pub type MemoryFigure = (Option<String>, PathBuf);
+
 /// What is to be done.
 #[derive(Debug)]
 pub enum Work {
@@ -65,8 +68,8 @@ pub enum Work {
     Memory {
         /// The document.
         document: Value,
-        /// JSON pointers into it, and the file that holds the figure for each.
-        files: Vec<(String, PathBuf)>,
+        /// Where the figures are, and go.
+        files: Vec<MemoryFigure>,
         /// JSON pointer of the place for the sum, if there is one.
         total: Option<String>,
     },

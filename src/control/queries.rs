@@ -1,13 +1,11 @@
 //! Questions that need a file or another thread to answer.
 
-use std::path::PathBuf;
-
 use serde_json::Value;
 
 use crate::http::problem::Problem;
 use crate::logs::Since;
 
-use super::{Done, Shared};
+use super::{Done, MemoryFigure, Shared};
 
 impl Shared {
     pub(super) fn read_logs(&self, function: &str, limit: usize, since: Option<Since>) -> Result<Done, Problem> {
@@ -20,13 +18,13 @@ impl Shared {
 }
 
 /// Puts the figure of each file at its pointer, null where it cannot be read, and their sum at `total`.
-pub(super) fn fill_memory(mut document: Value, files: &[(String, PathBuf)], total: Option<&str>) -> Value {
+pub(super) fn fill_memory(mut document: Value, files: &[MemoryFigure], total: Option<&str>) -> Value {
     let mut sum = 0;
     for (pointer, file) in files {
         // The instance may have ended since: then there is no such file and no such figure.
         let bytes = std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse::<u64>().ok());
         sum += bytes.unwrap_or(0);
-        if let Some(place) = document.pointer_mut(pointer) {
+        if let Some(place) = pointer.as_ref().and_then(|pointer| document.pointer_mut(pointer)) {
             *place = bytes.map_or(Value::Null, Value::from);
         }
     }
@@ -47,13 +45,14 @@ mod tests {
         let file = directory.path().join("memory.current");
         std::fs::write(&file, "4096\n").unwrap();
         let files = vec![
-            ("/instances/0/memory_bytes".to_owned(), file),
-            ("/instances/1/memory_bytes".to_owned(), directory.path().join("gone")),
+            (Some("/instances/0/memory_bytes".to_owned()), file.clone()),
+            (Some("/instances/1/memory_bytes".to_owned()), directory.path().join("gone")),
+            (None, file),
         ];
         let document = json!({"instances": [{"memory_bytes": null}, {"memory_bytes": null}], "memory_bytes": 0});
         assert_eq!(
             fill_memory(document, &files, Some("/memory_bytes")),
-            json!({"instances": [{"memory_bytes": 4096}, {"memory_bytes": null}], "memory_bytes": 4096})
+            json!({"instances": [{"memory_bytes": 4096}, {"memory_bytes": null}], "memory_bytes": 8192})
         );
     }
 }

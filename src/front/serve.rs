@@ -164,7 +164,9 @@ impl Front {
         let _ = self.desk.registry().deregister(&mut client.stream);
         if let Waiting::Call(invocation) = client.waiting {
             // Nobody waits any more: a call that has not begun need not begin.
-            self.calls.finish(invocation);
+            if let Some(call) = self.calls.finish(invocation) {
+                self.functions.count(&call.function.name, |stats| stats.cancelled += 1);
+            }
             let now_ns = self.now_ns();
             self.scheduler.cancel(invocation, now_ns, &mut self.actions);
         }

@@ -3,7 +3,7 @@
 use serde_json::{json, Value};
 
 use crate::call::Slot;
-use crate::control::Work;
+use crate::control::{MemoryFigure, Work};
 use crate::http::{Problem, RequestId};
 use crate::rfc3339;
 use crate::scheduler::{InstanceState, InstanceStats};
@@ -18,7 +18,7 @@ impl Front {
         let mut instances = Vec::new();
         let mut files = Vec::new();
         for stats in self.scheduler.instance_stats() {
-            files.extend(self.memory_file(stats.slot, format!("/instances/{}/memory_bytes", instances.len())));
+            files.extend(self.memory_file(stats.slot, Some(format!("/instances/{}/memory_bytes", instances.len()))));
             instances.push(self.instance(&stats));
         }
         let document = json!({ "count": instances.len(), "instances": instances });
@@ -48,8 +48,8 @@ impl Front {
         rfc3339::format(crate::clock::unix_ms().saturating_sub(ago_ms))
     }
 
-    /// The file that tells how much memory an instance uses, with the place of the figure in a document.
-    pub(super) fn memory_file(&self, slot: Slot, pointer: String) -> Option<(String, std::path::PathBuf)> {
+    /// The file that tells how much memory an instance uses, with the place of the figure in a document, if it has one.
+    pub(super) fn memory_file(&self, slot: Slot, pointer: Option<String>) -> Option<MemoryFigure> {
         self.settings.memory_files.as_ref().map(|files| (pointer, files.of(&slot.to_string())))
     }
 

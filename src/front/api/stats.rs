@@ -24,11 +24,9 @@ impl Front {
         }
         let mut by_state = std::collections::BTreeMap::<&str, u64>::new();
         let mut files = Vec::new();
-        let mut scratch = Vec::new();
         for stats in self.scheduler.instance_stats() {
             *by_state.entry(state_name(&stats)).or_default() += 1;
-            files.extend(self.memory_file(stats.slot, format!("/scratch/{}", scratch.len())));
-            scratch.push(Value::Null);
+            files.extend(self.memory_file(stats.slot, None));
         }
         let mut document = self.functions.total.to_json();
         document["uptime_seconds"] = (self.now_ns() / 1_000_000_000).into();
@@ -56,7 +54,7 @@ impl Front {
         let key = live.key;
         let mut files = Vec::new();
         for instance in self.scheduler.instance_stats().filter(|instance| Some(instance.version) == key) {
-            files.extend(self.memory_file(instance.slot, String::new()));
+            files.extend(self.memory_file(instance.slot, None));
         }
         self.ask_control(client, request_id, Work::Memory { document, files, total: Some("/memory_bytes".to_owned()) });
         Ok(None)
