@@ -41,5 +41,6 @@ pub mod shim;
 pub mod sys;
 pub mod system_check;
 pub mod values;
+mod vital;
 pub mod wire;
 pub mod worker;

@@ -65,6 +65,8 @@ pub const HTTP_SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 pub const CONNECTIONS_ACCEPTED_PER_TURN_MAX: usize = 256;
 /// Largest body of a request to the API itself, in bytes: the largest code, written as JSON, with its config.
 pub const API_BODY_BYTES_MAX: usize = 2 * FUNCTION_CODE_BYTES_MAX + 256 * 1024;
+/// Requests of one connection that the front handles before it turns to the others.
+pub const HTTP_REQUESTS_PER_TURN_MAX: usize = 64;
 /// Default of `limit` in listings.
 pub const API_PAGE_DEFAULT: usize = 100;
 /// Largest `limit` in listings.

@@ -55,18 +55,7 @@ fn with_settings(options: &CliOptions, run: impl FnOnce(&Settings) -> ExitCode) 
     }
 }
 
-/// A thread that panics leaves half a server behind that goes on calling itself healthy. Its state is durable and its
-/// instances die with it, so it ends whole and at once, for whoever started it to start it again.
-fn end_on_panic() {
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        report(panic);
-        std::process::abort();
-    }));
-}
-
 fn serve(settings: &Settings) -> ExitCode {
-    end_on_panic();
     match faas::server::serve(settings, |address| cli::say(&welcome(settings, address))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),

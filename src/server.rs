@@ -5,6 +5,7 @@
 //! of a process with one thread (`HostFacts::probe`). Nobody is answered before the functions of the configuration
 //! file are deployed: who connects earlier waits in the listener's queue.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -158,9 +159,11 @@ fn run(
         log::error!("function {} is not served: {}", refused.name, refused.reason);
     }
     let stored: Vec<Arc<FunctionVersion>> = loaded.functions.into_iter().map(Arc::new).collect();
-    for function in &stored {
-        if let Err(error) = runtimes.resolve(&function.config.runtime) {
-            log::error!("function {}: {error}", function.name);
+    // Each once: looking for an interpreter that is not there may start several.
+    let names: BTreeSet<&str> = stored.iter().map(|function| function.config.runtime.as_str()).collect();
+    for name in names {
+        if let Err(error) = runtimes.resolve(name) {
+            log::error!("functions with runtime {name} cannot be called: {error}");
         }
     }
     let known = |name: &str| {

@@ -27,7 +27,8 @@ impl Shared {
     pub(super) fn create(&self, ticket: Ticket, body: &[u8]) {
         let prepared = self.prepare_new(body);
         match prepared {
-            Ok(new) => self.commit(ticket, |state| state.create(&new)),
+            // Others may have taken the last place while the code was looked at.
+            Ok(new) => self.commit(ticket, |state| self.room_in(state).and_then(|()| state.create(&new))),
             Err(problem) => self.answer(ticket, Err(problem)),
         }
     }
@@ -44,19 +45,20 @@ impl Shared {
             if state.functions.contains_key(&name) {
                 return Err(exists(&name));
             }
-            if state.functions.len() >= self.settings.functions_max {
-                return Err(Problem::unavailable(
-                    "too_many_functions",
-                    format!(
-                        "this server holds at most {} functions (limits.max_functions)",
-                        self.settings.functions_max
-                    ),
-                ));
-            }
+            self.room_in(&state)?;
         }
         let config = settings.resolve(self.settings.default_mode).map_err(|error| invalid_setting("config", &error))?;
         self.vet(&code, &config)?;
         Ok(NewFunction { name, code, config, now_ms: unix_ms() })
+    }
+
+    fn room_in(&self, state: &State) -> Result<(), Problem> {
+        let limit = self.settings.functions_max;
+        if state.functions.len() < limit {
+            return Ok(());
+        }
+        let detail = format!("this server holds at most {limit} functions (limits.max_functions)");
+        Err(Problem::unavailable("too_many_functions", detail))
     }
 
     pub(super) fn update(&self, ticket: Ticket, name: &str, body: &[u8]) {
@@ -85,7 +87,8 @@ impl Shared {
             };
             let mut state = self.lock();
             match state.functions.get(name) {
-                Some(current) if current.version == base.version => {
+                // The same, and not one of the same number that was made after a deletion.
+                Some(current) if Arc::ptr_eq(current, &base) => {
                     let result = state.update(&base, code, &config);
                     return self.report(ticket, &state, result);
                 }

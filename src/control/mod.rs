@@ -10,6 +10,7 @@ mod queries;
 
 use std::collections::HashMap;
 use std::io;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -39,6 +40,9 @@ pub struct ControlJob {
     /// What is to be done.
     pub work: Work,
 }
+
+/// A figure to be read: its place in a document as a JSON pointer, none if it only counts for the sum, and its file.
+pub type MemoryFigure = (Option<String>, PathBuf);
 
 /// What is to be done.
 #[derive(Debug)]
@@ -189,12 +193,49 @@ pub fn start(shared: Arc<Shared>) -> io::Result<(Sender<ControlJob>, Vec<JoinHan
         .map(|number| {
             let (receiver, shared) = (receiver.clone(), Arc::clone(&shared));
             std::thread::Builder::new().name(format!("faas-control-{number}")).spawn(move || {
-                // Ends when the front has dropped its sender.
-                for job in receiver {
-                    shared.run(job);
-                }
+                work_off(receiver, |job| shared.run(job), |ticket| shared.answer(ticket, Err(failed())));
             })
         })
         .collect::<io::Result<Vec<_>>>()?;
     Ok((sender, threads))
+}
+
+/// Takes jobs until the front has dropped its sender. A job that panics costs the client its answer, not the server a
+/// thread: `give_up` answers in its place.
+fn work_off(jobs: Receiver<ControlJob>, run: impl Fn(ControlJob), give_up: impl Fn(Ticket)) {
+    for job in jobs {
+        let ticket = job.ticket;
+        // What a job changes is behind a lock, whose holder leaves it whole at every moment (see `Shared::lock`).
+        if catch_unwind(AssertUnwindSafe(|| run(job))).is_err() {
+            log::error!("a job of the API panicked; what it was about is on standard error");
+            give_up(ticket);
+        }
+    }
+}
+
+fn failed() -> Problem {
+    Problem::internal("the server failed at this request; its log says where")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    #[test]
+    fn a_job_that_panics_is_answered_and_the_next_one_is_done() {
+        let (sender, receiver) = bounded(4);
+        for number in 0..3 {
+            sender.send(ControlJob { ticket: Ticket(number), work: Work::Delete(number.to_string()) }).unwrap();
+        }
+        drop(sender);
+        let (done, given_up) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
+        let run = |job: ControlJob| match job.ticket {
+            Ticket(1) => panic!("on purpose"),
+            ticket => done.borrow_mut().push(ticket),
+        };
+        work_off(receiver, run, |ticket| given_up.borrow_mut().push(ticket));
+        assert_eq!(done.into_inner(), [Ticket(0), Ticket(2)]);
+        assert_eq!(given_up.into_inner(), [Ticket(1)]);
+    }
 }

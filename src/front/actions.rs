@@ -28,7 +28,7 @@ impl Front {
             Action::MakeBlank { slot, runtime } => {
                 let job = SupervisorJob::MakeBlank { slot, runtime };
                 if self.lines.supervisor.push(job).is_err() {
-                    self.hear(FrontEvent::BlankFailed { slot, reason: "the supervisor is too busy".to_owned() });
+                    self.take_in(FrontEvent::BlankFailed { slot, reason: "the supervisor is too busy".to_owned() });
                 }
                 self.lines.supervisor.ring();
             }
@@ -45,9 +45,8 @@ impl Front {
             Action::Fail { invocation, error } => self.fail(invocation, &error, None),
             Action::Drained { version } => {
                 if let Some(function) = self.functions.drained(version) {
-                    if let Err(error) = self.lines.logs.remove(function.name.as_str()) {
-                        log::warn!("the log of deleted function {} is left behind: {error}", function.name);
-                    }
+                    // Again, for what its last calls wrote since it was deleted.
+                    self.lines.logs.forget(function.name.as_str());
                 }
             }
         }
@@ -91,7 +90,7 @@ impl Front {
         // The queue holds more than can be under way, so this is a worker that has ended. Nothing may be lost for it.
         log::error!("worker {worker} takes no job");
         if let WorkerJob::Call { slot, invocation, request, .. } = refused.into_inner() {
-            self.hear(FrontEvent::TakenBack { slot, calls: vec![(invocation, request)] });
+            self.take_in(FrontEvent::TakenBack { slot, calls: vec![(invocation, request)] });
         }
     }
 

@@ -45,6 +45,8 @@ pub(super) struct Client {
     has_unread: bool,
     /// What the request in the making asks for; set when its head is admitted.
     pub(super) route: Option<Admitted>,
+    /// It stands in the list of those that go on at the next turn.
+    pub(super) goes_on: bool,
 }
 
 /// A request head that may go on.
@@ -151,7 +153,15 @@ impl Clients {
         self.next_generation = self.next_generation.wrapping_add(1);
         let entry = self.slab.vacant_entry();
         let id = ClientId(u64::from(self.next_generation) << 32 | entry.key() as u64);
-        entry.insert(Client { id, stream, conn, waiting: Waiting::Nothing, has_unread: false, route: None });
+        entry.insert(Client {
+            id,
+            stream,
+            conn,
+            waiting: Waiting::Nothing,
+            has_unread: false,
+            route: None,
+            goes_on: false,
+        });
         id
     }
 

@@ -14,7 +14,14 @@ use super::clients::{ClientId, Waiting};
 use super::Front;
 
 impl Front {
+    /// Takes in what another thread reports, and does what follows from it.
     pub(super) fn hear(&mut self, event: FrontEvent) {
+        self.take_in(event);
+        self.act();
+    }
+
+    /// Takes it in only: what follows is left in `actions`, behind what is there, since their order matters.
+    pub(super) fn take_in(&mut self, event: FrontEvent) {
         let now_ns = self.now_ns();
         match event {
             FrontEvent::BlankReady { slot, pid } => {
@@ -47,7 +54,6 @@ impl Front {
             }
             FrontEvent::Control(reply) => self.hear_control(*reply),
         }
-        self.act();
     }
 
     /// Requests that come back are the front's again until they are dispatched anew.
@@ -132,15 +138,13 @@ impl Front {
     }
 
     fn undeploy(&mut self, name: &str) {
-        match self.functions.remove(name).and_then(|live| live.key) {
-            Some(key) => {
-                let now_ns = self.now_ns();
-                self.scheduler.remove(key, now_ns, &mut self.actions);
-            }
-            // No instance of it can be writing there: its runtime is missing, or it was refused for its damage.
-            None => {
-                let _ = self.lines.logs.remove(name);
-            }
+        // Now, so that a function that takes the name at once does not find the log of this one. A function that was
+        // stored and not served has a log, too.
+        self.lines.logs.forget(name);
+        let Some(live) = self.functions.remove(name) else { return };
+        if let Some(key) = live.key {
+            let now_ns = self.now_ns();
+            self.scheduler.remove(key, now_ns, &mut self.actions);
         }
     }
 

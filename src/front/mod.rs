@@ -44,7 +44,7 @@ use crate::sandbox::cgroup::MemoryFiles;
 use crate::scheduler::{Action, Scheduler, SchedulerLimits};
 
 use calls::Calls;
-use clients::Clients;
+use clients::{ClientId, Clients};
 use functions::Functions;
 
 const LISTENER: Token = Token(usize::MAX - 1);
@@ -96,6 +96,8 @@ pub struct Front {
     listener: Option<TcpListener>,
     /// The listener had more to accept than descriptors were left; it is tried again at the next sweep.
     accept_again: bool,
+    /// Connections that had more requests than one turn allows.
+    again: Vec<ClientId>,
     signals: nix::sys::signalfd::SignalFd,
     settings: FrontSettings,
     lines: Lines,
@@ -147,6 +149,7 @@ impl Front {
             desk,
             listener: Some(listener),
             accept_again: false,
+            again: Vec::new(),
             signals,
             scheduler: Scheduler::new(settings.scheduler.clone()),
             rung: vec![false; lines.workers.len()],
@@ -193,8 +196,8 @@ impl Front {
                     DOORBELL_TOKEN => {}
                     LISTENER => self.accept(),
                     SIGNALS => self.signalled(),
-                    // A reset: nobody takes an answer any more, whatever the connection waits for.
-                    Token(key) if event.is_error() => self.close(key),
+                    // Nothing can be read or written any more: the client was reset, or both sides are shut.
+                    Token(key) if event.is_error() || event.is_write_closed() => self.close(key),
                     Token(key) => {
                         if event.is_writable() {
                             self.writable(key);
@@ -205,6 +208,7 @@ impl Front {
                     }
                 }
             }
+            self.drive_again();
             // Bounded, so that sockets get their turn under any load; what is left makes the next wait return at once.
             for _ in 0..FRONT_EVENTS_PER_TURN_MAX {
                 let Some(event) = self.desk.try_recv() else { break };
@@ -221,6 +225,9 @@ impl Front {
     }
 
     fn timeout(&self) -> Duration {
+        if !self.again.is_empty() {
+            return Duration::ZERO;
+        }
         // Read anew: carrying out a turn may have taken long.
         let now = Instant::now();
         let sweep = self.next_sweep.saturating_duration_since(now);

@@ -93,6 +93,9 @@ impl Service {
 
     /// What is done once for many messages.
     pub(super) fn end_batch(&mut self) {
+        for function in self.pressure.take_forgotten() {
+            self.forget(&function);
+        }
         self.note_dropped();
         self.write_all();
         self.give_up_memory();
@@ -105,10 +108,8 @@ impl Service {
                 self.pressure.queued_bytes.fetch_sub(entry.bytes(), Ordering::Relaxed);
                 self.append(function, entry);
             }
-            // Whoever asked may have given up waiting, hence the ignored results.
-            Message::Remove { function, done } => {
-                let _ = done.try_send(self.remove(&function));
-            }
+            Message::Forget { function } => self.forget(&function),
+            // Whoever asked may have given up waiting, hence the ignored result.
             Message::Query { function, limit, since, reply } => {
                 let _ = reply.try_send(self.query(function, limit, since));
             }
@@ -136,13 +137,16 @@ impl Service {
         entries
     }
 
-    pub(super) fn remove(&mut self, function: &Arc<str>) -> Result<(), (PathBuf, io::Error)> {
-        match self.functions.remove(function) {
+    pub(super) fn forget(&mut self, function: &Arc<str>) {
+        let file = match self.functions.remove(function) {
             Some(log) => {
                 self.memory_bytes -= log.ring.bytes() + FUNCTION_BYTES;
-                log.file.remove()
+                log.file
             }
-            None => LogFile::new(&self.dir, function).remove(),
+            None => LogFile::new(&self.dir, function),
+        };
+        if let Err((path, error)) = file.remove() {
+            log::warn!("the log of function {function} is left behind, {}: {error}", path.display());
         }
     }
 

@@ -22,8 +22,10 @@ fn messages(entries: &[LoggedEntry]) -> Vec<(u64, &str)> {
     entries.iter().map(|logged| (logged.seq, logged.entry.message.as_str())).collect()
 }
 
+/// All entries. Asks again while the thread is busy: a debug build on a loaded machine may take its time.
 fn all(sink: &LogSink, function: &str) -> Vec<LoggedEntry> {
-    sink.query(function, usize::MAX, None).unwrap()
+    let mut answers = (0..15).map(|_| sink.query(function, usize::MAX, None));
+    answers.find(|answer| !matches!(answer, Err(LogsError::Busy))).expect("an answer").unwrap()
 }
 
 #[test]
@@ -127,8 +129,9 @@ fn a_removed_log_is_gone_and_a_new_one_begins_at_one() {
     let (_logs, sink) = start(dir.path());
     sink.append("f", entry("old"));
     sink.append("f-2", entry("another's"));
-    sink.remove("f").unwrap();
-    sink.remove("never-was").unwrap();
+    sink.forget("f");
+    sink.forget("never-was");
+    assert_eq!(messages(&all(&sink, "f")), []);
     assert!(!dir.path().join("logs/f.jsonl").exists());
     sink.append("f", entry("new"));
     assert_eq!(messages(&all(&sink, "f")), [(1, "new")]);
@@ -247,7 +250,7 @@ fn memory_is_bounded_over_all_functions_and_what_is_given_up_is_read_again() {
     service.append("f0".into(), entry("next"));
     assert_eq!(messages(&service.query("f0".into(), 1, None)), [(71, "next")]);
     for number in 0..100 {
-        service.remove(&format!("f{number}").into()).unwrap();
+        service.forget(&format!("f{number}").into());
     }
     assert_eq!(service.memory_bytes(), 0);
 }

@@ -115,43 +115,26 @@ pub fn pidfd_reap(pidfd: impl AsFd) -> io::Result<Option<ProcessEnd>> {
     })
 }
 
-/// The children of ours in a process group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Group {
-    /// There are none.
-    Empty,
-    /// There are some, and none has ended.
-    Alive,
-    /// This one has ended and waits to be buried.
-    Ended(u32),
-}
-
-/// Looks at our children in the process group, and changes nothing.
-///
-/// # Errors
-/// Those of waitid(2).
-pub fn group(pgid: u32) -> io::Result<Group> {
-    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    match waitid(Id::PGid(Pid::from_raw(pgid as i32)), flags) {
-        Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) => Ok(Group::Ended(pid.as_raw() as u32)),
-        Ok(_) => Ok(Group::Alive),
-        Err(nix::errno::Errno::ECHILD) => Ok(Group::Empty),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Buries a child of ours, if it has ended. How it ended is nobody's concern.
-pub fn bury(pid: u32) {
-    // The only possible failure is that it is buried already.
-    let _ = waitid(Id::Pid(Pid::from_raw(pid as i32)), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG);
-}
-
 /// Makes this process the parent of its orphaned descendants.
 ///
 /// # Errors
 /// Those of prctl(2).
 pub fn adopt_orphans() -> io::Result<()> {
     Ok(nix::sys::prctl::set_child_subreaper(true)?)
+}
+
+/// The children of the main thread: orphans that this process has adopted, and what that thread started itself. Empty
+/// on a kernel that does not tell (without `CONFIG_PROC_CHILDREN`).
+pub fn adopted_children() -> Vec<u32> {
+    let text = std::fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id()));
+    text.unwrap_or_default().split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// Buries the child with this number if it has ended, and says whether it had.
+pub fn reap(pid: u32) -> bool {
+    let Ok(pid) = i32::try_from(pid) else { return false };
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
+    matches!(waitid(Id::Pid(Pid::from_raw(pid)), flags), Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)))
 }
 
 /// Raises the soft limit of open descriptors to the hard one, and says what it is now.
@@ -211,18 +194,16 @@ mod tests {
 
     #[test]
     #[allow(clippy::zombie_processes)] // it is buried by its number, which is what is tested
-    fn the_dead_of_a_process_group_are_found_and_buried() {
-        let mut child = Command::new("/bin/cat").stdin(Stdio::piped()).process_group(0).spawn().unwrap();
-        let pid = child.id();
-        assert_eq!(group(pid).unwrap(), Group::Alive);
+    fn a_child_is_waited_for_by_its_number_once_it_has_ended() {
+        let mut child = Command::new("/bin/cat").stdin(Stdio::piped()).spawn().unwrap();
+        assert!(!reap(child.id()), "it has not ended");
         drop(child.stdin.take());
         let limit = Instant::now() + Duration::from_secs(20);
-        while group(pid).unwrap() != Group::Ended(pid) {
+        while !reap(child.id()) {
             assert!(Instant::now() < limit, "it has not ended");
             std::thread::yield_now();
         }
-        bury(pid);
-        assert_eq!(group(pid).unwrap(), Group::Empty);
+        assert!(!reap(child.id()), "it was buried before");
     }
 
     #[test]

@@ -47,7 +47,7 @@ impl Worker {
         }
         self.buffer = buffer;
         if more {
-            self.again.push(key);
+            self.read_again(key);
         }
         more
     }

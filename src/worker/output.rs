@@ -33,7 +33,7 @@ impl Worker {
             }
         }
         // The poll is edge-triggered and there may be more: it is read at the next turn.
-        self.again.push(key);
+        self.read_again(key);
     }
 
     /// Logs the line that was begun: whatever is read next belongs to something else.

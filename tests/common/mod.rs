@@ -83,6 +83,17 @@ impl Home {
         self.0.path().join("state")
     }
 
+    /// Writes the configuration: these lines in its `system:` section, and the file goes on with `rest`.
+    pub fn configured(self, system: &str, rest: &str) -> Home {
+        let indented: String = system.lines().map(|line| format!("  {}\n", line.trim_start())).collect();
+        let config = format!(
+            "system:\n  function_storage_path: {}\n  api_gateway_port: 0\n{indented}{rest}\n",
+            self.state().display()
+        );
+        std::fs::write(self.path().join("faas.yaml"), config).unwrap();
+        self
+    }
+
     /// What the server wrote to its standard error, over all its lives.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.0.path().join("stderr")).unwrap_or_default()

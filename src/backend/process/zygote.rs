@@ -11,7 +11,7 @@ use crate::sandbox::RUN_PLAN_COMMAND;
 use crate::sys;
 use crate::wire::{self, Direction, Kind, SpawnStage, WireError};
 
-/// A running zygote.
+/// A running zygote. Dropping it ends it.
 #[derive(Debug)]
 pub(super) struct Zygote {
     child: Child,
@@ -81,16 +81,18 @@ impl Zygote {
         self.control.as_fd()
     }
 
-    /// Ends it. Instances that it made live on: they are the server's children.
-    pub(super) fn end(mut self) {
-        let _ = self.child.kill();
-        // The kill is immediate and the process is small, so this wait is short.
-        let _ = self.child.wait();
-    }
-
     /// Its process id, for the log.
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
+    }
+}
+
+impl Drop for Zygote {
+    /// Ends it. Instances that it made live on: they are the server's children.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        // The kill is immediate and the process is small, so this wait is short.
+        let _ = self.child.wait();
     }
 }
 
