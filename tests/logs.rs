@@ -186,7 +186,7 @@ fn one_call_cannot_write_more_than_its_share_and_the_log_says_so() {
     let share = 256 * 1024;
     for (code, note) in [
         ("print('x' * 10_000_000)", "[log cut at 262144 bytes]"),
-        ("for n in range(200_000): print('line', n)", "[log cut at 262144 bytes]"),
+        ("for n in range(200_000): print('line', n)", "[log cut at 4096 entries for this call]"),
         (
             "os.write(1, b'') or [os.write(1, b'y' * 65536) for _ in range(160)]",
             "[raw output cut at 262144 bytes for this call]",

@@ -53,9 +53,12 @@ pub fn is_alive(pid: u32) -> bool {
 pub fn zygotes(server: u32) -> Vec<u32> {
     let is_zygote = |pid: &u32| {
         let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        // A fork of it has the same command line, and a pid namespace of its own, or one for its children.
+        // A fork of it has the same command line, and is its child or has a pid namespace of its own.
         let own = std::fs::read_link(format!("/proc/{pid}/ns/pid_for_children")).ok();
-        command.contains("/faas/zygote.py") && own == std::fs::read_link(format!("/proc/{server}/ns/pid")).ok()
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        command.contains("/faas/zygote.py")
+            && status.lines().any(|line| line == format!("PPid:\t{server}"))
+            && own == std::fs::read_link(format!("/proc/{server}/ns/pid")).ok()
     };
     descendants(server).into_iter().filter(is_zygote).collect()
 }
