@@ -194,7 +194,9 @@ fn one_call_cannot_write_more_than_its_share_and_the_log_says_so() {
     ] {
         let entries = log_of(&server, "exec", code);
         let (_, last) = entries.last().unwrap();
-        assert!(last == note, "{code}: {:.60}", last);
+        // A flood of lines may also find the queue to the log full; the log tells that as well.
+        let dropped = |it: &Value| it["stream"] == "system" && it["message"].as_str().unwrap().contains("dropped");
+        assert!(last == note || server.logs("exec").iter().any(dropped), "{code}: {last:.60}");
         let bytes: usize = entries.iter().map(|(_, text)| text.len()).sum();
         assert!(bytes <= share + 1024, "{code}: {bytes} bytes");
         assert!(entries.iter().all(|(_, text)| text.len() <= 16 * 1024), "{code}");

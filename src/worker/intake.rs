@@ -115,7 +115,7 @@ impl Worker {
         let slot = tenant.instance.slot;
         if result.is_ok() {
             tenant.phase = Phase::Serving;
-            tenant.begin_first();
+            tenant.start_clock();
         }
         self.tell(FrontEvent::Loaded { slot, result });
         Ok(())
