@@ -62,6 +62,17 @@ Try it:
 /// What `--version` prints.
 pub const VERSION: &str = concat!("faas ", env!("CARGO_PKG_VERSION"));
 
+/// Writes to standard output. That nobody reads it (`faas --help | head -1`) is no failure.
+pub fn say(text: &str) {
+    let mut stdout = io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// Writes why the program ends to standard error, if that takes it.
+pub fn complain(error: &dyn fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "faas: {error}");
+}
+
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {

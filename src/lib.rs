@@ -1,4 +1,22 @@
-//! faas: one binary that turns a Linux machine into a Lambda. ARCHITECTURE.md has the way of a request.
+//! faas: one binary that turns a Linux machine into a Lambda. Python functions are posted over HTTP and run in sandboxes.
+//!
+//! A call comes in through [`http`], a pure HTTP/1.1 state machine that [`front`], the one thread that owns all sockets,
+//! feeds with bytes. [`auth`] says who calls. The [`scheduler`], pure as well, says where the call runs: in an idle
+//! instance, in the pipe of a busy one, in a blank, or not yet. A [`worker`] thread sends it to the instance in the
+//! frames of [`wire`] and brings back the answer; front and workers share nothing but what is in [`call`], over the
+//! queues of [`doorbell`].
+//!
+//! Instances come from a [`backend`]. That of processes keeps a Python zygote for each interpreter, which forks blanks
+//! that carry out a plan made by [`sandbox`], step by step, in [`sys`], the only module with `unsafe`. Their Python half
+//! is carried in the binary ([`shim`]).
+//!
+//! What may wait for a disk or a sandbox is done by the threads of [`control`]: deploying functions into the
+//! [`registry`], which is durable, and reading [`logs`], which functions write. [`metrics`] counts.
+//!
+//! [`server`] starts all that in its order, from the [`config`] that `main` read after [`cli`] had read the arguments.
+//! Values from outside are read through [`values`], and every cap, timeout and size has its name in [`limits`].
+//!
+//! ARCHITECTURE.md has the way of a request in names, the processes, the frames, and the reasons.
 
 pub mod auth;
 pub mod backend;
@@ -23,5 +41,6 @@ pub mod shim;
 pub mod sys;
 pub mod system_check;
 pub mod values;
+mod vital;
 pub mod wire;
 pub mod worker;

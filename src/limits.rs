@@ -42,6 +42,8 @@ pub const HTTP_DRAIN_BYTES_MAX: usize = 256 * 1024;
 pub const HTTP_DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Default of `limits.max_connections`: beyond it an accepted connection gets 503 and is closed.
 pub const HTTP_CONNECTIONS_MAX: usize = 8192;
+/// Connections beyond `limits.max_connections` that are told so at once; what comes beyond these is closed untold.
+pub const HTTP_CONNECTIONS_REFUSED_MAX: usize = 64;
 /// A request body must arrive at this average rate, in bytes per second, once its grace has passed: beyond it 408.
 pub const HTTP_BODY_RATE_MIN: u64 = 1024;
 /// Time that a request body gets beside what [`HTTP_BODY_RATE_MIN`] allows for the bytes that came.
@@ -63,6 +65,8 @@ pub const HTTP_SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 pub const CONNECTIONS_ACCEPTED_PER_TURN_MAX: usize = 256;
 /// Largest body of a request to the API itself, in bytes: the largest code, written as JSON, with its config.
 pub const API_BODY_BYTES_MAX: usize = 2 * FUNCTION_CODE_BYTES_MAX + 256 * 1024;
+/// Requests of one connection that the front handles before it turns to the others.
+pub const HTTP_REQUESTS_PER_TURN_MAX: usize = 64;
 /// Default of `limit` in listings.
 pub const API_PAGE_DEFAULT: usize = 100;
 /// Largest `limit` in listings.
@@ -217,6 +221,8 @@ pub const ZYGOTE_SPAWNS_AT_ONCE_MAX: usize = 4;
 pub const SUPERVISOR_QUEUE_MAX: usize = 16_384;
 /// A sandboxed look at code must be over after this long.
 pub const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Sandboxes that a look at code is given when the first ones fail, for no fault of the code.
+pub const CHECK_SANDBOXES_MAX: usize = 3;
 /// A killed instance must be gone after this long.
 pub const KILL_WAIT: Duration = Duration::from_secs(5);
 /// Datagrams that a worker reads from one instance before it turns to the others.
@@ -285,9 +291,13 @@ pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Bytes of log that one invocation may write; the rest is dropped and a note says so.
 pub const LOG_INVOCATION_BYTES_MAX: usize = 256 * 1024;
+/// Log entries that one invocation may make; the rest is dropped and a note says so. An entry costs the server far more
+/// than its text when that is short, and one call must not fill the queue of them: without this, a quarter of a million
+/// line ends were as many entries.
+pub const LOG_INVOCATION_ENTRIES_MAX: usize = 4 * 1024;
 /// Longest single log entry, in bytes; longer lines are cut.
 pub const LOG_ENTRY_BYTES_MAX: usize = 16 * 1024;
-/// Entries of one function kept in memory.
+/// Entries of one function kept in memory, default of `limits.max_log_entries`.
 pub const LOG_RING_ENTRIES_MAX: usize = 1000;
 /// Bytes of one function's entries kept in memory.
 pub const LOG_RING_BYTES_MAX: usize = 1024 * 1024;
@@ -311,6 +321,8 @@ const _: () = assert!(WORKER_QUEUE_MAX >= INVOCATIONS_MAX);
 // which JSON writes as six bytes each.
 const _: () = assert!(LOG_RING_BYTES_MAX as u64 <= LOG_FILE_BYTES_MAX);
 const _: () = assert!(LOG_RING_BYTES_MAX < LOG_MEMORY_BYTES_MAX);
+const _: () =
+    assert!(LOG_RING_ENTRIES_MAX < LOG_INVOCATION_ENTRIES_MAX && LOG_INVOCATION_ENTRIES_MAX <= LOG_QUEUE_MAX / 2);
 // JSON may write one byte as six (`\u001f`): the longest line still fits a file.
 const _: () = assert!(8 * LOG_ENTRY_BYTES_MAX as u64 <= LOG_FILE_BYTES_MAX);
 const _: () = assert!(FUNCTION_VERSIONS_KEPT >= 1);

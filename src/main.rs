@@ -1,5 +1,6 @@
 //! The `faas` binary: arguments, configuration, start, exit code.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use faas::cli::{self, Command};
@@ -13,23 +14,23 @@ fn main() -> ExitCode {
     let command = match cli::parse(std::env::args_os().skip(1)) {
         Ok(command) => command,
         Err(error) => {
-            eprintln!("faas: {error}");
+            cli::complain(&error);
             return ExitCode::from(USAGE);
         }
     };
     match command {
         Command::RunPlan => faas::sandbox::run_plan_main(),
         Command::Help => {
-            print!("{}", cli::HELP);
+            cli::say(cli::HELP);
             ExitCode::SUCCESS
         }
         Command::Version => {
-            println!("{}", cli::VERSION);
+            cli::say(&format!("{}\n", cli::VERSION));
             ExitCode::SUCCESS
         }
         Command::CreateConfig(path) => match cli::create_config(&path) {
             Ok(()) => {
-                println!("wrote {}", path.display());
+                cli::say(&format!("wrote {}\n", path.display()));
                 ExitCode::SUCCESS
             }
             Err(error) => failed(&error),
@@ -55,27 +56,38 @@ fn with_settings(options: &CliOptions, run: impl FnOnce(&Settings) -> ExitCode) 
 }
 
 fn serve(settings: &Settings) -> ExitCode {
-    let ready = |address: std::net::SocketAddr| {
-        println!("faas {} serves on http://{address}", env!("CARGO_PKG_VERSION"));
-        match &settings.config_file {
-            Some(path) => println!("  configuration  {}", path.display()),
-            None => println!("  configuration  built-in defaults; faas --create-config writes a file to change"),
-        }
-        println!("  state          {}", settings.storage_path.display());
-        println!("  isolation      {}", settings.isolation);
-        println!("Try it:");
-        println!("  curl http://{address}/health");
-        println!("  curl http://{address}/functions -H 'Authorization: Bearer demo-key' \\");
-        println!("    -d '{{\"name\": \"hello\", \"code\": \"def handle(request):\\n    return {{\\\"hello\\\": \\\"world\\\"}}\"}}'");
-        println!("  curl http://{address}/invoke/hello -H 'Authorization: Bearer demo-key'");
-    };
-    match faas::server::serve(settings, ready) {
+    match faas::server::serve(settings, |address| cli::say(&welcome(settings, address))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
     }
 }
 
+/// What a server says when it serves, and how to try it.
+fn welcome(settings: &Settings, address: SocketAddr) -> String {
+    let configuration = match &settings.config_file {
+        Some(path) => path.display().to_string(),
+        None => "built-in defaults; faas --create-config writes a file to change".to_owned(),
+    };
+    // The well-known key is worth naming only where it opens anything.
+    let key = if settings.well_known_keys { "demo-key" } else { "KEY" };
+    format!(
+        r#"{version} serves on http://{address}
+  configuration  {configuration}
+  state          {state}
+  isolation      {isolation}
+Try it:
+  curl http://{address}/health
+  curl http://{address}/functions -H 'Authorization: Bearer {key}' \
+    -d '{{"name": "hello", "code": "def handle(request):\n    return {{\"hello\": \"world\"}}"}}'
+  curl http://{address}/invoke/hello -H 'Authorization: Bearer {key}'
+"#,
+        version = cli::VERSION,
+        state = settings.storage_path.display(),
+        isolation = settings.isolation,
+    )
+}
+
 fn failed(error: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("faas: {error}");
+    cli::complain(error);
     ExitCode::FAILURE
 }

@@ -98,7 +98,10 @@ pub struct CallStats {
     pub crashed: u64,
     /// Calls refused before they were accepted (queue full, overload).
     pub refused: u64,
-    /// Calls for which an instance had to be started.
+    /// Calls whose client went away before the answer. With the succeeded, the failed, and those that run or wait,
+    /// they make up all invocations.
+    pub abandoned: u64,
+    /// Calls for which an instance had to be started, whatever became of them.
     pub cold_starts: u64,
     /// From acceptance to answer.
     pub latency: Histogram,
@@ -107,6 +110,15 @@ pub struct CallStats {
 }
 
 impl CallStats {
+    /// Counts how long a call took that was answered, well or not.
+    pub fn record_latency(&mut self, elapsed_ns: u64, is_cold: bool) {
+        self.latency.record(elapsed_ns);
+        if is_cold {
+            self.cold_starts += 1;
+            self.cold_latency.record(elapsed_ns);
+        }
+    }
+
     /// The counters and latencies as the API shows them.
     pub fn to_json(&self) -> serde_json::Value {
         serde_json::json!({
@@ -116,6 +128,7 @@ impl CallStats {
             "timed_out": self.timed_out,
             "crashed": self.crashed,
             "refused": self.refused,
+            "abandoned": self.abandoned,
             "cold_starts": self.cold_starts,
             "latency": self.latency.to_json(),
             "cold_start_latency": self.cold_latency.to_json(),

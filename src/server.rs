@@ -1,14 +1,18 @@
 //! The server as a whole: starts the parts in the order in which they need each other, and ends them in reverse.
 //!
 //! Order matters before the first thread is there: the store's lock comes first, because who holds it owns the
-//! cgroups' names; then what may only be asked of a process with one thread (`HostFacts::probe`).
+//! cgroups' names; then the address, so that a server that cannot listen changes nothing; then what may only be asked
+//! of a process with one thread (`HostFacts::probe`). Nobody is answered before the functions of the configuration
+//! file are deployed: who connects earlier waits in the listener's queue.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use mio::net::TcpListener;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use sha2::{Digest, Sha256};
@@ -19,9 +23,9 @@ use crate::backend::process::runtimes::{RuntimeError, Runtimes, SandboxSettings}
 use crate::backend::process::supervisor::{self, SupervisorJob, SupervisorSettings};
 use crate::call::{FrontEvent, WorkerJob};
 use crate::config::{ApiScope, IsolationLevel, Settings};
-use crate::control::{self, ControlJob, Work};
+use crate::control;
 use crate::doorbell::{line, Line};
-use crate::front::{Front, FrontSettings, Lines};
+use crate::front::{Door, Front, FrontSettings, Lines};
 use crate::limits::{FRONT_QUEUE_MAX, SUPERVISOR_QUEUE_MAX};
 use crate::logs::{FunctionLogs, LogSink};
 use crate::registry::function::FunctionVersion;
@@ -113,7 +117,10 @@ fn system(action: &'static str) -> impl FnOnce(std::io::Error) -> StartError {
 pub fn serve(settings: &Settings, ready: impl FnOnce(SocketAddr)) -> Result<(), StartError> {
     // Signals are read from a descriptor, so every thread must block them: this one first.
     let signals = block_signals().map_err(system("read signals"))?;
+    let keys = keys(settings)?;
     let store = Store::open(&settings.storage_path).map_err(StartError::Store)?;
+    let address = SocketAddr::new(settings.host, settings.port);
+    let listener = TcpListener::bind(address).map_err(|source| StartError::Bind { address, source })?;
     let cgroups = CgroupRoot::prepare(&state_id(&settings.storage_path)).map_err(StartError::Cgroups)?;
     let facts = HostFacts::probe(&cgroups);
     let missing = facts.missing_for(settings.isolation);
@@ -132,7 +139,7 @@ pub fn serve(settings: &Settings, ready: impl FnOnce(SocketAddr)) -> Result<(), 
     let descriptors = sys::process::raise_open_files_limit().map_err(system("raise the limit of open files"))?;
     log::debug!("{descriptors} descriptors may be open");
 
-    let result = run(settings, store, cgroups, signals, ready);
+    let result = run(settings, store, cgroups, Door { listener, keys, signals }, ready);
     log_guard.flush();
     result
 }
@@ -142,25 +149,28 @@ fn run(
     settings: &Settings,
     store: Store,
     cgroups: CgroupRoot,
-    signals: SignalFd,
+    door: Door,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), StartError> {
-    let runtimes = runtimes(settings, &cgroups)?;
+    let staging = staging(&settings.storage_path).map_err(system("make the directory on which sandboxes are built"))?;
+    let runtimes = runtimes(settings, &cgroups, staging)?;
     let loaded = store.load_all().map_err(StartError::Store)?;
     for refused in &loaded.refused {
         log::error!("function {} is not served: {}", refused.name, refused.reason);
     }
-    let functions: Vec<Arc<FunctionVersion>> = loaded.functions.into_iter().map(Arc::new).collect();
-    for function in &functions {
-        if let Err(error) = runtimes.resolve(&function.config.runtime) {
-            log::error!("function {}: {error}", function.name);
+    let stored: Vec<Arc<FunctionVersion>> = loaded.functions.into_iter().map(Arc::new).collect();
+    // Each once: looking for an interpreter that is not there may start several.
+    let names: BTreeSet<&str> = stored.iter().map(|function| function.config.runtime.as_str()).collect();
+    for name in names {
+        if let Err(error) = runtimes.resolve(name) {
+            log::error!("functions with runtime {name} cannot be called: {error}");
         }
     }
     let known = |name: &str| {
-        functions.iter().any(|function| function.name == name)
-            || loaded.refused.iter().any(|refused| refused.name == name)
+        stored.iter().any(|function| function.name == name) || loaded.refused.iter().any(|refused| refused.name == name)
     };
-    let logs = FunctionLogs::start(&settings.storage_path, known).map_err(StartError::Logs)?;
+    let logs = FunctionLogs::start(&settings.storage_path, settings.limits.max_log_entries, known)
+        .map_err(StartError::Logs)?;
 
     let (front_line, front_desk) = line::<FrontEvent>(FRONT_QUEUE_MAX).map_err(system("make a queue"))?;
     let memory_files = cgroups.memory_files();
@@ -170,7 +180,7 @@ fn run(
         settings.functions.iter().map(|declared| (declared.name.clone(), declared.settings.clone())).collect();
     let shared = control::Shared::new(
         store,
-        &functions,
+        &stored,
         control::ControlSettings {
             default_mode: settings.default_mode,
             declared,
@@ -180,19 +190,13 @@ fn run(
         logs.sink(),
         front_line,
     );
+    shared.deploy_declared(&settings.functions);
+    let functions = shared.functions();
     let (control, _control_threads) = control::start(Arc::new(shared)).map_err(system("start a control thread"))?;
-    for declared in &settings.functions {
-        let work = Work::Declare(Box::new(declared.clone()));
-        if declared.code.is_some() && control.send(ControlJob { ticket: None, work }).is_err() {
-            log::error!("function {} of the configuration is not deployed", declared.name);
-        }
-    }
 
-    let address = SocketAddr::new(settings.host, settings.port);
     let lines =
         Lines { workers: threads.workers.clone(), supervisor: threads.supervisor.clone(), control, logs: logs.sink() };
     let front_settings = FrontSettings {
-        address,
         connections_max: settings.limits.max_connections,
         request_body_bytes_max: settings.limits.max_request_body_bytes,
         scheduler: scheduler_limits(settings),
@@ -201,16 +205,13 @@ fn run(
         container: "container mode is not part of this version",
         memory_files,
     };
-    let front = Front::new(front_desk, front_settings, lines, keys(settings)?, runtimes, &functions, signals);
-    let result = match front {
-        Ok(mut front) => {
-            ready(front.local_address().unwrap_or(address));
-            front.run();
-            log::info!("stopped");
-            Ok(())
-        }
-        Err(source) => Err(StartError::Bind { address, source }),
-    };
+    let address = door.listener.local_addr().map_err(system("ask for the port"))?;
+    let front = Front::new(front_desk, front_settings, lines, door, runtimes, &functions);
+    let result = front.map_err(system("watch the listener")).map(|mut front| {
+        ready(address);
+        front.run();
+        log::info!("stopped");
+    });
     threads.end();
     result
 }
@@ -266,8 +267,12 @@ impl Threads {
 }
 
 /// Interpreters and sandbox plans as this host and configuration give them; the default interpreter is resolved.
-pub(crate) fn runtimes(settings: &Settings, cgroups: &CgroupRoot) -> Result<Arc<Runtimes>, StartError> {
-    let staging = staging(&settings.storage_path).map_err(system("make the directory on which sandboxes are built"))?;
+/// `staging` is an empty directory: each sandbox builds its tree on it, where nobody outside sees it.
+pub(crate) fn runtimes(
+    settings: &Settings,
+    cgroups: &CgroupRoot,
+    staging: PathBuf,
+) -> Result<Arc<Runtimes>, StartError> {
     let sandbox = SandboxSettings {
         privilege: privilege(),
         required: match settings.isolation {
@@ -280,10 +285,7 @@ pub(crate) fn runtimes(settings: &Settings, cgroups: &CgroupRoot) -> Result<Arc<
         staging,
     };
     let mut configured = settings.runtimes.clone();
-    // A bare name is looked up in PATH, which is what is done without any configuration.
-    if settings.python.components().count() > 1 {
-        configured.insert(RUNTIME_DEFAULT.to_owned(), settings.python.clone());
-    }
+    configured.insert(RUNTIME_DEFAULT.to_owned(), settings.python.clone());
     let runtimes = Arc::new(Runtimes::new(sandbox, configured));
     let id = runtimes.resolve(RUNTIME_DEFAULT).map_err(StartError::Runtime)?;
     log::info!("functions run on {}", runtimes.name(id));

@@ -1,5 +1,7 @@
 //! `faas --check-system`: what this host offers, layer by layer, and a sandbox built to prove it.
 
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -7,6 +9,7 @@ use crate::backend::process::check::Checker;
 use crate::backend::process::runtimes::Runtimes;
 use crate::backend::process::supervisor::{self, SupervisorJob, SupervisorSettings};
 use crate::call::FrontEvent;
+use crate::cli;
 use crate::config::{ContainerRuntime, Settings};
 use crate::doorbell::line;
 use crate::limits::SUPERVISOR_QUEUE_MAX;
@@ -26,14 +29,23 @@ pub fn check(settings: &Settings) -> bool {
     let cgroups = match CgroupRoot::prepare(&name) {
         Ok(cgroups) => cgroups,
         Err(error) => {
-            println!("failed    cgroups  {error}");
+            cli::say(&format!("failed    cgroups  {error}\n"));
             return false;
         }
     };
     let facts = HostFacts::probe(&cgroups);
     let mut report = facts.report(settings.isolation);
     let _ = crate::sys::process::adopt_orphans();
-    match server::runtimes(settings, &cgroups) {
+    let staging = match Staging::make() {
+        Ok(staging) => staging,
+        Err(error) => {
+            let place = std::env::temp_dir();
+            cli::say(&format!("failed    sandbox  cannot make a directory in {}: {error}\n", place.display()));
+            let _ = cgroups.remove();
+            return false;
+        }
+    };
+    match server::runtimes(settings, &cgroups, staging.0.clone()) {
         Ok(runtimes) => {
             let id = runtimes.known(crate::registry::settings::RUNTIME_DEFAULT);
             report.ok("interpreter", id.map(|id| runtimes.name(id)).unwrap_or_default());
@@ -49,9 +61,26 @@ pub fn check(settings: &Settings) -> bool {
             let _ = cgroups.remove();
         }
     }
+    drop(staging);
     container(settings, &mut report);
-    print!("{}", report.render());
+    cli::say(&report.render());
     report.worst() != Status::Failed
+}
+
+/// An empty directory to build the sandbox on, removed afterwards. Not in the state directory: looking makes nothing
+/// there, with rights that a server would not have given it, and works whoever the state belongs to.
+struct Staging(PathBuf);
+
+impl Staging {
+    fn make() -> io::Result<Self> {
+        Ok(Self(nix::unistd::mkdtemp(&std::env::temp_dir().canonicalize()?.join("faas-check-XXXXXX"))?))
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.0);
+    }
 }
 
 /// Builds a sandbox the way a function gets one, and has it compile a line.

@@ -26,7 +26,7 @@ fn every_shell_block_of_readme_does_what_it_says() {
     }
     let server = Server::start();
     let said: Vec<String> = blocks().iter().map(|block| run(&server, block)).collect();
-    assert_eq!(said.len(), 6, "a block of README has no expectation here");
+    assert_eq!(said.len(), 7, "a block of README has no expectation here");
     assert!(said[0].contains(r#""status":"healthy""#), "{}", said[0]);
     assert!(said[1].contains(r#""name":"hello-world","version":1"#), "{}", said[1]);
     assert_eq!(said[2], r#"{"message":"Hello, World!","data":{"name":"AITest","test":true}}"#);
@@ -34,4 +34,8 @@ fn every_shell_block_of_readme_does_what_it_says() {
     assert!(said[4].ends_with(r#"{"x":16.0,"square":256.0,"sqrt":4.0}{"error":"give a number x"}"#), "{}", said[4]);
     assert!(said[5].contains(r#"{"greeting":"Good morning, Ada!"}"#), "{}", said[5]);
     assert!(said[5].contains(r#""message":"greeting Ada""#), "{}", said[5]);
+    assert!(said[6].contains(r#""version":2"#), "{}", said[6]);
+    assert!(said[6].contains(r#"{"greeting":"Good evening, Ada!"}"#), "{}", said[6]);
+    assert!(said[6].contains(r#""function":"greeting","version":2"#), "{}", said[6]);
+    assert!(said[6].ends_with("204\n"), "{}", said[6]);
 }

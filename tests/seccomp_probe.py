@@ -265,6 +265,7 @@ REFUSALS = [
     ("setuid to itself", EPERM, 105, os.getuid()),
     ("sethostname", EPERM, 170, b"x", 1),
     ("sync", EPERM, 162),
+    ("inotify_init1", EPERM, 294, 0),
     ("prctl set_pdeathsig", EPERM, 157, 1, 0, 0, 0, 0),
     ("prctl set_dumpable", EPERM, 157, 4, 1, 0, 0, 0),
     ("prctl cap_ambient", EPERM, 157, 47, 4, 0, 0, 0),

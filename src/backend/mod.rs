@@ -51,7 +51,8 @@ pub trait Custody: Send + fmt::Debug {
     /// Ends the instance and everything it started. Idempotent; does not wait.
     fn kill(&self);
 
-    /// How it ended; `None` while it has not, or while that cannot be told yet. Collects the process, so that no zombie is left.
+    /// How it ended; `None` while it has not, or while that cannot be told yet. Collects the process,
+    /// so that no zombie is left; asked again, it says the same.
     fn exit_reason(&mut self) -> Option<ExitReason>;
 
     /// Hands the remains back. The instance must have ended.

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use sha2::{Digest, Sha256};
 
+use crate::auth::is_well_known;
 use crate::limits;
 use crate::values::{Entry, Table, ValueError};
 
@@ -49,8 +50,13 @@ pub(super) fn read_api_keys(entry: &Entry<'_>) -> Result<Vec<ApiKeySetting>, Val
         if !names.insert(key.name.clone()) {
             return Err(required(&table, "name", "a name")?.not_allowed("a name that no other key has"));
         }
+        let given = table.get("key").or_else(|| table.get("key_sha256")).unwrap_or(entry);
         if !digests.insert(key.sha256) {
-            return Err(entry.not_allowed("a key that is in the list once"));
+            return Err(given.secret_not_allowed("a key that no other entry has"));
+        }
+        // Whether those are valid, and where, is said by well_known_keys alone.
+        if is_well_known(&key.sha256) {
+            return Err(given.secret_not_allowed("a key of your own, not one that the documentation prints"));
         }
         keys.push(key);
     }
@@ -180,7 +186,7 @@ mod tests {
         let entry = |name: &str, key: &str| json!({"name": name, "key": key, "scopes": ["invoke"]});
         let (one, two) = ("0123456789abcdef", "fedcba9876543210");
         assert!(read(json!([entry("a", one), entry("a", two)])).unwrap_err().starts_with("api_keys[1].name: "));
-        assert!(read(json!([entry("a", one), entry("b", one)])).unwrap_err().starts_with("api_keys[1]: "));
+        assert!(read(json!([entry("a", one), entry("b", one)])).unwrap_err().starts_with("api_keys[1].key: "));
         assert_eq!(read(json!([entry("a", one), entry("b", two)])).unwrap().len(), 2);
     }
 }

@@ -70,7 +70,13 @@ pub enum ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreadable { path, source } => write!(f, "cannot read {}: {source}", path.display()),
+            Self::Unreadable { path, source } => {
+                write!(f, "cannot read {}: {source}", path.display())?;
+                if source.kind() == std::io::ErrorKind::NotFound {
+                    write!(f, "; faas --create-config PATH writes a file to begin with")?;
+                }
+                Ok(())
+            }
             Self::TooLarge { path } => {
                 write!(f, "{}: larger than {} bytes", path.display(), limits::CONFIG_FILE_BYTES_MAX)
             }

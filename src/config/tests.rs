@@ -69,6 +69,14 @@ fn the_promised_configuration_loads_as_it_stands() {
 }
 
 #[test]
+fn a_tab_before_a_key_is_called_a_tab() {
+    let message = refusal("system:\n\thost: ::1\n");
+    assert!(message.starts_with("2: not valid YAML: "), "{message}");
+    assert!(message.ends_with("; the line is indented with a tab, which YAML forbids: use spaces"), "{message}");
+    assert!(!refusal("system: [\n").contains("tab"));
+}
+
+#[test]
 fn an_empty_file_is_the_defaults() {
     let defaults = resolve(None, &CliOptions::default(), &home).unwrap();
     for text in ["", "# nothing\n", "---\n", "system:\nlimits:\nfunctions:\n", "system: {}\n", "system:\n  host:\n"] {

@@ -44,9 +44,19 @@ pub(super) fn parse(text: &str) -> Result<Value, TreeError> {
         let line = error.location().map(|location| location.line());
         match state.refused.into_inner() {
             Some(error) => TreeError::Value { line, error },
-            None => TreeError::Syntax { line, message: error.to_string() },
+            None => TreeError::Syntax { line, message: syntax_message(text, line, &error) },
         }
     })
+}
+
+/// The parser's words, and its most frequent cause by name: to it a tab is a character like any other.
+fn syntax_message(text: &str, line: Option<usize>, error: &serde_yaml::Error) -> String {
+    let culprit = line.and_then(|line| text.lines().nth(line - 1));
+    let blank = culprit.map_or("", |line| &line[..line.len() - line.trim_start().len()]);
+    match blank.contains('\t') {
+        true => format!("{error}; the line is indented with a tab, which YAML forbids: use spaces"),
+        false => error.to_string(),
+    }
 }
 
 /// The line, counted from 1, of the key at `path`, or of the map or list that should hold it.

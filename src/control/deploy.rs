@@ -7,7 +7,6 @@ use serde_json::{Map, Value};
 use crate::backend::process::check::CheckError;
 use crate::call::FrontEvent;
 use crate::clock::unix_ms;
-use crate::config::DeclaredFunction;
 use crate::http::problem::Problem;
 use crate::limits::FUNCTION_CODE_BYTES_MAX;
 use crate::registry::function::{ExecutionMode, FunctionConfig, FunctionVersion};
@@ -25,10 +24,11 @@ struct Given {
 }
 
 impl Shared {
-    pub(super) fn create(&self, ticket: Option<Ticket>, body: &[u8]) {
+    pub(super) fn create(&self, ticket: Ticket, body: &[u8]) {
         let prepared = self.prepare_new(body);
         match prepared {
-            Ok(new) => self.commit(ticket, |state| state.create(&new)),
+            // Others may have taken the last place while the code was looked at.
+            Ok(new) => self.commit(ticket, |state| self.room_in(state).and_then(|()| state.create(&new))),
             Err(problem) => self.answer(ticket, Err(problem)),
         }
     }
@@ -45,22 +45,23 @@ impl Shared {
             if state.functions.contains_key(&name) {
                 return Err(exists(&name));
             }
-            if state.functions.len() >= self.settings.functions_max {
-                return Err(Problem::unavailable(
-                    "too_many_functions",
-                    format!(
-                        "this server holds at most {} functions (limits.max_functions)",
-                        self.settings.functions_max
-                    ),
-                ));
-            }
+            self.room_in(&state)?;
         }
         let config = settings.resolve(self.settings.default_mode).map_err(|error| invalid_setting("config", &error))?;
         self.vet(&code, &config)?;
         Ok(NewFunction { name, code, config, now_ms: unix_ms() })
     }
 
-    pub(super) fn update(&self, ticket: Option<Ticket>, name: &str, body: &[u8]) {
+    fn room_in(&self, state: &State) -> Result<(), Problem> {
+        let limit = self.settings.functions_max;
+        if state.functions.len() < limit {
+            return Ok(());
+        }
+        let detail = format!("this server holds at most {limit} functions (limits.max_functions)");
+        Err(Problem::unavailable("too_many_functions", detail))
+    }
+
+    pub(super) fn update(&self, ticket: Ticket, name: &str, body: &[u8]) {
         let given = match parse(body) {
             Ok(given) => given,
             Err(problem) => return self.answer(ticket, Err(problem)),
@@ -86,7 +87,8 @@ impl Shared {
             };
             let mut state = self.lock();
             match state.functions.get(name) {
-                Some(current) if current.version == base.version => {
+                // The same, and not one of the same number that was made after a deletion.
+                Some(current) if Arc::ptr_eq(current, &base) => {
                     let result = state.update(&base, code, &config);
                     return self.report(ticket, &state, result);
                 }
@@ -96,46 +98,20 @@ impl Shared {
         }
     }
 
-    pub(super) fn delete(&self, ticket: Option<Ticket>, name: &str) {
+    pub(super) fn delete(&self, ticket: Ticket, name: &str) {
         self.commit(ticket, |state| {
-            if !state.functions.contains_key(name) {
-                return Err(no_function(name));
-            }
-            state.store.delete(name).map_err(|error| not_stored(&error))?;
+            let was_there = state.store.delete(name).map_err(|error| not_stored(&error))?;
             state.functions.remove(name);
-            Ok(Done::Deleted(name.to_owned()))
+            if was_there {
+                Ok(Done::Deleted(name.to_owned()))
+            } else {
+                Err(no_function(name))
+            }
         });
     }
 
-    /// A function of the configuration file. Nobody waits for it, so its failure is logged; others are not touched.
-    pub(super) fn declare(&self, declared: DeclaredFunction) {
-        let name = declared.name;
-        let Some(code) = declared.code else { return };
-        let outcome = declared
-            .settings
-            .resolve(self.settings.default_mode)
-            .map_err(|error| invalid_setting("config", &error))
-            .and_then(|config| {
-                let stored = self.lock().functions.get(&name).cloned();
-                if stored.as_ref().is_some_and(|stored| stored.code == code && stored.config == config) {
-                    return Ok(None);
-                }
-                self.vet(&code, &config)?;
-                Ok(Some((stored, config)))
-            });
-        match outcome {
-            Ok(None) => log::debug!("function {name} of the configuration is unchanged"),
-            Ok(Some((None, config))) => {
-                let new = NewFunction { name, code, config, now_ms: unix_ms() };
-                self.commit(None, |state| state.create(&new));
-            }
-            Ok(Some((Some(base), config))) => self.commit(None, |state| state.update(&base, &code, &config)),
-            Err(problem) => log::error!("function {name} of the configuration is not deployed: {}", problem.detail()),
-        }
-    }
-
     /// Refuses what cannot run here, and code that does not compile or lacks its handler.
-    fn vet(&self, code: &str, config: &FunctionConfig) -> Result<(), Problem> {
+    pub(super) fn vet(&self, code: &str, config: &FunctionConfig) -> Result<(), Problem> {
         if code.len() > FUNCTION_CODE_BYTES_MAX {
             return Err(Problem::payload_too_large(format!(
                 "code: {} bytes, the limit is {FUNCTION_CODE_BYTES_MAX}",
@@ -161,30 +137,33 @@ impl Shared {
                 if let Some(line) = line {
                     detail = format!("code, line {line}: {message}");
                 }
-                Problem::invalid(reason.code(), detail).with("line", line).with("column", column)
+                let mut problem = Problem::invalid(reason.code(), detail);
+                for (member, place) in [("line", line), ("column", column)] {
+                    if let Some(place) = place {
+                        problem = problem.with(member, place);
+                    }
+                }
+                problem
             }
             CheckError::Runtime(error) => Problem::invalid("runtime_unavailable", format!("config.runtime: {error}")),
             other => Problem::unavailable("check_failed", format!("the code could not be checked: {other}")),
         })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         // A thread that panicked while it held the lock left either the old or the new state behind: the map is
         // changed after the store, by single inserts.
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn commit(&self, ticket: Option<Ticket>, change: impl FnOnce(&mut State) -> Result<Done, Problem>) {
+    fn commit(&self, ticket: Ticket, change: impl FnOnce(&mut State) -> Result<Done, Problem>) {
         let mut state = self.lock();
         let result = change(&mut state);
         self.report(ticket, &state, result);
     }
 
     /// Tells the front while the lock is still held, so that it hears of changes in the order of their commits.
-    fn report(&self, ticket: Option<Ticket>, _held: &State, result: Result<Done, Problem>) {
-        if let (None, Err(problem)) = (ticket, &result) {
-            log::error!("a function of the configuration is not deployed: {}", problem.detail());
-        }
+    fn report(&self, ticket: Ticket, _held: &State, result: Result<Done, Problem>) {
         if self.front.send(FrontEvent::Control(Box::new(ControlReply { ticket, result }))).is_err() {
             log::debug!("the front has ended; an answer is dropped");
         }
@@ -192,16 +171,22 @@ impl Shared {
 }
 
 impl State {
-    fn create(&mut self, new: &NewFunction) -> Result<Done, Problem> {
+    pub(super) fn create(&mut self, new: &NewFunction) -> Result<Done, Problem> {
         match self.store.create(new.clone()) {
             Ok(function) => Ok(Done::Created(self.remember(function))),
-            Err(StoreError::Exists { .. }) => Err(exists(&new.name)),
+            Err(StoreError::Exists { .. }) if self.functions.contains_key(&new.name) => Err(exists(&new.name)),
+            Err(StoreError::Exists { .. }) => Err(damaged(&new.name)),
             Err(error) => Err(not_stored(&error)),
         }
     }
 
     /// Makes the next version of `base`, or says that it would be the same.
-    fn update(&mut self, base: &Arc<FunctionVersion>, code: &str, config: &FunctionConfig) -> Result<Done, Problem> {
+    pub(super) fn update(
+        &mut self,
+        base: &Arc<FunctionVersion>,
+        code: &str,
+        config: &FunctionConfig,
+    ) -> Result<Done, Problem> {
         if base.code == code && base.config == *config {
             return Ok(Done::Unchanged(Arc::clone(base)));
         }
@@ -222,6 +207,9 @@ const FIELDS: [&str; 3] = ["name", "code", "config"];
 
 fn parse(body: &[u8]) -> Result<Given, Problem> {
     let bad = |detail: String| Problem::invalid("invalid_request", detail);
+    if body.is_empty() {
+        return Err(bad("the body is empty; give a JSON object with name, code and config".to_owned()));
+    }
     let value: Value = serde_json::from_slice(body).map_err(|error| bad(format!("the body is not JSON: {error}")))?;
     let Value::Object(mut fields) = value else {
         return Err(bad("the body must be a JSON object with name, code and config".to_owned()));
@@ -253,7 +241,7 @@ fn missing(field: &str) -> Problem {
     Problem::invalid("invalid_request", format!("{field}: required"))
 }
 
-fn invalid_setting(place: &str, error: &SettingError) -> Problem {
+pub(super) fn invalid_setting(place: &str, error: &SettingError) -> Problem {
     if place == "name" {
         Problem::invalid("invalid_name", error.to_string())
     } else {
@@ -263,6 +251,13 @@ fn invalid_setting(place: &str, error: &SettingError) -> Problem {
 
 fn exists(name: &str) -> Problem {
     Problem::conflict(format!("there is a function {name} already; PUT /functions/{name} changes it"))
+}
+
+/// The store holds a function that was refused when the server started.
+fn damaged(name: &str) -> Problem {
+    Problem::conflict(format!(
+        "there is a function {name} that is damaged and not served; DELETE /functions/{name} makes room for a new one"
+    ))
 }
 
 fn no_function(name: &str) -> Problem {

@@ -4,11 +4,13 @@
 //! are committed under the store's lock and reported to the front before the lock is released, so that the front
 //! learns of them in the order in which they became durable.
 
+mod declared;
 mod deploy;
 mod queries;
 
 use std::collections::HashMap;
 use std::io;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -18,7 +20,6 @@ use serde_json::Value;
 
 use crate::backend::process::check::Checker;
 use crate::call::FrontEvent;
-use crate::config::DeclaredFunction;
 use crate::doorbell::Line;
 use crate::http::problem::Problem;
 use crate::limits::{CONTROL_QUEUE_MAX, CONTROL_THREADS};
@@ -34,11 +35,14 @@ pub struct Ticket(pub u64);
 /// A job of the API.
 #[derive(Debug)]
 pub struct ControlJob {
-    /// Who waits; `None` when nobody does.
-    pub ticket: Option<Ticket>,
+    /// Who waits.
+    pub ticket: Ticket,
     /// What is to be done.
     pub work: Work,
 }
+
+/// A figure to be read: its place in a document as a JSON pointer, none if it only counts for the sum, and its file.
+pub type MemoryFigure = (Option<String>, PathBuf);
 
 /// What is to be done.
 #[derive(Debug)]
@@ -49,8 +53,6 @@ pub enum Work {
     Update(String, Vec<u8>),
     /// `DELETE /functions/NAME`.
     Delete(String),
-    /// A function that the configuration file holds: create or update it if it differs from what is stored.
-    Declare(Box<DeclaredFunction>),
     /// `GET /functions/NAME/logs`.
     Logs {
         /// Whose.
@@ -64,18 +66,34 @@ pub enum Work {
     Memory {
         /// The document.
         document: Value,
-        /// Files that hold a figure each, with the JSON pointer of its place if it is shown by itself.
-        files: Vec<(Option<String>, PathBuf)>,
+        /// The files that hold the figures.
+        files: Vec<MemoryFile>,
         /// JSON pointer of the place for the sum, if there is one.
         total: Option<String>,
     },
 }
 
+/// A file that tells how much memory an instance uses.
+#[derive(Debug)]
+pub struct MemoryFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// JSON pointer of the figure's own place in the document; without one it only counts towards the sum.
+    pub pointer: Option<String>,
+}
+
+impl MemoryFile {
+    /// A file whose figure is of interest as part of the sum.
+    pub fn summed(path: PathBuf) -> Self {
+        MemoryFile { path, pointer: None }
+    }
+}
+
 /// What a control thread answers.
 #[derive(Debug)]
 pub struct ControlReply {
-    /// Who waits; `None` when nobody does.
-    pub ticket: Option<Ticket>,
+    /// Who waits.
+    pub ticket: Ticket,
     /// What came of it.
     pub result: Result<Done, Problem>,
 }
@@ -139,13 +157,17 @@ impl Shared {
         Shared { state: Mutex::new(State { store, functions }), settings, checker, logs, front }
     }
 
+    /// All functions as they are now, in no order.
+    pub fn functions(&self) -> Vec<Arc<FunctionVersion>> {
+        self.lock().functions.values().cloned().collect()
+    }
+
     fn run(&self, job: ControlJob) {
         let ticket = job.ticket;
         match job.work {
             Work::Create(body) => self.create(ticket, &body),
             Work::Update(name, body) => self.update(ticket, &name, &body),
             Work::Delete(name) => self.delete(ticket, &name),
-            Work::Declare(declared) => self.declare(*declared),
             Work::Logs { function, limit, since } => self.answer(ticket, self.read_logs(&function, limit, since)),
             Work::Memory { document, files, total } => {
                 self.answer(ticket, Ok(Done::Document(queries::fill_memory(document, &files, total.as_deref()))));
@@ -153,7 +175,7 @@ impl Shared {
         }
     }
 
-    pub(crate) fn answer(&self, ticket: Option<Ticket>, result: Result<Done, Problem>) {
+    pub(crate) fn answer(&self, ticket: Ticket, result: Result<Done, Problem>) {
         let reply = Box::new(ControlReply { ticket, result });
         if self.front.send(FrontEvent::Control(reply)).is_err() {
             log::debug!("the front has ended; an answer is dropped");
@@ -171,12 +193,49 @@ pub fn start(shared: Arc<Shared>) -> io::Result<(Sender<ControlJob>, Vec<JoinHan
         .map(|number| {
             let (receiver, shared) = (receiver.clone(), Arc::clone(&shared));
             std::thread::Builder::new().name(format!("faas-control-{number}")).spawn(move || {
-                // Ends when the front has dropped its sender.
-                for job in receiver {
-                    shared.run(job);
-                }
+                work_off(receiver, |job| shared.run(job), |ticket| shared.answer(ticket, Err(failed())));
             })
         })
         .collect::<io::Result<Vec<_>>>()?;
     Ok((sender, threads))
+}
+
+/// Takes jobs until the front has dropped its sender. A job that panics costs the client its answer, not the server a
+/// thread: `give_up` answers in its place.
+fn work_off(jobs: Receiver<ControlJob>, run: impl Fn(ControlJob), give_up: impl Fn(Ticket)) {
+    for job in jobs {
+        let ticket = job.ticket;
+        // What a job changes is behind a lock, whose holder leaves it whole at every moment (see `Shared::lock`).
+        if catch_unwind(AssertUnwindSafe(|| run(job))).is_err() {
+            log::error!("a job of the API panicked; what it was about is on standard error");
+            give_up(ticket);
+        }
+    }
+}
+
+fn failed() -> Problem {
+    Problem::internal("the server failed at this request; its log says where")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    #[test]
+    fn a_job_that_panics_is_answered_and_the_next_one_is_done() {
+        let (sender, receiver) = bounded(4);
+        for number in 0..3 {
+            sender.send(ControlJob { ticket: Ticket(number), work: Work::Delete(number.to_string()) }).unwrap();
+        }
+        drop(sender);
+        let (done, given_up) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
+        let run = |job: ControlJob| match job.ticket {
+            Ticket(1) => panic!("on purpose"),
+            ticket => done.borrow_mut().push(ticket),
+        };
+        work_off(receiver, run, |ticket| given_up.borrow_mut().push(ticket));
+        assert_eq!(done.into_inner(), [Ticket(0), Ticket(2)]);
+        assert_eq!(given_up.into_inner(), [Ticket(1)]);
+    }
 }

@@ -1,13 +1,11 @@
 //! Questions that need a file or another thread to answer.
 
-use std::path::PathBuf;
-
 use serde_json::Value;
 
 use crate::http::problem::Problem;
 use crate::logs::Since;
 
-use super::{Done, Shared};
+use super::{Done, MemoryFile, Shared};
 
 impl Shared {
     pub(super) fn read_logs(&self, function: &str, limit: usize, since: Option<Since>) -> Result<Done, Problem> {
@@ -19,14 +17,14 @@ impl Shared {
     }
 }
 
-/// Puts the figure of each file at its pointer, if it has one, null where it cannot be read, and their sum at `total`.
-pub(super) fn fill_memory(mut document: Value, files: &[(Option<String>, PathBuf)], total: Option<&str>) -> Value {
+/// Puts the figure of each file at its pointer, null where it cannot be read, and their sum at `total`.
+pub(super) fn fill_memory(mut document: Value, files: &[MemoryFile], total: Option<&str>) -> Value {
     let mut sum = 0;
-    for (pointer, file) in files {
+    for file in files {
         // The instance may have ended since: then there is no such file and no such figure.
-        let bytes = std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse::<u64>().ok());
+        let bytes = std::fs::read_to_string(&file.path).ok().and_then(|text| text.trim().parse::<u64>().ok());
         sum += bytes.unwrap_or(0);
-        if let Some(place) = pointer.as_deref().and_then(|pointer| document.pointer_mut(pointer)) {
+        if let Some(place) = file.pointer.as_ref().and_then(|pointer| document.pointer_mut(pointer)) {
             *place = bytes.map_or(Value::Null, Value::from);
         }
     }
@@ -46,10 +44,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("memory.current");
         std::fs::write(&file, "4096\n").unwrap();
+        let at = |pointer: &str, path| MemoryFile { path, pointer: Some(pointer.to_owned()) };
         let files = vec![
-            (Some("/instances/0/memory_bytes".to_owned()), file.clone()),
-            (Some("/instances/1/memory_bytes".to_owned()), directory.path().join("gone")),
-            (None, file),
+            at("/instances/0/memory_bytes", file.clone()),
+            at("/instances/1/memory_bytes", directory.path().join("gone")),
+            MemoryFile::summed(file),
         ];
         let document = json!({"instances": [{"memory_bytes": null}, {"memory_bytes": null}], "memory_bytes": 0});
         assert_eq!(

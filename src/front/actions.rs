@@ -28,7 +28,7 @@ impl Front {
             Action::MakeBlank { slot, runtime } => {
                 let job = SupervisorJob::MakeBlank { slot, runtime };
                 if self.lines.supervisor.push(job).is_err() {
-                    self.hear(FrontEvent::BlankFailed { slot, reason: "the supervisor is too busy".to_owned() });
+                    self.take_in(FrontEvent::BlankFailed { slot, reason: "the supervisor is too busy".to_owned() });
                 }
                 self.lines.supervisor.ring();
             }
@@ -42,12 +42,11 @@ impl Front {
             Action::Dispatch { slot, invocation, cold } => self.dispatch(slot, invocation, cold),
             Action::TakeBack { slot } => self.tell_worker(slot, WorkerJob::TakeBack { slot }),
             Action::Kill { slot, why } => self.end_instance(slot, why),
-            Action::Fail { invocation, error } => self.fail(invocation, &error),
+            Action::Fail { invocation, error } => self.fail(invocation, &error, None),
             Action::Drained { version } => {
                 if let Some(function) = self.functions.drained(version) {
-                    if let Err(error) = self.lines.logs.remove(function.name.as_str()) {
-                        log::warn!("the log of deleted function {} is left behind: {error}", function.name);
-                    }
+                    // Again, for what its last calls wrote since it was deleted.
+                    self.lines.logs.forget(function.name.as_str());
                 }
             }
         }
@@ -67,12 +66,21 @@ impl Front {
 
     fn end_instance(&mut self, slot: Slot, why: KillReason) {
         if !why.is_idle() && !matches!(why, KillReason::Surplus | KillReason::Shutdown) {
-            log::info!("instance {slot} is ended: {why:?}");
+            match self.function_in(slot) {
+                Some(name) => log::info!("instance {slot} of function {name} is ended: {why:?}"),
+                None => log::info!("instance {slot} is ended: {why:?}"),
+            }
         } else {
             log::debug!("instance {slot} is ended: {why:?}");
         }
         let job = if why.is_idle() { WorkerJob::Stop { slot } } else { WorkerJob::Kill { slot } };
         self.tell_worker(slot, job);
+    }
+
+    /// The name of the function whose instance has this slot.
+    fn function_in(&self, slot: Slot) -> Option<&str> {
+        let version = self.scheduler.stats_of_instance(slot)?.version;
+        self.functions.version(version).map(|function| function.name.as_str())
     }
 
     fn tell_worker(&mut self, slot: Slot, job: WorkerJob) {
@@ -82,7 +90,7 @@ impl Front {
         // The queue holds more than can be under way, so this is a worker that has ended. Nothing may be lost for it.
         log::error!("worker {worker} takes no job");
         if let WorkerJob::Call { slot, invocation, request, .. } = refused.into_inner() {
-            self.hear(FrontEvent::TakenBack { slot, calls: vec![(invocation, request)] });
+            self.take_in(FrontEvent::TakenBack { slot, calls: vec![(invocation, request)] });
         }
     }
 
@@ -95,8 +103,9 @@ impl Front {
         }
     }
 
-    /// The one outcome of a call that has no answer of its function.
-    pub(super) fn fail(&mut self, invocation: InvocationId, error: &InvokeError) {
+    /// The one outcome of a call that has no answer of its function. `service_ns` is how long the function ran, if it
+    /// came to its end.
+    pub(super) fn fail(&mut self, invocation: InvocationId, error: &InvokeError, service_ns: Option<u64>) {
         let Some(call) = self.calls.finish(invocation) else { return };
         if let InvokeError::NoInstances { reason } = error {
             log::error!("no instance for a call: {reason}");
@@ -104,7 +113,7 @@ impl Front {
         let elapsed_ns = self.now_ns().saturating_sub(call.accepted_ns);
         self.functions.count(&call.function.name, |stats: &mut CallStats| {
             stats.failed += 1;
-            stats.latency.record(elapsed_ns);
+            stats.record_latency(elapsed_ns, call.cold);
             match error {
                 InvokeError::TimedOut { .. } | InvokeError::QueueTimedOut { .. } => stats.timed_out += 1,
                 InvokeError::Crashed { .. } => stats.crashed += 1,
@@ -117,7 +126,7 @@ impl Front {
         }
         let mut response = Problem::from(error).into_response(&call.request_id);
         if let Some(slot) = call.slot {
-            super::api::invoke::stamp(&mut response, slot, call.cold, None);
+            super::api::invoke::stamp(&mut response, slot, call.cold, service_ns);
         }
         self.respond(key, response);
         self.drive(key);

@@ -40,8 +40,13 @@ pub(super) struct Client {
     pub(super) stream: TcpStream,
     pub(super) conn: Conn,
     pub(super) waiting: Waiting,
+    /// Reading stopped before the socket was known to be empty, because the connection held enough. The poll is
+    /// edge-triggered and will not tell again of what is there.
+    has_unread: bool,
     /// What the request in the making asks for; set when its head is admitted.
     pub(super) route: Option<Admitted>,
+    /// It stands in the list of those that go on at the next turn.
+    pub(super) goes_on: bool,
 }
 
 /// A request head that may go on.
@@ -55,7 +60,7 @@ pub(super) struct Admitted {
 /// What reading a socket came to.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Read1 {
-    /// Nothing more for now.
+    /// Nothing more for now, or nothing more is wanted.
     Drained,
     /// The peer will send nothing more.
     Closed,
@@ -71,19 +76,32 @@ impl Client {
     pub(super) fn read(&mut self, buffer: &mut [u8], to_the_end: bool) -> Read1 {
         while self.conn.wants_read() {
             match self.stream.read(buffer) {
-                Ok(0) => return Read1::Closed,
+                Ok(0) => {
+                    self.has_unread = false;
+                    return Read1::Closed;
+                }
                 Ok(length) => {
                     self.conn.received(&buffer[..length]);
                     if length < buffer.len() && !to_the_end {
+                        self.has_unread = false;
                         return Read1::Drained;
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Read1::Drained,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.has_unread = false;
+                    return Read1::Drained;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return Read1::Broken,
             }
         }
+        self.has_unread = true;
         Read1::Drained
+    }
+
+    /// Whether the connection would take bytes now that it left in the socket before.
+    pub(super) fn is_to_read_on(&self) -> bool {
+        self.has_unread && self.conn.wants_read()
     }
 
     pub(super) fn has_output(&self) -> bool {
@@ -135,7 +153,15 @@ impl Clients {
         self.next_generation = self.next_generation.wrapping_add(1);
         let entry = self.slab.vacant_entry();
         let id = ClientId(u64::from(self.next_generation) << 32 | entry.key() as u64);
-        entry.insert(Client { id, stream, conn, waiting: Waiting::Nothing, route: None });
+        entry.insert(Client {
+            id,
+            stream,
+            conn,
+            waiting: Waiting::Nothing,
+            has_unread: false,
+            route: None,
+            goes_on: false,
+        });
         id
     }
 

@@ -14,7 +14,14 @@ use super::clients::{ClientId, Waiting};
 use super::Front;
 
 impl Front {
+    /// Takes in what another thread reports, and does what follows from it.
     pub(super) fn hear(&mut self, event: FrontEvent) {
+        self.take_in(event);
+        self.act();
+    }
+
+    /// Takes it in only: what follows is left in `actions`, behind what is there, since their order matters.
+    pub(super) fn take_in(&mut self, event: FrontEvent) {
         let now_ns = self.now_ns();
         match event {
             FrontEvent::BlankReady { slot, pid } => {
@@ -47,7 +54,6 @@ impl Front {
             }
             FrontEvent::Control(reply) => self.hear_control(*reply),
         }
-        self.act();
     }
 
     /// Requests that come back are the front's again until they are dispatched anew.
@@ -77,8 +83,7 @@ impl Front {
             Ok(Done::Unchanged(_) | Done::Document(_)) => None,
             Err(problem) => Some(problem.clone()),
         };
-        let Some(Ticket(ticket)) = reply.ticket else { return };
-        let client_id = ClientId(ticket);
+        let client_id = ClientId(reply.ticket.0);
         let Some(client) = self.clients.get(client_id) else { return };
         let Waiting::Control(request_id) = client.waiting else { return };
         let response = match (response, reply.result) {
@@ -133,21 +138,19 @@ impl Front {
     }
 
     fn undeploy(&mut self, name: &str) {
+        // Now, so that a function that takes the name at once does not find the log of this one. A function that was
+        // stored and not served has a log, too.
+        self.lines.logs.forget(name);
         let Some(live) = self.functions.remove(name) else { return };
-        match live.key {
-            Some(key) => {
-                let now_ns = self.now_ns();
-                self.scheduler.remove(key, now_ns, &mut self.actions);
-            }
-            None => {
-                let _ = self.lines.logs.remove(name);
-            }
+        if let Some(key) = live.key {
+            let now_ns = self.now_ns();
+            self.scheduler.remove(key, now_ns, &mut self.actions);
         }
     }
 
     /// Hands a job to the control threads; answers 503 when they have too many.
     pub(super) fn ask_control(&mut self, client: ClientId, request_id: RequestId, work: Work) {
-        let job = ControlJob { ticket: Some(Ticket(client.0)), work };
+        let job = ControlJob { ticket: Ticket(client.0), work };
         let refused = self.lines.control.try_send(job).is_err();
         let Some(client) = self.clients.get(client) else { return };
         if !refused {

@@ -19,7 +19,6 @@ mod serve;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -27,6 +26,7 @@ use crossbeam_channel::Sender;
 use mio::net::TcpListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Token};
+use nix::sys::signal::Signal;
 
 use crate::auth::KeyRing;
 use crate::backend::process::runtimes::Runtimes;
@@ -44,7 +44,7 @@ use crate::sandbox::cgroup::MemoryFiles;
 use crate::scheduler::{Action, Scheduler, SchedulerLimits};
 
 use calls::Calls;
-use clients::Clients;
+use clients::{ClientId, Clients};
 use functions::Functions;
 
 const LISTENER: Token = Token(usize::MAX - 1);
@@ -52,8 +52,6 @@ const SIGNALS: Token = Token(usize::MAX - 2);
 
 /// What the front needs to know.
 pub struct FrontSettings {
-    /// Where it listens.
-    pub address: SocketAddr,
     /// `limits.max_connections`.
     pub connections_max: usize,
     /// `limits.max_request_body`, in bytes.
@@ -68,6 +66,16 @@ pub struct FrontSettings {
     pub container: &'static str,
     /// Where the memory figures of instances are; `None` without cgroups.
     pub memory_files: Option<MemoryFiles>,
+}
+
+/// What reaches the front from outside.
+pub struct Door {
+    /// Bound already.
+    pub listener: TcpListener,
+    /// Who may come in.
+    pub keys: KeyRing,
+    /// SIGTERM and SIGINT.
+    pub signals: nix::sys::signalfd::SignalFd,
 }
 
 /// The lines to the other threads.
@@ -88,6 +96,8 @@ pub struct Front {
     listener: Option<TcpListener>,
     /// The listener had more to accept than descriptors were left; it is tried again at the next sweep.
     accept_again: bool,
+    /// Connections that had more requests than one turn allows.
+    again: Vec<ClientId>,
     signals: nix::sys::signalfd::SignalFd,
     settings: FrontSettings,
     lines: Lines,
@@ -117,20 +127,19 @@ pub struct Front {
 }
 
 impl Front {
-    /// Binds the address and takes over what the other parts have prepared. `functions` is what the store holds.
+    /// Takes over what the other parts have prepared. `functions` is what the store holds.
     ///
     /// # Errors
-    /// When the address cannot be bound or a descriptor cannot be had.
+    /// When a descriptor cannot be had or watched.
     pub fn new(
         desk: Desk<FrontEvent>,
         settings: FrontSettings,
         lines: Lines,
-        keys: KeyRing,
+        door: Door,
         runtimes: Arc<Runtimes>,
         functions: &[Arc<FunctionVersion>],
-        signals: nix::sys::signalfd::SignalFd,
     ) -> io::Result<Front> {
-        let mut listener = TcpListener::bind(settings.address)?;
+        let Door { mut listener, keys, signals } = door;
         desk.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         let signal_fd = std::os::fd::AsRawFd::as_raw_fd(&signals);
         desk.registry().register(&mut SourceFd(&signal_fd), SIGNALS, Interest::READABLE)?;
@@ -140,6 +149,7 @@ impl Front {
             desk,
             listener: Some(listener),
             accept_again: false,
+            again: Vec::new(),
             signals,
             scheduler: Scheduler::new(settings.scheduler.clone()),
             rung: vec![false; lines.workers.len()],
@@ -170,14 +180,6 @@ impl Front {
         Ok(front)
     }
 
-    /// The address that was bound, which tells the port when the configuration said 0.
-    ///
-    /// # Errors
-    /// When the listener is closed.
-    pub fn local_address(&self) -> io::Result<SocketAddr> {
-        self.listener.as_ref().ok_or(io::ErrorKind::NotConnected)?.local_addr()
-    }
-
     /// Serves until the server is asked to stop and has drained.
     pub fn run(&mut self) {
         let mut events = Events::with_capacity(1024);
@@ -194,16 +196,19 @@ impl Front {
                     DOORBELL_TOKEN => {}
                     LISTENER => self.accept(),
                     SIGNALS => self.signalled(),
+                    // Nothing can be read or written any more: the client was reset, or both sides are shut.
+                    Token(key) if event.is_error() || event.is_write_closed() => self.close(key),
                     Token(key) => {
                         if event.is_writable() {
                             self.writable(key);
                         }
                         if event.is_readable() {
-                            self.readable(key, event.is_read_closed() || event.is_error());
+                            self.readable(key, event.is_read_closed());
                         }
                     }
                 }
             }
+            self.drive_again();
             // Bounded, so that sockets get their turn under any load; what is left makes the next wait return at once.
             for _ in 0..FRONT_EVENTS_PER_TURN_MAX {
                 let Some(event) = self.desk.try_recv() else { break };
@@ -220,6 +225,9 @@ impl Front {
     }
 
     fn timeout(&self) -> Duration {
+        if !self.again.is_empty() {
+            return Duration::ZERO;
+        }
         // Read anew: carrying out a turn may have taken long.
         let now = Instant::now();
         let sweep = self.next_sweep.saturating_duration_since(now);
@@ -254,11 +262,8 @@ impl Front {
                 log::warn!("a second signal: stopping at once");
                 self.stop_now = true;
             }
-            log::info!(
-                "signal {}: finishing what was accepted, at most {:?}",
-                signal.ssi_signo,
-                self.settings.drain_timeout
-            );
+            let name = Signal::try_from(signal.ssi_signo as i32).map_or("a signal", Signal::as_str);
+            log::info!("{name}: finishing what was accepted, at most {:?}", self.settings.drain_timeout);
             self.begin_stop();
         }
     }

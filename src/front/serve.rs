@@ -6,7 +6,9 @@ use mio::{Interest, Token};
 
 use crate::auth::{AuthError, Principal, Scope};
 use crate::http::{Conn, Poll, Problem, RequestHead, Response};
-use crate::limits::{API_BODY_BYTES_MAX, CONNECTIONS_ACCEPTED_PER_TURN_MAX};
+use crate::limits::{
+    API_BODY_BYTES_MAX, CONNECTIONS_ACCEPTED_PER_TURN_MAX, HTTP_CONNECTIONS_REFUSED_MAX, HTTP_REQUESTS_PER_TURN_MAX,
+};
 
 use super::clients::{Admitted, Read1, Waiting};
 use super::routes::{route, Access, NoRoute, Route};
@@ -37,6 +39,10 @@ impl Front {
 
     fn welcome(&mut self, stream: mio::net::TcpStream) {
         let _ = stream.set_nodelay(true);
+        if self.clients.len() >= self.settings.connections_max + HTTP_CONNECTIONS_REFUSED_MAX {
+            // Whoever is told that there is no room takes some: not more than this.
+            return;
+        }
         let conn = if self.clients.len() < self.settings.connections_max {
             Conn::new(self.now, self.http_limits)
         } else {
@@ -79,6 +85,16 @@ impl Front {
         self.drive(key);
     }
 
+    /// Lets connections go on that had more requests than one turn allows.
+    pub(super) fn drive_again(&mut self) {
+        for id in std::mem::take(&mut self.again) {
+            if let Some(client) = self.clients.get(id) {
+                client.goes_on = false;
+                self.drive(id.key());
+            }
+        }
+    }
+
     pub(super) fn expire(&mut self, key: usize) {
         let Some(client) = self.clients.at(key) else { return };
         client.conn.expired(self.now, &mut self.stamp);
@@ -86,10 +102,18 @@ impl Front {
     }
 
     /// Lets a connection go on as far as it can: parse, handle, answer, write, and read what it left in the kernel.
+    ///
+    /// A connection that has more requests than one turn allows goes on at the next, after the others.
     pub(super) fn drive(&mut self, key: usize) {
+        let mut requests = 0;
         loop {
             let Some(client) = self.clients.at(key) else { return };
-            let wanted = client.conn.wants_read();
+            if requests == HTTP_REQUESTS_PER_TURN_MAX {
+                if !std::mem::replace(&mut client.goes_on, true) {
+                    self.again.push(client.id);
+                }
+                return;
+            }
             let mut admitted = client.route.take();
             let (keys, limits) = (&self.keys, &self.settings);
             let poll = client.conn.poll(self.now, &mut self.stamp, &mut |head: &RequestHead| {
@@ -101,6 +125,7 @@ impl Front {
             });
             match poll {
                 Poll::Request(request) => {
+                    requests += 1;
                     if let Some(admitted) = admitted {
                         let id = client.id;
                         self.handle(id, admitted, request);
@@ -116,8 +141,7 @@ impl Front {
                         // What was held back until the answer was taken may go on: the next request, or the end.
                         continue;
                     }
-                    // Reading was paused while the connection held enough; what came meanwhile raised its event then.
-                    if wanted || !client.conn.wants_read() {
+                    if !client.is_to_read_on() {
                         return;
                     }
                     match client.read(&mut self.buffer, true) {
@@ -146,7 +170,9 @@ impl Front {
         let _ = self.desk.registry().deregister(&mut client.stream);
         if let Waiting::Call(invocation) = client.waiting {
             // Nobody waits any more: a call that has not begun need not begin.
-            self.calls.finish(invocation);
+            if let Some(call) = self.calls.finish(invocation) {
+                self.functions.count(&call.function.name, |stats| stats.abandoned += 1);
+            }
             let now_ns = self.now_ns();
             self.scheduler.cancel(invocation, now_ns, &mut self.actions);
         }

@@ -17,17 +17,17 @@ mod service;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use crossbeam_channel::{bounded, Receiver, RecvTimeoutError, SendTimeoutError, Sender};
+use crossbeam_channel::{bounded, Receiver, RecvTimeoutError, SendTimeoutError, Sender, TrySendError};
 
 use crate::limits::{LOG_MEMORY_BYTES_MAX, LOG_QUERY_TIMEOUT, LOG_QUEUE_BYTES_MAX, LOG_QUEUE_MAX};
 pub use entry::{LogEntry, LogStream, LoggedEntry, Since, SinceError};
@@ -84,11 +84,12 @@ pub struct FunctionLogs {
 }
 
 impl FunctionLogs {
-    /// Starts the service on `dir/logs`, which is made if it is missing.
+    /// Starts the service on `dir/logs`, which is made if it is missing. `entries_max` is what memory holds of one
+    /// function.
     ///
     /// Files of functions that `is_known` denies are removed: the server may have been killed between the deletion of a
     /// function and that of its log.
-    pub fn start(dir: &Path, is_known: impl Fn(&str) -> bool) -> Result<FunctionLogs, LogsError> {
+    pub fn start(dir: &Path, entries_max: usize, is_known: impl Fn(&str) -> bool) -> Result<FunctionLogs, LogsError> {
         let dir = dir.join("logs");
         let failed = |action| {
             let path = dir.clone();
@@ -99,7 +100,7 @@ impl FunctionLogs {
 
         let (queue, messages) = bounded(LOG_QUEUE_MAX);
         let pressure = Arc::new(Pressure::default());
-        let service = Service::new(dir, messages, Arc::clone(&pressure), LOG_MEMORY_BYTES_MAX);
+        let service = Service::new(dir, messages, Arc::clone(&pressure), LOG_MEMORY_BYTES_MAX, entries_max);
         let thread = thread::Builder::new().name("faas-logs".to_string());
         let thread = thread.spawn(move || service.run()).map_err(|source| LogsError::Thread { source })?;
         Ok(FunctionLogs { sink: LogSink { queue, pressure }, thread: Some(thread) })
@@ -158,12 +159,13 @@ impl LogSink {
         self.pressure.count_dropped(function);
     }
 
-    /// Removes the log of `function` from memory and disk. To be called when its last instance is gone, since an entry
-    /// that comes later begins a new log. Blocks: for control threads.
-    pub fn remove(&self, function: impl Into<Arc<str>>) -> Result<(), LogsError> {
-        let (done, answer) = bounded(1);
-        self.ask(Message::Remove { function: function.into(), done }, &answer)?
-            .map_err(|(path, source)| LogsError::Files { action: "remove", path, source })
+    /// Removes the log of `function` from memory and disk, in its turn behind what was appended before. Never waits:
+    /// when the queue is full it happens at the end of what is in it. An entry that comes later begins a new log.
+    pub fn forget(&self, function: impl Into<Arc<str>>) {
+        let message = Message::Forget { function: function.into() };
+        if let Err(TrySendError::Full(Message::Forget { function })) = self.queue.try_send(message) {
+            self.pressure.forget_late(function);
+        }
     }
 
     /// Entries of `function`, oldest first, at most `limit`: the newest, or with `since` the first from there on.
@@ -195,7 +197,7 @@ impl LogSink {
 /// What the service is asked for.
 enum Message {
     Append { function: Arc<str>, entry: LogEntry },
-    Remove { function: Arc<str>, done: Sender<Result<(), (PathBuf, io::Error)>> },
+    Forget { function: Arc<str> },
     Query { function: Arc<str>, limit: usize, since: Option<Since>, reply: Sender<Vec<LoggedEntry>> },
     Stop,
 }
@@ -209,9 +211,27 @@ struct Pressure {
     dropped: Mutex<BTreeMap<Arc<str>, u64>>,
     /// Whether `dropped` holds anything: spares the service the lock.
     dropped_functions: AtomicUsize,
+    /// Functions to forget for which the queue had no room, and whether there are any.
+    forgotten: Mutex<BTreeSet<Arc<str>>>,
+    any_forgotten: AtomicBool,
 }
 
 impl Pressure {
+    fn forget_late(&self, function: Arc<str>) {
+        let mut forgotten = self.forgotten.lock().unwrap_or_else(PoisonError::into_inner);
+        forgotten.insert(function);
+        self.any_forgotten.store(true, Ordering::Relaxed);
+    }
+
+    fn take_forgotten(&self) -> BTreeSet<Arc<str>> {
+        if !self.any_forgotten.load(Ordering::Relaxed) {
+            return BTreeSet::new();
+        }
+        let mut forgotten = self.forgotten.lock().unwrap_or_else(PoisonError::into_inner);
+        self.any_forgotten.store(false, Ordering::Relaxed);
+        std::mem::take(&mut forgotten)
+    }
+
     fn count_dropped(&self, function: Arc<str>) {
         let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
         *dropped.entry(function).or_insert(0) += 1;

@@ -1,12 +1,12 @@
 //! The newest entries of one function, in memory. Pure.
 //!
-//! Invariants: at most [`LOG_RING_ENTRIES_MAX`] entries and about [`LOG_RING_BYTES_MAX`] bytes; sequence numbers grow
+//! Invariants: at most `limits.max_log_entries` entries and about [`LOG_RING_BYTES_MAX`] bytes; sequence numbers grow
 //! from front to back, and `next_seq` is greater than all of them.
 
 use std::collections::VecDeque;
 
 use super::{LogEntry, LoggedEntry, Since};
-use crate::limits::{LOG_RING_BYTES_MAX, LOG_RING_ENTRIES_MAX};
+use crate::limits::LOG_RING_BYTES_MAX;
 
 /// A number from here on was never given: readers of JSON may hold numbers as floating point, exact up to 2^53.
 const SEQ_END: u64 = 1 << 53;
@@ -15,13 +15,14 @@ const SEQ_END: u64 = 1 << 53;
 #[derive(Debug)]
 pub(super) struct Ring {
     entries: VecDeque<LoggedEntry>,
+    entries_max: usize,
     bytes: usize,
     next_seq: u64,
 }
 
 impl Ring {
-    pub(super) fn new() -> Self {
-        Ring { entries: VecDeque::new(), bytes: 0, next_seq: 1 }
+    pub(super) fn new(entries_max: usize) -> Self {
+        Ring { entries: VecDeque::new(), entries_max, bytes: 0, next_seq: 1 }
     }
 
     /// Memory that the entries take.
@@ -47,7 +48,7 @@ impl Ring {
         self.next_seq = logged.seq + 1;
         self.bytes += logged.entry.bytes();
         self.entries.push_back(logged);
-        while self.entries.len() > LOG_RING_ENTRIES_MAX || (self.bytes > LOG_RING_BYTES_MAX && self.entries.len() > 1) {
+        while self.entries.len() > self.entries_max || (self.bytes > LOG_RING_BYTES_MAX && self.entries.len() > 1) {
             let Some(oldest) = self.entries.pop_front() else { break };
             self.bytes -= oldest.entry.bytes();
         }
@@ -68,13 +69,15 @@ mod tests {
     use super::super::tests::entry;
     use super::*;
 
+    const ENTRIES_MAX: usize = 1000;
+
     fn seqs(entries: &[LoggedEntry]) -> Vec<u64> {
         entries.iter().map(|logged| logged.seq).collect()
     }
 
     #[test]
     fn a_query_takes_the_newest_or_the_first_after_a_point() {
-        let mut ring = Ring::new();
+        let mut ring = Ring::new(ENTRIES_MAX);
         for message in ["a", "b", "c", "d"] {
             ring.push(entry(message));
         }
@@ -90,12 +93,12 @@ mod tests {
 
     #[test]
     fn entries_and_bytes_are_bounded() {
-        let mut ring = Ring::new();
-        for _ in 0..LOG_RING_ENTRIES_MAX + 5 {
+        let mut ring = Ring::new(ENTRIES_MAX);
+        for _ in 0..ENTRIES_MAX + 5 {
             ring.push(entry("small"));
         }
-        assert_eq!((ring.entries.len(), ring.entries[0].seq), (LOG_RING_ENTRIES_MAX, 6));
-        for _ in 0..LOG_RING_ENTRIES_MAX {
+        assert_eq!((ring.entries.len(), ring.entries[0].seq), (ENTRIES_MAX, 6));
+        for _ in 0..ENTRIES_MAX {
             ring.push(entry(&"x".repeat(16 * 1024)));
             assert!(ring.bytes <= LOG_RING_BYTES_MAX);
         }
@@ -105,7 +108,7 @@ mod tests {
 
     #[test]
     fn numbers_out_of_order_are_ignored() {
-        let mut ring = Ring::new();
+        let mut ring = Ring::new(ENTRIES_MAX);
         for seq in [3, 2, 3, 7, SEQ_END, u64::MAX, 8] {
             ring.restore(LoggedEntry { seq, entry: entry("") });
         }

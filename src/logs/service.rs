@@ -32,6 +32,7 @@ pub(super) struct Service {
     unwritten: Vec<Arc<str>>,
     memory_bytes: usize,
     memory_bytes_max: usize,
+    entries_max: usize,
     /// Counts batches: the clock by which functions are recently used or not.
     batch: u64,
     /// Whether writing fails at present, so that a full disk is one line in the server's log and not thousands.
@@ -50,6 +51,7 @@ impl Service {
         messages: Receiver<Message>,
         pressure: Arc<Pressure>,
         memory_bytes_max: usize,
+        entries_max: usize,
     ) -> Self {
         Service {
             dir,
@@ -59,6 +61,7 @@ impl Service {
             unwritten: Vec::new(),
             memory_bytes: 0,
             memory_bytes_max,
+            entries_max,
             batch: 0,
             disk_failing: false,
         }
@@ -90,6 +93,9 @@ impl Service {
 
     /// What is done once for many messages.
     pub(super) fn end_batch(&mut self) {
+        for function in self.pressure.take_forgotten() {
+            self.forget(&function);
+        }
         self.note_dropped();
         self.write_all();
         self.give_up_memory();
@@ -102,10 +108,8 @@ impl Service {
                 self.pressure.queued_bytes.fetch_sub(entry.bytes(), Ordering::Relaxed);
                 self.append(function, entry);
             }
-            // Whoever asked may have given up waiting, hence the ignored results.
-            Message::Remove { function, done } => {
-                let _ = done.try_send(self.remove(&function));
-            }
+            Message::Forget { function } => self.forget(&function),
+            // Whoever asked may have given up waiting, hence the ignored result.
             Message::Query { function, limit, since, reply } => {
                 let _ = reply.try_send(self.query(function, limit, since));
             }
@@ -133,13 +137,16 @@ impl Service {
         entries
     }
 
-    pub(super) fn remove(&mut self, function: &Arc<str>) -> Result<(), (PathBuf, io::Error)> {
-        match self.functions.remove(function) {
+    pub(super) fn forget(&mut self, function: &Arc<str>) {
+        let file = match self.functions.remove(function) {
             Some(log) => {
                 self.memory_bytes -= log.ring.bytes() + FUNCTION_BYTES;
-                log.file.remove()
+                log.file
             }
-            None => LogFile::new(&self.dir, function).remove(),
+            None => LogFile::new(&self.dir, function),
+        };
+        if let Err((path, error)) = file.remove() {
+            log::warn!("the log of function {function} is left behind, {}: {error}", path.display());
         }
     }
 
@@ -148,8 +155,11 @@ impl Service {
         let log = match self.functions.entry(Arc::clone(function)) {
             Entry::Occupied(log) => log.into_mut(),
             Entry::Vacant(place) => {
-                let mut log =
-                    FunctionLog { ring: Ring::new(), file: LogFile::new(&self.dir, function), used_in_batch: 0 };
+                let mut log = FunctionLog {
+                    ring: Ring::new(self.entries_max),
+                    file: LogFile::new(&self.dir, function),
+                    used_in_batch: 0,
+                };
                 if let Err(error) = log.file.load(|logged| log.ring.restore(logged)) {
                     log::warn!("cannot read the log of function {function}: {error}");
                 }

@@ -91,6 +91,7 @@ pub enum Resource {
     FileSize = 1,
     Stack = 3,
     Core = 4,
+    Processes = 6,
     OpenFiles = 7,
     LockedMemory = 8,
     MessageQueues = 12,

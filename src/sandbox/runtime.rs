@@ -48,7 +48,7 @@ pub enum RuntimeError {
     /// No candidate exists.
     NotFound {
         /// The name that was looked for.
-        runtime: String,
+        name: String,
     },
     /// A candidate could not be run.
     CannotRun {
@@ -110,11 +110,8 @@ impl fmt::Display for RuntimeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownName { runtime } => write!(f, "runtime {runtime:?} is not known: use python3 or python3.N"),
-            Self::NotFound { runtime } => {
-                write!(
-                    f,
-                    "no {runtime} in PATH, /usr/bin or /usr/local/bin: install it or name it in the configuration"
-                )
+            Self::NotFound { name } => {
+                write!(f, "no {name} in PATH, /usr/bin or /usr/local/bin: install it or name it in the configuration")
             }
             Self::CannotRun { path, source } => write!(f, "cannot run {}: {source}", path.display()),
             Self::TooSlow { path, limit } => {
@@ -150,8 +147,8 @@ impl std::error::Error for RuntimeError {
     }
 }
 
-/// Finds the interpreter for `runtime`: `configured` decides if it names it, else the first that works of those in
-/// PATH, /usr/bin and /usr/local/bin.
+/// Finds the interpreter for `runtime`: the path that `configured` has for it, else the first that works of those in
+/// PATH, /usr/bin and /usr/local/bin with the bare name that `configured` has for it, else with the runtime's own.
 ///
 /// # Errors
 /// That of the configured one, else of the first candidate that exists, since a wrapper further down the PATH says
@@ -169,17 +166,19 @@ pub fn find(runtime: &str, configured: &BTreeMap<String, PathBuf>) -> Result<Int
             _ => Ok(found),
         }
     };
-    if let Some(path) = configured.get(runtime) {
-        return checked(path);
-    }
+    let name = match configured.get(runtime).map(|path| (path, path.to_str())) {
+        Some((_, Some(name))) if !name.contains('/') => name,
+        Some((path, _)) => return checked(path),
+        None => runtime,
+    };
     let mut first_error = None;
-    for candidate in candidates(runtime).into_iter().filter(|candidate| candidate.is_file()) {
+    for candidate in candidates(name).into_iter().filter(|candidate| candidate.is_file()) {
         match checked(&candidate) {
             Ok(found) => return Ok(found),
             Err(error) => first_error = first_error.or(Some(error)),
         }
     }
-    Err(first_error.unwrap_or_else(|| RuntimeError::NotFound { runtime: runtime.to_owned() }))
+    Err(first_error.unwrap_or_else(|| RuntimeError::NotFound { name: name.to_owned() }))
 }
 
 /// `python3` has no minor version, `python3.N` has N; there are no others.

@@ -18,6 +18,18 @@ pub fn seqpacket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?)
 }
 
+/// Has the kernel refuse descriptors that the peer attaches to what it sends (`EPERM` for it), where the kernel can
+/// (Linux 6.16). Without this they are dropped when the datagram is received; but then the last close of a file that a
+/// hostile peer chose, with all that may have to be freed for it, runs on the receiver's time.
+pub fn refuse_descriptors(socket: impl AsFd) {
+    /// Of `asm-generic/socket.h`.
+    const SO_PASSRIGHTS: libc::c_int = 83;
+    let (fd, no) = (socket.as_fd().as_raw_fd(), 0 as libc::c_int);
+    let length = std::mem::size_of_val(&no) as libc::socklen_t;
+    // SAFETY: the address and the length are those of one int, which the kernel only reads.
+    let _ = unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, SO_PASSRIGHTS, (&raw const no).cast(), length) };
+}
+
 /// A pipe: the read end, which does not block, and the write end, which does.
 ///
 /// # Errors

@@ -123,6 +123,20 @@ pub fn adopt_orphans() -> io::Result<()> {
     Ok(nix::sys::prctl::set_child_subreaper(true)?)
 }
 
+/// The children of the main thread: orphans that this process has adopted, and what that thread started itself. Empty
+/// on a kernel that does not tell (without `CONFIG_PROC_CHILDREN`).
+pub fn adopted_children() -> Vec<u32> {
+    let text = std::fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id()));
+    text.unwrap_or_default().split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// Buries the child with this number if it has ended, and says whether it had.
+pub fn reap(pid: u32) -> bool {
+    let Ok(pid) = i32::try_from(pid) else { return false };
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
+    matches!(waitid(Id::Pid(Pid::from_raw(pid)), flags), Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)))
+}
+
 /// Raises the soft limit of open descriptors to the hard one, and says what it is now.
 ///
 /// # Errors
@@ -176,6 +190,20 @@ mod tests {
         assert_eq!(end_of("exit 7", false), ProcessEnd::Status(7));
         assert_eq!(end_of("kill -SEGV $$", false), ProcessEnd::Signal(libc::SIGSEGV));
         assert_eq!(end_of("sleep 60", true), ProcessEnd::Signal(libc::SIGKILL));
+    }
+
+    #[test]
+    #[allow(clippy::zombie_processes)] // it is buried by its number, which is what is tested
+    fn a_child_is_waited_for_by_its_number_once_it_has_ended() {
+        let mut child = Command::new("/bin/cat").stdin(Stdio::piped()).spawn().unwrap();
+        assert!(!reap(child.id()), "it has not ended");
+        drop(child.stdin.take());
+        let limit = Instant::now() + Duration::from_secs(20);
+        while !reap(child.id()) {
+            assert!(Instant::now() < limit, "it has not ended");
+            std::thread::yield_now();
+        }
+        assert!(!reap(child.id()), "it was buried before");
     }
 
     #[test]

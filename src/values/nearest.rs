@@ -4,7 +4,8 @@
 const COMPARED_BYTES_MAX: usize = 64;
 
 /// The known name that is fewest slips away from `given`, if that is near enough to be a slip: at most a third of the
-/// letters wrong, left out, added or swapped with their neighbour.
+/// letters wrong, left out, added or swapped with their neighbour. Else the only one of which `given` is a beginning or
+/// an end, by whole words.
 pub fn nearest<'k>(given: &str, known: &[&'k str]) -> Option<&'k str> {
     let given = given.to_ascii_lowercase();
     if given.len() > COMPARED_BYTES_MAX {
@@ -12,7 +13,21 @@ pub fn nearest<'k>(given: &str, known: &[&'k str]) -> Option<&'k str> {
     }
     let allowed = (given.len() / 3).max(1);
     let best = known.iter().map(|name| (slips(given.as_bytes(), name.as_bytes()), *name)).min()?;
-    (best.0 <= allowed).then_some(best.1)
+    (best.0 <= allowed).then_some(best.1).or_else(|| shortened(&given, known))
+}
+
+/// The one known name that begins or ends with the words of `given`, as `api_gateway_port` ends with `port`.
+fn shortened<'k>(given: &str, known: &[&'k str]) -> Option<&'k str> {
+    let is_longer = |name: &&&str| match (name.strip_prefix(given), name.strip_suffix(given)) {
+        (Some(rest), _) if rest.starts_with(['_', '-']) => true,
+        (_, Some(rest)) => rest.ends_with(['_', '-']),
+        _ => false,
+    };
+    let mut longer = known.iter().filter(|_| !given.is_empty()).filter(is_longer);
+    match (longer.next(), longer.next()) {
+        (Some(only), None) => Some(only),
+        _ => None,
+    }
 }
 
 /// Edit distance with swaps of neighbours (optimal string alignment), by bytes.
@@ -57,5 +72,16 @@ mod tests {
         assert_eq!(nearest("", &known), None);
         assert_eq!(nearest("memory", &[]), None);
         assert_eq!(nearest(&"memory".repeat(1000), &known), None);
+    }
+
+    #[test]
+    fn a_part_of_one_name_alone_is_taken_for_it() {
+        let known = ["api_gateway_port", "process_isolation_level", "logging_level", "--check-system"];
+        assert_eq!(nearest("port", &known), Some("api_gateway_port"));
+        assert_eq!(nearest("--check", &known), Some("--check-system"));
+        assert_eq!(nearest("level", &known), None, "that could be two");
+        assert_eq!(nearest("gateway", &known), None);
+        assert_eq!(nearest("ort", &known), None, "not a whole word");
+        assert_eq!(nearest("", &known), None);
     }
 }

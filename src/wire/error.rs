@@ -97,6 +97,11 @@ pub enum WireError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// An answer to a call that has not been sent whole.
+    EarlyAnswer {
+        /// The call.
+        id: u64,
+    },
     /// The body of an answer is not as long as its head declares.
     BodyLengthMismatch {
         /// Length the head declares, in bytes.
@@ -156,6 +161,7 @@ impl fmt::Display for WireError {
             Self::BodyLengthMismatch { declared, received } => {
                 write!(f, "answer declares a body of {declared} bytes and sends {received}")
             }
+            Self::EarlyAnswer { id } => write!(f, "answer to call {id:#x} before it was sent whole"),
             Self::ForeignCall { id } => write!(f, "frame for call {id:#x}, which the instance is not running"),
             Self::UnexpectedFrame { kind } => write!(f, "{kind:?} frame out of order"),
             Self::BadJson { kind, .. } => write!(f, "{kind:?} frame whose payload is not the JSON it should be"),

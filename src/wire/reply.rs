@@ -198,6 +198,10 @@ impl ReplyAssembler {
         body_len: u64,
         frame: &Frame<'_>,
     ) -> Result<Option<Result<CallReply, InvokeError>>, WireError> {
+        if frame.payload.is_empty() && !frame.end {
+            // It brings the answer no further, and an endless row of them would keep the worker busy.
+            return Err(WireError::BadPayloadLength { kind: Kind::Body, len: 0 });
+        }
         let received = (reply.body.len() + frame.payload.len()) as u64;
         if received > body_len {
             return Err(WireError::BodyLengthMismatch { declared: body_len, received });

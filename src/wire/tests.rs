@@ -347,7 +347,10 @@ proptest! {
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
     ) {
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(body.len())).collect();
+        // A piece that is not the last must hold something.
         cuts.sort_unstable();
+        cuts.dedup();
+        cuts.retain(|&cut| cut > 0);
         let head = response(200, b"", body.len() as u64);
         let mut assembler = assembler();
         prop_assert_eq!(assembler.push(&frame(Kind::Response, false, &head)).unwrap(), None);

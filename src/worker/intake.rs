@@ -47,7 +47,7 @@ impl Worker {
         }
         self.buffer = buffer;
         if more {
-            self.again.push(key);
+            self.read_again(key);
         }
         more
     }
@@ -113,9 +113,13 @@ impl Worker {
             return Err(WireError::UnexpectedFrame { kind: Kind::Loaded });
         }
         let slot = tenant.instance.slot;
-        if result.is_ok() {
-            tenant.phase = Phase::Serving;
-            tenant.start_clock();
+        match result {
+            Ok(()) => {
+                tenant.phase = Phase::Serving;
+                tenant.start_clock();
+            }
+            // Said once: every repetition would be an event that the front has to hear.
+            Err(_) => tenant.phase = Phase::Failed,
         }
         self.tell(FrontEvent::Loaded { slot, result });
         Ok(())
@@ -128,6 +132,11 @@ impl Worker {
         let Some(call) = running else {
             return Err(WireError::ForeignCall { id: frame.id });
         };
+        // The shim reads a call to its end before it runs it. Whoever answers earlier would leave datagrams of a call
+        // that is over in the way of the next.
+        if !tenant.first_is_sent() {
+            return Err(WireError::EarlyAnswer { id: frame.id });
+        }
         let reply = tenant.reply.get_or_insert_with(|| ReplyAssembler::new(call.invocation, call.nonce, limits));
         if let Some(outcome) = reply.push(frame)? {
             self.complete(key, outcome);
@@ -164,7 +173,8 @@ impl Worker {
         let text = entry.text.into_owned();
         // The shim keeps to its cap; whoever speaks in its place is held to it here.
         let tenant = &mut self.tenants[key];
-        let budget = tenant.log_budget.checked_sub(text.len());
+        // As in the shim, an empty line counts too: an endless row of them is not free.
+        let budget = tenant.log_budget.checked_sub(text.len().max(1));
         let Some(left) = budget else { return Err(WireError::TooManyFrames) };
         tenant.log_budget = left;
         let of_running_call = tenant.pipe.front().is_some_and(|call| call.invocation.0 == frame.id);

@@ -13,6 +13,8 @@ mod intake;
 mod output;
 mod raw;
 mod tenant;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -31,6 +33,7 @@ use crate::limits::{WIRE_MESSAGE_BYTES_MAX, WORKER_OUTPUT_READ_BYTES, WORKER_QUE
 use crate::logs::LogSink;
 use crate::registry::function::FunctionVersion;
 use crate::sys;
+use crate::vital::Vital;
 
 use tenant::{Phase, Tenant};
 
@@ -57,20 +60,9 @@ pub fn start(
     logs: LogSink,
 ) -> io::Result<(Line<WorkerJob>, JoinHandle<()>)> {
     let (jobs, desk) = line(WORKER_QUEUE_MAX)?;
-    let worker = Worker {
-        desk,
-        front,
-        front_waits: false,
-        logs,
-        tenants: Slab::new(),
-        by_slot: Vec::new(),
-        again: Vec::new(),
-        ending: Vec::new(),
-        buffer: vec![0; WIRE_MESSAGE_BYTES_MAX + 1],
-        output_buffer: vec![0; WORKER_OUTPUT_READ_BYTES],
-        response_bytes_max: settings.response_bytes_max,
-    };
+    let worker = Worker::new(desk, front, logs, settings.response_bytes_max);
     let thread = std::thread::Builder::new().name(format!("faas-worker-{number}")).spawn(move || {
+        let _vital = vital();
         if let Some(cpu) = settings.cpu {
             if let Err(error) = sys::process::pin_current_thread(cpu) {
                 log::warn!("worker {number} is not pinned to processor {cpu}: {error}");
@@ -102,9 +94,9 @@ struct Worker {
     tenants: Slab<Tenant>,
     /// Slot index to tenant key.
     by_slot: Vec<Option<usize>>,
-    /// Tenants whose channel had more to read than one turn allows.
+    /// Tenants that had more to read than one turn allows, each once.
     again: Vec<usize>,
-    /// Tenants that have ended and whose exit status is not to be had yet.
+    /// Tenants that have ended and whose exit status is not to be had yet; each once, and none that is gone.
     ending: Vec<usize>,
     buffer: Vec<u8>,
     /// Raw output is read while a datagram in `buffer` is being heard, so it has a buffer of its own.
@@ -112,7 +104,28 @@ struct Worker {
     response_bytes_max: usize,
 }
 
+/// A panic in a test must fail that test and not end all of them.
+fn vital() -> Option<Vital> {
+    (!cfg!(test)).then_some(Vital)
+}
+
 impl Worker {
+    fn new(desk: Desk<WorkerJob>, front: Line<FrontEvent>, logs: LogSink, response_bytes_max: usize) -> Worker {
+        Worker {
+            desk,
+            front,
+            front_waits: false,
+            logs,
+            tenants: Slab::new(),
+            by_slot: Vec::new(),
+            again: Vec::new(),
+            ending: Vec::new(),
+            buffer: vec![0; WIRE_MESSAGE_BYTES_MAX + 1],
+            output_buffer: vec![0; WORKER_OUTPUT_READ_BYTES],
+            response_bytes_max,
+        }
+    }
+
     fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS_PER_WAIT);
         loop {
@@ -169,10 +182,8 @@ impl Worker {
             }
             if wanted == Source::Channel {
                 for key in std::mem::take(&mut self.again) {
-                    if self.tenants.contains(key) {
-                        self.read_output(key);
-                        self.read_channel(key);
-                    }
+                    self.read_output(key);
+                    self.read_channel(key);
                 }
             }
         }
@@ -215,6 +226,14 @@ impl Worker {
         (self.tenants[key].instance.slot == slot).then_some(key)
     }
 
+    /// Has the tenant read again at the next turn. Once, however many of its sources have more: one that keeps two of
+    /// them full would double its share with every turn.
+    fn read_again(&mut self, key: usize) {
+        if !self.again.contains(&key) {
+            self.again.push(key);
+        }
+    }
+
     /// Queues an event for the front; its bell is rung at the end of the turn.
     fn tell(&mut self, event: FrontEvent) {
         if let Err(full) = self.front.push(event) {
@@ -239,13 +258,14 @@ impl Worker {
         let registered = sources.iter().try_for_each(|(fd, source)| {
             self.desk.registry().register(&mut SourceFd(fd), token(key, *source), Interest::READABLE)
         });
+        let mut tenant = Tenant::new(instance);
         if let Err(error) = registered {
-            instance.custody.kill();
-            instance.custody.bury();
-            self.tell(FrontEvent::BlankFailed { slot, reason: format!("the worker cannot watch it: {error}") });
-            return;
+            // Its end will not be told, so it is asked for until it has come: who is not waited for stays a zombie.
+            tenant.instance.custody.kill();
+            tenant.last_words = Some(format!("the worker cannot watch it: {error}"));
+            self.ending.push(key);
         }
-        entry.insert(Tenant::new(instance));
+        entry.insert(tenant);
         let index = slot.index as usize;
         if self.by_slot.len() <= index {
             self.by_slot.resize(index + 1, None);
@@ -309,13 +329,17 @@ impl Worker {
     /// The instance has ended: reads its last words, then accounts for every call that was given to it.
     fn bury(&mut self, key: usize) {
         let Some(exit) = self.tenants[key].instance.custody.exit_reason() else {
-            self.ending.push(key);
+            // The poll may report the same end again before it can be told how it came.
+            if !self.ending.contains(&key) {
+                self.ending.push(key);
+            }
             return;
         };
         self.read_output(key);
         while self.read_channel(key) {}
         self.finish_output_line(key);
         self.again.retain(|again| *again != key);
+        self.ending.retain(|ending| *ending != key);
         let mut tenant = self.tenants.remove(key);
         let slot = tenant.instance.slot;
         self.by_slot[slot.index as usize] = None;
@@ -330,7 +354,7 @@ impl Worker {
         }
         let mut returned = tenant.take_back();
         let mut begun = tenant.pipe.front().map(|call| call.invocation);
-        if begun.is_none() && tenant.phase == Phase::Loading && !returned.is_empty() {
+        if begun.is_none() && matches!(tenant.phase, Phase::Loading | Phase::Failed) && !returned.is_empty() {
             // The call that an instance was started for shares the fate of its start: run elsewhere, it would end the
             // next one as well.
             begun = Some(returned.remove(0).0);
@@ -360,7 +384,13 @@ impl Worker {
             }
             let keys: Vec<usize> = self.tenants.iter().map(|(key, _)| key).collect();
             keys.into_iter().for_each(|key| self.bury(key));
-            while self.desk.try_recv().is_some() {}
+            while let Some(job) = self.desk.try_recv() {
+                // A blank that was in the making when the end began is ended like the others.
+                if let WorkerJob::Adopt(instance) = job {
+                    instance.custody.kill();
+                    self.adopt(*instance);
+                }
+            }
         }
         if !self.tenants.is_empty() {
             log::error!("{} instances did not end within {:?}", self.tenants.len(), crate::limits::KILL_WAIT);

@@ -33,7 +33,7 @@ impl Worker {
             }
         }
         // The poll is edge-triggered and there may be more: it is read at the next turn.
-        self.again.push(key);
+        self.read_again(key);
     }
 
     /// Logs the line that was begun: whatever is read next belongs to something else.
@@ -44,13 +44,28 @@ impl Worker {
     }
 
     /// Adds a line to the log of the tenant's function, under the id of the call that runs.
-    pub(super) fn log(&self, key: usize, stream: LogStream, message: String) {
-        self.append_log(key, running_request_id(&self.tenants[key]), stream, message);
+    pub(super) fn log(&mut self, key: usize, stream: LogStream, message: String) {
+        self.count_and_append(key, true, stream, message);
     }
 
     /// Adds a line that belongs to no call: written while the function was loaded, or by a thread that a call left.
-    pub(super) fn log_outside(&self, key: usize, stream: LogStream, message: String) {
-        self.append_log(key, String::new(), stream, message);
+    pub(super) fn log_outside(&mut self, key: usize, stream: LogStream, message: String) {
+        self.count_and_append(key, false, stream, message);
+    }
+
+    /// Drops what is beyond the number of entries that a call may make, and says so once.
+    fn count_and_append(&mut self, key: usize, of_call: bool, stream: LogStream, message: String) {
+        let Some(left) = self.tenants[key].log_entries_left.checked_sub(1) else { return };
+        self.tenants[key].log_entries_left = left;
+        let (stream, message) = match left {
+            0 => {
+                let limit = crate::limits::LOG_INVOCATION_ENTRIES_MAX;
+                (LogStream::System, format!("[log cut at {limit} entries for this call]"))
+            }
+            _ => (stream, message),
+        };
+        let request_id = if of_call { running_request_id(&self.tenants[key]) } else { String::new() };
+        self.append_log(key, request_id, stream, message);
     }
 
     fn append_log(&self, key: usize, request_id: String, stream: LogStream, message: String) {

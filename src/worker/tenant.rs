@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::backend::Instance;
 use crate::call::{CallRequest, InvocationId};
-use crate::limits::{LOG_INVOCATION_BYTES_MAX, WIRE_MESSAGE_BYTES_MAX};
+use crate::limits::{LOG_INVOCATION_BYTES_MAX, LOG_INVOCATION_ENTRIES_MAX, WIRE_MESSAGE_BYTES_MAX};
 use crate::registry::function::FunctionVersion;
 use crate::sys;
 use crate::wire::{self, AssignHead, CodeMessages, Direction, Kind, ReplyAssembler, RequestMessages, WireError};
@@ -26,6 +26,8 @@ pub(super) enum Phase {
     Blank,
     /// It has been given a function and runs its top-level code.
     Loading,
+    /// Its top-level code failed; it is of no use, and has nothing more to say.
+    Failed,
     /// It answers calls.
     Serving,
 }
@@ -66,6 +68,8 @@ pub(super) struct Tenant {
     pub(super) raw: RawOutput,
     /// Bytes that log frames may still hold until the next call is answered: what the shim may send, and its notes.
     pub(super) log_budget: usize,
+    /// Entries that may still be added to the log until then; what is beyond is dropped.
+    pub(super) log_entries_left: usize,
     pub(super) broke_protocol: bool,
     /// It was asked to end by itself.
     pub(super) stopping: bool,
@@ -89,10 +93,16 @@ impl Tenant {
             running_since: Instant::now(),
             raw: RawOutput::new(),
             log_budget: LOG_BUDGET,
+            log_entries_left: LOG_INVOCATION_ENTRIES_MAX,
             broke_protocol: false,
             stopping: false,
             last_words: None,
         }
+    }
+
+    /// Whether the call that runs has left for the instance to its last datagram.
+    pub(super) fn first_is_sent(&self) -> bool {
+        self.unsent_calls < self.pipe.len()
     }
 
     /// Whether anything waits for room in the channel.
@@ -150,6 +160,7 @@ impl Tenant {
     pub(super) fn start_clock(&mut self) {
         self.running_since = Instant::now();
         self.log_budget = LOG_BUDGET;
+        self.log_entries_left = LOG_INVOCATION_ENTRIES_MAX;
     }
 
     /// Sends until everything is sent or the channel is full, in the order in which it was pushed: what is not part

@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // every test binary uses its own part of this
 
 pub mod functions;
+pub mod host;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -40,6 +41,12 @@ pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Closes with a reset, as the kernel does for a client that is killed before it has read everything.
+pub fn reset(stream: TcpStream) {
+    let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+    nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::Linger, &linger).unwrap();
+}
+
 /// A running server.
 pub struct Server {
     pub address: SocketAddr,
@@ -74,6 +81,17 @@ impl Home {
 
     pub fn state(&self) -> PathBuf {
         self.0.path().join("state")
+    }
+
+    /// Writes the configuration: these lines in its `system:` section, and the file goes on with `rest`.
+    pub fn configured(self, system: &str, rest: &str) -> Home {
+        let indented: String = system.lines().map(|line| format!("  {}\n", line.trim_start())).collect();
+        let config = format!(
+            "system:\n  function_storage_path: {}\n  api_gateway_port: 0\n{indented}{rest}\n",
+            self.state().display()
+        );
+        std::fs::write(self.path().join("faas.yaml"), config).unwrap();
+        self
     }
 
     /// What the server wrote to its standard error, over all its lives.
@@ -122,6 +140,13 @@ impl Server {
     /// Ends it with a signal, waits, and gives its directory for the next. The exit status comes along.
     pub fn end(mut self, signal: nix::sys::signal::Signal) -> (Home, std::process::ExitStatus) {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.id() as i32), signal).unwrap();
+        let status = self.wait();
+        let home = std::mem::replace(&mut self.home, Home::new());
+        (home, status)
+    }
+
+    /// As `end`, of a server that was sent its signal already.
+    pub fn ended(mut self) -> (Home, std::process::ExitStatus) {
         let status = self.wait();
         let home = std::mem::replace(&mut self.home, Home::new());
         (home, status)
@@ -224,8 +249,25 @@ impl Drop for Server {
 
 /// The command that starts a server on this directory, its output caught.
 pub fn command(home: &Home) -> Command {
+    prepared(home, Command::new(env!("CARGO_BIN_EXE_faas")))
+}
+
+/// The user that nobody is.
+pub const NOBODY: u32 = 65534;
+
+/// The same as user nobody, with a copy of the binary in the server's directory, since nobody may not reach the other.
+pub fn as_nobody(home: &Home) -> Command {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let copy = home.path().join("faas");
+    std::fs::copy(env!("CARGO_BIN_EXE_faas"), &copy).unwrap();
+    let mut command = Command::new("setpriv");
+    command.args([&format!("--reuid={NOBODY}"), &format!("--regid={NOBODY}"), "--clear-groups"]).arg(copy);
+    prepared(home, command)
+}
+
+fn prepared(home: &Home, mut command: Command) -> Command {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(home.path().join("stderr")).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_faas"));
     command.arg(home.path().join("faas.yaml")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
     for name in ["FAAS_CONFIG_FILE", "FAAS_DEFAULT_MODE", "FAAS_API_PORT", "FAAS_LOG_LEVEL", "FAAS_DISABLE_CONTAINER"] {
         command.env_remove(name);
@@ -261,6 +303,20 @@ impl Reply {
         reply
     }
 
+    /// Reads one answer with a Content-Length, as they come on a connection that stays open.
+    pub fn read(from: &mut impl BufRead, is_head: bool) -> Reply {
+        let mut bytes = Vec::new();
+        while !bytes.ends_with(b"\r\n\r\n") {
+            let read = from.read_until(b'\n', &mut bytes).expect("the answer goes on");
+            assert!(read > 0, "the connection ends in a head: {:?}", String::from_utf8_lossy(&bytes));
+        }
+        let length = if is_head { 0 } else { content_length(&bytes) };
+        let head = bytes.len();
+        bytes.resize(head + length, 0);
+        from.read_exact(&mut bytes[head..]).expect("a body as long as it says");
+        Reply::parse(&bytes, is_head)
+    }
+
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
@@ -281,4 +337,22 @@ impl Reply {
         assert_eq!(problem["request_id"].as_str(), self.header("x-request-id"));
         problem["code"].as_str().expect("a code").to_owned()
     }
+
+    /// The `detail` of a problem.
+    pub fn detail(&self) -> String {
+        self.json()["detail"].as_str().expect("a detail").to_owned()
+    }
+
+    /// Checks status and code of a problem, and gives its detail.
+    #[track_caller]
+    pub fn refused(&self, status: u16, code: &str) -> String {
+        assert_eq!((self.status, self.code().as_str()), (status, code), "{}", self.text());
+        self.detail()
+    }
+}
+
+fn content_length(head: &[u8]) -> usize {
+    let head = String::from_utf8_lossy(head).to_ascii_lowercase();
+    let value = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    value.map_or(0, |value| value.trim().parse().unwrap())
 }

@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::bounded;
 
 use crate::backend::Instance;
+use crate::call::ExitReason;
 use crate::doorbell::Line;
-use crate::limits::{BLANK_START_TIMEOUT, CHECK_TIMEOUT, WIRE_MESSAGE_BYTES_MAX};
+use crate::limits::{BLANK_START_TIMEOUT, CHECK_SANDBOXES_MAX, CHECK_TIMEOUT, WIRE_MESSAGE_BYTES_MAX};
 use crate::registry::function::FunctionConfig;
+use crate::scheduler::RuntimeId;
 use crate::sys;
 use crate::wire::{self, CheckHead, CheckProblem, CodeMessages, Direction, Kind, WireError};
 
@@ -115,29 +117,49 @@ impl Checker {
 
     /// Looks at the code of a function. Blocks for some milliseconds, at most for the limits' sum.
     ///
+    /// A look changes nothing, so one that failed for its sandbox's sake (its zygote died at that moment) is repeated.
+    ///
     /// # Errors
     /// [`CheckError::Rejected`] when the code is at fault, another variant when it could not be looked at.
     pub fn check(&self, code: &str, config: &FunctionConfig) -> Result<(), CheckError> {
         let runtime = self.runtimes.resolve(&config.runtime).map_err(CheckError::Runtime)?;
+        let mut sandboxes = 0;
+        loop {
+            sandboxes += 1;
+            match self.look(runtime, code, config) {
+                Err(CheckError::NoSandbox { reason } | CheckError::Broken { reason })
+                    if sandboxes < CHECK_SANDBOXES_MAX =>
+                {
+                    log::info!("a look at code is repeated: {reason}");
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn look(&self, runtime: RuntimeId, code: &str, config: &FunctionConfig) -> Result<(), CheckError> {
+        match &mut self.sandbox(runtime)?.0 {
+            Some(instance) => converse(instance, code, config),
+            None => Err(CheckError::Broken { reason: "it was thrown away".to_owned() }),
+        }
+    }
+
+    fn sandbox(&self, runtime: RuntimeId) -> Result<Throwaway, CheckError> {
         let no_sandbox = |reason: &str| CheckError::NoSandbox { reason: reason.to_owned() };
         let (answer, sandbox) = bounded(1);
         self.supervisor
             .send(SupervisorJob::MakeChecker { runtime, answer })
             .map_err(|_| no_sandbox("the server is stopping"))?;
         // The supervisor answers within its own limit; the margin is for a busy machine.
-        let instance = sandbox
+        sandbox
             .recv_timeout(BLANK_START_TIMEOUT + Duration::from_secs(5))
             .map_err(|_| no_sandbox("the supervisor does not answer"))?
-            .map_err(|reason| CheckError::NoSandbox { reason })?;
-        let instance = Throwaway(Some(instance));
-        match &instance.0 {
-            Some(instance) => converse(instance, code, config),
-            None => Ok(()),
-        }
+            .map(|instance| Throwaway(Some(instance)))
+            .map_err(|reason| CheckError::NoSandbox { reason })
     }
 }
 
-fn converse(instance: &Instance, code: &str, config: &FunctionConfig) -> Result<(), CheckError> {
+fn converse(instance: &mut Instance, code: &str, config: &FunctionConfig) -> Result<(), CheckError> {
     let deadline = Instant::now() + CHECK_TIMEOUT;
     let head = CheckHead { module: &config.handler.module, handler: &config.handler.name };
     let messages = CodeMessages::check(&head, code).map_err(|error| broken(&error))?;
@@ -200,14 +222,27 @@ fn broken(error: &dyn fmt::Display) -> CheckError {
     CheckError::Broken { reason: error.to_string() }
 }
 
+/// What it means that the sandbox ended without a verdict: a compiler that used up its memory or crashed did so over
+/// this code, and would again.
+fn ended(exit: Option<ExitReason>) -> CheckError {
+    let message = match exit {
+        Some(ExitReason::OutOfMemory { limit_bytes }) => {
+            format!("compiling the code takes more than {} MiB of memory", limit_bytes >> 20)
+        }
+        Some(ExitReason::Signal(libc::SIGSEGV | libc::SIGBUS | libc::SIGILL | libc::SIGABRT)) => {
+            "the compiler crashed on the code".to_owned()
+        }
+        exit => return CheckError::Broken { reason: format!("it ended before it gave a verdict: {exit:?}") },
+    };
+    CheckError::Rejected { reason: Fault::Limit, line: None, column: None, message }
+}
+
 /// Waits until the sandbox has said something or is gone: when it ends, its end of the channel stays open in this
 /// process, so its process is watched too.
-fn wait(instance: &Instance, deadline: Instant) -> Result<(), CheckError> {
+fn wait(instance: &mut Instance, deadline: Instant) -> Result<(), CheckError> {
     match sys::io::wait_either(&instance.channel, instance.custody.ended(), deadline) {
         Ok(sys::io::Woken::First) => Ok(()),
-        Ok(sys::io::Woken::Second) => {
-            Err(CheckError::Broken { reason: "it ended before it gave a verdict".to_owned() })
-        }
+        Ok(sys::io::Woken::Second) => Err(ended(instance.custody.exit_reason())),
         Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(CheckError::TimedOut),
         Err(error) => Err(broken(&error)),
     }

@@ -21,11 +21,16 @@ const ORPHAN_TRIES_MAX: u32 = 1000;
 #[derive(Debug)]
 pub(super) struct ProcessCustody {
     pub(super) slot: Slot,
+    pub(super) pid: u32,
     pub(super) process: OwnedFd,
+    /// The process has been waited for.
+    pub(super) is_reaped: bool,
     pub(super) cgroup: Option<Cgroup>,
     pub(super) supervisor: Line<SupervisorJob>,
     /// How often it has been asked for the end of a process that is not its child yet.
     pub(super) orphan_tries: u32,
+    /// How it ended, once that is known: the kernel tells it only once.
+    pub(super) ended: Option<ExitReason>,
     /// The limit that is in force, for the message when it is exceeded.
     pub(super) memory_bytes: u64,
 }
@@ -53,7 +58,25 @@ impl Custody for ProcessCustody {
     }
 
     fn exit_reason(&mut self) -> Option<ExitReason> {
-        match sys::process::pidfd_reap(&self.process) {
+        if self.ended.is_none() {
+            self.ended = self.collect();
+        }
+        self.ended.clone()
+    }
+
+    fn bury(self: Box<Self>) {
+        // Removing a directory of the cgroup file system can wait for the kernel: not on a worker's time.
+        let ProcessCustody { slot, pid, is_reaped, cgroup, supervisor, .. } = *self;
+        let _ = supervisor.send(SupervisorJob::Bury { slot, pid, is_reaped, cgroup });
+    }
+}
+
+impl ProcessCustody {
+    /// Waits for the process if it has ended, and says how.
+    fn collect(&mut self) -> Option<ExitReason> {
+        let end = sys::process::pidfd_reap(&self.process);
+        self.is_reaped |= matches!(end, Ok(Some(_)));
+        match end {
             Ok(None) => None,
             Ok(Some(ProcessEnd::Status(status))) => Some(ExitReason::Status(status)),
             Ok(Some(ProcessEnd::Signal(libc::SIGKILL))) if self.cgroup.as_ref().is_some_and(ran_out_of_memory) => {
@@ -70,12 +93,6 @@ impl Custody for ProcessCustody {
                 Some(ExitReason::Unknown)
             }
         }
-    }
-
-    fn bury(self: Box<Self>) {
-        // Removing a directory of the cgroup file system can wait for the kernel: not on a worker's time.
-        let ProcessCustody { slot, cgroup, supervisor, .. } = *self;
-        let _ = supervisor.send(SupervisorJob::Bury { cgroup, slot });
     }
 }
 

@@ -1,11 +1,15 @@
 //! The process backend: functions as forks of a Python zygote, each alone in its namespaces.
 //!
-//! [`supervisor`] is the thread that owns the zygotes and the cgroups and makes blanks; [`zygote`] is its hold on one
+//! [`supervisor`] is the thread that owns the zygotes and the cgroups and makes blanks; `zygote` is its hold on one
 //! zygote; [`custody`] is what a worker gets with each instance; [`check`] uses a blank to look at code before it is
-//! stored; [`runtimes`] maps `python3.N` to interpreters.
+//! stored; [`runtimes`] maps `python3.N` to interpreters; `strays` waits for children that nobody else
+//! waits for.
 
 pub mod check;
 pub mod custody;
+mod job;
+mod nursery;
 pub mod runtimes;
+mod strays;
 pub mod supervisor;
 mod zygote;

@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Token};
 
@@ -25,43 +24,20 @@ use crate::call::{FrontEvent, Slot, WorkerJob};
 use crate::doorbell::{Desk, Line, DOORBELL_TOKEN};
 use crate::limits::{
     BLANK_START_TIMEOUT, FUNCTION_CPU_MILLIS_DEFAULT, FUNCTION_MEMORY_BYTES_DEFAULT, INSTANCE_TASKS_MAX,
-    START_BACKOFF_MAX, START_BACKOFF_MIN, WIRE_MESSAGE_BYTES_MAX, ZYGOTE_FORKS_MAX, ZYGOTE_SPAWNS_AT_ONCE_MAX,
+    WIRE_MESSAGE_BYTES_MAX, ZYGOTE_FORKS_MAX, ZYGOTE_SPAWNS_AT_ONCE_MAX,
 };
 use crate::sandbox::cgroup::{Cgroup, CgroupError, CgroupRoot, Limits};
 use crate::scheduler::RuntimeId;
 use crate::sys;
+use crate::vital::Vital;
+
+pub use super::job::SupervisorJob;
 
 use super::custody::ProcessCustody;
+use super::nursery::{Client, Nursery, Order, Pending};
 use super::runtimes::Runtimes;
+use super::strays::Strays;
 use super::zygote::{News, Zygote};
-
-/// What the supervisor is asked for.
-#[derive(Debug)]
-pub enum SupervisorJob {
-    /// Make a blank and give it to the slot's worker.
-    MakeBlank {
-        /// Where it will live.
-        slot: Slot,
-        /// Which interpreter.
-        runtime: RuntimeId,
-    },
-    /// Make a blank for a control thread, outside the scheduler's slots.
-    MakeChecker {
-        /// Which interpreter.
-        runtime: RuntimeId,
-        /// Where to put it.
-        answer: Sender<Result<Instance, String>>,
-    },
-    /// Remove the cgroup of an instance that has ended.
-    Bury {
-        /// The cgroup, if it had one.
-        cgroup: Option<Cgroup>,
-        /// Its slot: a checker's is free again.
-        slot: Slot,
-    },
-    /// End the zygotes, remove every cgroup, end the thread.
-    Shutdown,
-}
 
 /// What the supervisor needs to know.
 pub struct SupervisorSettings {
@@ -73,39 +49,17 @@ pub struct SupervisorSettings {
     pub slots_max: u32,
 }
 
-/// Who wants a blank.
-#[derive(Debug)]
-enum Client {
-    Worker,
-    Checker(Sender<Result<Instance, String>>),
-}
+/// Zygotes that may die over one blank before it counts as failed: the blank may be what kills them.
+const BLANK_TRIES_MAX: u32 = 3;
 
-#[derive(Debug)]
-struct Order {
-    slot: Slot,
-    client: Client,
-    ordered: Instant,
-}
-
-/// A blank that a zygote is working on.
-struct Pending {
-    order: Order,
+/// What a blank is made with.
+struct Parts {
     channel: OwnedFd,
     instance_end: OwnedFd,
     output: OwnedFd,
+    output_writer: OwnedFd,
     cgroup: Option<Cgroup>,
-}
-
-/// One runtime's zygote, its orders, and when it may be started again.
-#[derive(Default)]
-struct Nursery {
-    zygote: Option<Zygote>,
-    ready: bool,
-    started: Option<Instant>,
-    failures: u32,
-    retry_at: Option<Instant>,
-    orders: VecDeque<Order>,
-    pending: HashMap<u64, Pending>,
+    join_fds: Vec<OwnedFd>,
 }
 
 struct Supervisor {
@@ -121,6 +75,7 @@ struct Supervisor {
     next_checker_generation: u32,
     /// Cgroups whose last process is still leaving.
     graves: Vec<Cgroup>,
+    strays: Strays,
     buffer: Box<[u8]>,
 }
 
@@ -148,9 +103,13 @@ pub fn start(
         next_checker_slot: first_checker,
         next_checker_generation: 0,
         graves: Vec::new(),
+        strays: Strays::default(),
         buffer: vec![0; WIRE_MESSAGE_BYTES_MAX + 1].into_boxed_slice(),
     };
-    std::thread::Builder::new().name("faas-supervisor".to_owned()).spawn(move || supervisor.run())
+    std::thread::Builder::new().name("faas-supervisor".to_owned()).spawn(move || {
+        let _vital = Vital;
+        supervisor.run();
+    })
 }
 
 impl Supervisor {
@@ -181,14 +140,9 @@ impl Supervisor {
     /// Sleeps at most until a zygote may be started again, a blank is overdue, or a grave should be tried again.
     fn next_wake(&self) -> Option<Duration> {
         let now = Instant::now();
-        let mut wake: Option<Instant> = (!self.graves.is_empty()).then(|| now + Duration::from_millis(5));
-        for nursery in self.nurseries.values() {
-            let overdue = nursery.pending.values().map(|pending| pending.order.ordered + BLANK_START_TIMEOUT).min();
-            let start_overdue = nursery.started.filter(|_| !nursery.ready).map(|started| started + BLANK_START_TIMEOUT);
-            let retry = nursery.retry_at.filter(|_| nursery.zygote.is_none() && !nursery.orders.is_empty());
-            wake = [wake, overdue, start_overdue, retry].into_iter().flatten().min();
-        }
-        wake.map(|at| at.saturating_duration_since(now))
+        let wake = (!self.graves.is_empty()).then(|| now + Duration::from_millis(5));
+        let others = self.nurseries.values().map(Nursery::next_wake).chain([self.strays.next_look(now)]);
+        others.flatten().chain(wake).min().map(|at| at.saturating_duration_since(now))
     }
 
     fn take(&mut self, job: SupervisorJob) {
@@ -203,7 +157,8 @@ impl Supervisor {
                 let slot = Slot { index, generation: self.next_checker_generation };
                 self.order(runtime, slot, Client::Checker(answer));
             }
-            SupervisorJob::Bury { cgroup, slot } => {
+            SupervisorJob::Bury { slot, pid, is_reaped, cgroup } => {
+                self.strays.released(pid, is_reaped);
                 if slot.index >= self.settings.slots_max {
                     self.checker_slots.push(slot.index);
                 }
@@ -216,7 +171,7 @@ impl Supervisor {
     }
 
     fn order(&mut self, runtime: RuntimeId, slot: Slot, client: Client) {
-        let order = Order { slot, client, ordered: Instant::now() };
+        let order = Order { slot, client, ordered: Instant::now(), tries: 0, cgroup: None };
         self.nurseries.entry(runtime).or_default().orders.push_back(order);
     }
 
@@ -231,16 +186,14 @@ impl Supervisor {
             self.ensure_zygote(runtime);
             self.work_on_orders(runtime);
         }
+        if self.nurseries.values().all(|nursery| nursery.pending.is_empty()) {
+            self.strays.look(Instant::now());
+        }
     }
 
     /// A zygote that has not answered in time is stuck: it is replaced, and what it owed has failed.
     fn expire(&mut self, runtime: RuntimeId) {
-        let now = Instant::now();
-        let Some(nursery) = self.nurseries.get(&runtime) else { return };
-        let starting = nursery.zygote.is_some() && !nursery.ready;
-        let start_overdue = starting && nursery.started.is_some_and(|started| now >= started + BLANK_START_TIMEOUT);
-        let blank_overdue = nursery.pending.values().any(|pending| now >= pending.order.ordered + BLANK_START_TIMEOUT);
-        if start_overdue || blank_overdue {
+        if self.nurseries.get(&runtime).is_some_and(|nursery| nursery.is_stuck(Instant::now())) {
             self.lose_zygote(runtime, &format!("it did not answer within {BLANK_START_TIMEOUT:?}"));
         }
     }
@@ -278,47 +231,68 @@ impl Supervisor {
     fn work_on_orders(&mut self, runtime: RuntimeId) {
         loop {
             let Some(nursery) = self.nurseries.get_mut(&runtime) else { return };
-            if !nursery.ready || nursery.pending.len() >= ZYGOTE_SPAWNS_AT_ONCE_MAX {
+            // One that has forked its share is given nothing more, so that it becomes free to be replaced.
+            let worn = nursery.zygote.as_ref().is_some_and(|zygote| zygote.forks >= ZYGOTE_FORKS_MAX);
+            if !nursery.ready || worn || nursery.pending.len() >= ZYGOTE_SPAWNS_AT_ONCE_MAX {
                 return;
             }
-            let Some(order) = nursery.orders.pop_front() else { return };
-            let blank = self.next_blank;
-            self.next_blank += 1;
-            if let Err((order, error)) = self.spawn(runtime, blank, order) {
-                self.fail(order, format!("a blank cannot be made: {error}"));
+            let Some(mut order) = nursery.orders.pop_front() else { return };
+            if order.is_stale(Instant::now()) {
+                self.fail(order, format!("its turn did not come within {BLANK_START_TIMEOUT:?}"));
+                continue;
+            }
+            let parts = match self.prepare(&mut order) {
+                Ok(parts) => parts,
+                Err(error) => {
+                    self.fail(order, format!("a blank cannot be made: {error}"));
+                    continue;
+                }
+            };
+            if let Err(error) = self.spawn(runtime, order, parts) {
+                // The next one is started here, since nothing else may wake this thread.
+                self.lose_zygote(runtime, &format!("it cannot be asked for a blank: {error}"));
+                self.ensure_zygote(runtime);
             }
         }
     }
 
-    /// Asks the zygote for a blank, with everything of it that the zygote cannot make itself.
-    fn spawn(&mut self, runtime: RuntimeId, blank: u64, order: Order) -> Result<(), (Order, io::Error)> {
-        let slot = order.slot;
-        let prepared = (|| {
-            let (channel, instance_end) = sys::io::seqpacket_pair()?;
-            let (output, output_writer) = sys::io::output_pipe()?;
-            let cgroup = self.make_cgroup(slot)?;
-            let join_fds = cgroup.as_ref().map_or(Ok(Vec::new()), Cgroup::join_fds).map_err(io::Error::other)?;
-            Ok((channel, instance_end, output, output_writer, cgroup, join_fds))
-        })();
-        let (channel, instance_end, output, output_writer, cgroup, join_fds) = match prepared {
-            Ok(parts) => parts,
-            Err(error) => return Err((order, error)),
+    /// Makes everything of a blank that the zygote cannot make itself.
+    fn prepare(&self, order: &mut Order) -> io::Result<Parts> {
+        let (channel, instance_end) = sys::io::seqpacket_pair()?;
+        sys::io::refuse_descriptors(&channel);
+        let (output, output_writer) = sys::io::output_pipe()?;
+        let cgroup = match order.cgroup.take() {
+            Some(left) => Some(left),
+            None => self.make_cgroup(order.slot)?,
         };
-        let (outer, inner) = self.settings.runtimes.instance_plans(slot.index);
+        match cgroup.as_ref().map_or(Ok(Vec::new()), Cgroup::join_fds) {
+            Ok(join_fds) => Ok(Parts { channel, instance_end, output, output_writer, cgroup, join_fds }),
+            Err(error) => {
+                order.cgroup = cgroup;
+                Err(io::Error::other(error))
+            }
+        }
+    }
+
+    /// Asks the zygote for a blank.
+    fn spawn(&mut self, runtime: RuntimeId, order: Order, parts: Parts) -> io::Result<()> {
+        let Parts { channel, instance_end, output, output_writer, cgroup, join_fds } = parts;
+        let (outer, inner) = self.settings.runtimes.instance_plans(order.slot.index);
         let mut fds: Vec<BorrowedFd<'_>> = vec![instance_end.as_fd(), output_writer.as_fd()];
         fds.extend(join_fds.iter().map(AsFd::as_fd));
+        let blank = self.next_blank;
+        self.next_blank += 1;
         let nursery = self.nurseries.entry(runtime).or_default();
         let asked = match &mut nursery.zygote {
             Some(zygote) => zygote.spawn(blank, &outer, &inner, &fds),
-            None => Err(io::Error::from(io::ErrorKind::NotConnected)),
+            None => Err(io::ErrorKind::NotConnected.into()),
         };
         drop(fds);
-        if let Err(error) = asked {
-            self.graves.extend(cgroup);
-            return Err((order, error));
-        }
-        nursery.pending.insert(blank, Pending { order, channel, instance_end, output, cgroup });
-        Ok(())
+        // Also if it could not be asked: it is then one of those that the lost zygote owes.
+        let asked_at = Instant::now();
+        let pending = Pending { order, asked: asked_at, channel, instance_end, output, cgroup };
+        nursery.pending.insert(blank, pending);
+        asked
     }
 
     fn make_cgroup(&self, slot: Slot) -> io::Result<Option<Cgroup>> {
@@ -344,11 +318,7 @@ impl Supervisor {
             let Some(zygote) = &nursery.zygote else { return };
             match zygote.hear(&mut self.buffer) {
                 None => return,
-                Some(News::Ready) => {
-                    nursery.ready = true;
-                    nursery.failures = 0;
-                    nursery.retry_at = None;
-                }
+                Some(News::Ready) => nursery.is_ready(),
                 Some(News::Spawned { blank, pid }) => {
                     if let Some(pending) = nursery.pending.remove(&blank) {
                         self.deliver(pending, pid);
@@ -367,7 +337,7 @@ impl Supervisor {
 
     /// The blank has a process: from here on it belongs to who ordered it.
     fn deliver(&mut self, pending: Pending, pid: u32) {
-        let Pending { order, channel, instance_end, output, cgroup } = pending;
+        let Pending { order, channel, instance_end, output, cgroup, .. } = pending;
         // Its parent has exited or is about to, and then it is this process's child, which nobody else reaps: the pid
         // cannot have been given to another process.
         let process = match sys::process::pidfd_open(pid) {
@@ -377,12 +347,16 @@ impl Supervisor {
                 return self.fail(order, format!("its process {pid} is gone: {error}"));
             }
         };
+        self.strays.in_custody(pid);
         let custody = Box::new(ProcessCustody {
             slot: order.slot,
+            pid,
             process,
+            is_reaped: false,
             cgroup,
             supervisor: self.own_line.clone(),
             orphan_tries: 0,
+            ended: None,
             memory_bytes: FUNCTION_MEMORY_BYTES_DEFAULT,
         });
         let instance = Instance { slot: order.slot, pid, channel, instance_end, output, custody };
@@ -406,7 +380,8 @@ impl Supervisor {
     }
 
     fn fail(&mut self, order: Order, reason: String) {
-        let Order { slot, client, .. } = order;
+        let Order { slot, client, cgroup, .. } = order;
+        self.graves.extend(cgroup);
         if slot.index >= self.settings.slots_max {
             self.checker_slots.push(slot.index);
         }
@@ -420,28 +395,31 @@ impl Supervisor {
         }
     }
 
-    /// The zygote is gone or useless: everything it owed has failed, and it is started again after a pause.
+    /// The zygote is gone or useless. One that has worked is replaced at once, and its successor makes what it owed.
+    /// One that never did would keep its orders waiting for nothing: they have failed.
     fn lose_zygote(&mut self, runtime: RuntimeId, reason: &str) {
         log::error!("the zygote of {} is lost: {reason}", self.settings.runtimes.name(runtime));
         let Some(nursery) = self.nurseries.get_mut(&runtime) else { return };
-        let was_ready = nursery.ready;
-        let pending: Vec<Pending> = nursery.pending.drain().map(|(_, pending)| pending).collect();
-        // A zygote that has worked is replaced at once, so its orders wait for the next. One that never did would keep
-        // them waiting for nothing.
-        let orders: Vec<Order> = if was_ready { Vec::new() } else { nursery.orders.drain(..).collect() };
-        nursery.failures = if was_ready { 0 } else { nursery.failures.saturating_add(1) };
-        if nursery.failures > 0 {
-            let pause = START_BACKOFF_MIN * 2u32.saturating_pow(nursery.failures.min(16) - 1);
-            nursery.retry_at = Some(Instant::now() + pause.min(START_BACKOFF_MAX));
-        }
+        let has_worked = nursery.ready;
+        nursery.note_loss(Instant::now());
+        let mut owed: Vec<(u64, Pending)> = nursery.pending.drain().collect();
+        owed.sort_unstable_by_key(|(blank, _)| *blank);
+        let orders = std::mem::take(&mut nursery.orders);
         self.retire_zygote(runtime);
-        let reason = format!("the zygote was lost: {reason}");
-        for order in orders {
-            self.fail(order, reason.clone());
+        let owed = owed.into_iter().map(|(_, Pending { order, cgroup, .. })| {
+            // What is left of the blank ends by itself, since the zygote's last word to it never comes.
+            Order { tries: order.tries + 1, cgroup, ..order }
+        });
+        let mut kept = VecDeque::new();
+        for order in owed.chain(orders) {
+            if has_worked && order.tries < BLANK_TRIES_MAX {
+                kept.push_back(order);
+            } else {
+                self.fail(order, format!("the zygote was lost: {reason}"));
+            }
         }
-        for pending in pending {
-            self.graves.extend(pending.cgroup);
-            self.fail(pending.order, reason.clone());
+        if let Some(nursery) = self.nurseries.get_mut(&runtime) {
+            nursery.orders = kept;
         }
     }
 
@@ -452,7 +430,8 @@ impl Supervisor {
         if let Some(zygote) = nursery.zygote.take() {
             let control = zygote.control().as_raw_fd();
             let _ = self.desk.registry().deregister(&mut SourceFd(&control));
-            zygote.end();
+            // Its death may leave a blank that it was making, and the process that was making it.
+            self.strays.suspect();
         }
     }
 
@@ -477,6 +456,7 @@ impl Supervisor {
             self.retire_zygote(runtime);
             if let Some(nursery) = self.nurseries.remove(&runtime) {
                 self.graves.extend(nursery.pending.into_values().filter_map(|pending| pending.cgroup));
+                self.graves.extend(nursery.orders.into_iter().filter_map(|order| order.cgroup));
             }
         }
         while let Some(job) = self.desk.try_recv() {

@@ -11,7 +11,7 @@ use crate::sandbox::RUN_PLAN_COMMAND;
 use crate::sys;
 use crate::wire::{self, Direction, Kind, SpawnStage, WireError};
 
-/// A running zygote.
+/// A running zygote. Dropping it ends it.
 #[derive(Debug)]
 pub(super) struct Zygote {
     child: Child,
@@ -61,7 +61,13 @@ impl Zygote {
 
     /// The next piece of news, if there is any.
     pub(super) fn hear(&self, buffer: &mut [u8]) -> Option<News> {
-        match sys::io::recv(&self.control, buffer) {
+        let heard = match sys::io::recv(&self.control, buffer) {
+            // It died with a message unread. The kernel says so once, and before what it had said: blanks that it made
+            // are alive, and must be heard of to be buried. After them comes the end of the stream.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => sys::io::recv(&self.control, buffer),
+            heard => heard,
+        };
+        match heard {
             Ok((0, _)) => Some(News::Gone { reason: "it closed its socket".to_owned() }),
             Ok((_, true)) => Some(News::Gone { reason: "it sent too long a message".to_owned() }),
             Ok((length, false)) => Some(decode(&buffer[..length])),
@@ -75,16 +81,18 @@ impl Zygote {
         self.control.as_fd()
     }
 
-    /// Ends it. Instances that it made live on: they are the server's children.
-    pub(super) fn end(mut self) {
-        let _ = self.child.kill();
-        // The kill is immediate and the process is small, so this wait is short.
-        let _ = self.child.wait();
-    }
-
     /// Its process id, for the log.
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
+    }
+}
+
+impl Drop for Zygote {
+    /// Ends it. Instances that it made live on: they are the server's children.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        // The kill is immediate and the process is small, so this wait is short.
+        let _ = self.child.wait();
     }
 }
 

@@ -4,7 +4,7 @@ use serde_json::{json, Value};
 
 use crate::control::Work;
 use crate::http::{Problem, RequestId};
-use crate::limits::{API_PAGE_DEFAULT, API_PAGE_MAX, LOG_RING_ENTRIES_MAX};
+use crate::limits::{API_PAGE_DEFAULT, API_PAGE_MAX};
 use crate::logs::Since;
 use crate::registry::function::FunctionVersion;
 use crate::registry::resource::FunctionResource;
@@ -76,10 +76,10 @@ impl Front {
         Ok(None)
     }
 
-    pub(super) fn function_delete(&mut self, client: ClientId, request_id: RequestId, name: String) -> Answer {
-        self.functions.get(&name).ok_or_else(|| no_function(&name))?;
+    /// Asks the store even for a name that is not served: it may hold a function that was refused for its damage, and
+    /// this is the way to be rid of it.
+    pub(super) fn function_delete(&mut self, client: ClientId, request_id: RequestId, name: String) {
         self.ask_control(client, request_id, Work::Delete(name));
-        Ok(None)
     }
 
     pub(super) fn function_logs(
@@ -90,7 +90,7 @@ impl Front {
         query: Option<&str>,
     ) -> Answer {
         self.functions.get(&function).ok_or_else(|| no_function(&function))?;
-        let limit = query_number(query, "limit", API_PAGE_DEFAULT, LOG_RING_ENTRIES_MAX)?;
+        let limit = query_number(query, "limit", API_PAGE_DEFAULT, API_PAGE_MAX)?;
         let since = match query_text(query, "since")? {
             None => None,
             Some(text) => Some(

@@ -7,10 +7,12 @@ use crate::http::Response;
 use super::super::Front;
 
 impl Front {
-    /// 200 when a function can be called, 503 when not, with the reason either way.
+    /// 200 when a function can be called, 503 when not, with the reason either way. A blank that failed is no reason
+    /// while others are ready: one interpreter of several may be broken, or one fork have had bad luck.
     pub(crate) fn health(&self) -> Option<Response> {
         let draining = self.stopping_since.is_some();
-        let trouble = self.blank_trouble.as_ref();
+        let any_ready = self.scheduler.pool_stats().any(|pool| pool.ready > 0);
+        let trouble = self.blank_trouble.as_ref().filter(|_| !any_ready);
         let process = match trouble {
             // The reason is for the server's log: it may name paths.
             Some(_) => json!({ "status": "unavailable", "isolation": self.settings.isolation,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::{json, Value};
 
 use crate::call::Slot;
-use crate::control::Work;
+use crate::control::{MemoryFile, Work};
 use crate::http::{Problem, RequestId};
 use crate::rfc3339;
 use crate::scheduler::{InstanceState, InstanceStats};
@@ -21,7 +21,7 @@ impl Front {
         let mut files = Vec::new();
         for stats in self.scheduler.instance_stats() {
             let pointer = format!("/instances/{}/memory_bytes", instances.len());
-            files.extend(self.memory_file(stats.slot, Some(pointer)));
+            files.extend(self.memory_file(stats.slot).map(|path| MemoryFile { path, pointer: Some(pointer) }));
             instances.push(self.instance(&stats));
         }
         let document = json!({ "count": instances.len(), "instances": instances });
@@ -51,9 +51,9 @@ impl Front {
         rfc3339::format(crate::clock::unix_ms().saturating_sub(ago_ms))
     }
 
-    /// The file that tells how much memory an instance uses, with the place of the figure in a document, if it has one.
-    pub(super) fn memory_file(&self, slot: Slot, pointer: Option<String>) -> Option<(Option<String>, PathBuf)> {
-        self.settings.memory_files.as_ref().map(|files| (pointer, files.of(&slot.to_string())))
+    /// The file that tells how much memory an instance uses.
+    pub(super) fn memory_file(&self, slot: Slot) -> Option<PathBuf> {
+        self.settings.memory_files.as_ref().map(|files| files.of(&slot.to_string()))
     }
 
     pub(super) fn instance_stop(&mut self, slot: Slot) -> Answer {

@@ -71,21 +71,17 @@ impl Front {
     ) {
         let reply = match result {
             Ok(reply) => reply,
-            Err(error) => return self.fail(invocation, &error),
+            Err(error) => return self.fail(invocation, &error, Some(service_ns)),
         };
         let Some(call) = self.calls.finish(invocation) else { return };
         let elapsed_ns = self.now_ns().saturating_sub(call.accepted_ns);
         let failed = reply.status >= 500;
         self.functions.count(&call.function.name, |stats: &mut CallStats| {
-            stats.latency.record(elapsed_ns);
+            stats.record_latency(elapsed_ns, call.cold);
             if failed {
                 stats.failed += 1;
             } else {
                 stats.succeeded += 1;
-            }
-            if call.cold {
-                stats.cold_starts += 1;
-                stats.cold_latency.record(elapsed_ns);
             }
         });
         if self.clients.get(call.client).is_none() {

@@ -27,7 +27,7 @@ impl Front {
             Route::FunctionGet(name) => self.function_get(&name, manages),
             Route::FunctionCreate => return self.function_create(client, request_id, request.body),
             Route::FunctionUpdate(name) => self.function_update(client, request_id, name, request.body),
-            Route::FunctionDelete(name) => self.function_delete(client, request_id, name),
+            Route::FunctionDelete(name) => return self.function_delete(client, request_id, name),
             Route::FunctionLogs(name) => self.function_logs(client, request_id, name, request.head.query()),
             Route::Stats => return self.stats(client, request_id),
             Route::FunctionStats(name) => self.function_stats(client, request_id, &name),

@@ -2,7 +2,7 @@
 
 use serde_json::{json, Value};
 
-use crate::control::Work;
+use crate::control::{MemoryFile, Work};
 use crate::http::RequestId;
 
 use super::super::clients::ClientId;
@@ -26,7 +26,7 @@ impl Front {
         let mut files = Vec::new();
         for stats in self.scheduler.instance_stats() {
             *by_state.entry(state_name(&stats)).or_default() += 1;
-            files.extend(self.memory_file(stats.slot, None));
+            files.extend(self.memory_file(stats.slot).map(MemoryFile::summed));
         }
         let mut document = self.functions.total.to_json();
         document["uptime_seconds"] = (self.now_ns() / 1_000_000_000).into();
@@ -54,7 +54,7 @@ impl Front {
         let key = live.key;
         let mut files = Vec::new();
         for instance in self.scheduler.instance_stats().filter(|instance| Some(instance.version) == key) {
-            files.extend(self.memory_file(instance.slot, None));
+            files.extend(self.memory_file(instance.slot).map(MemoryFile::summed));
         }
         self.ask_control(client, request_id, Work::Memory { document, files, total: Some("/memory_bytes".to_owned()) });
         Ok(None)

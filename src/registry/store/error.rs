@@ -164,11 +164,12 @@ impl fmt::Display for StoreError {
                 path.display()
             ),
             StoreError::Files { action, path, source } => write!(f, "cannot {action} {}: {source}", path.display()),
-            StoreError::Locked { path, holder_pid: Some(pid) } => {
-                write!(f, "storage directory {} is in use by another server, process {pid}", path.display())
-            }
-            StoreError::Locked { path, holder_pid: None } => {
-                write!(f, "storage directory {} is in use by another server", path.display())
+            StoreError::Locked { path, holder_pid } => {
+                write!(f, "storage directory {} is in use by another server", path.display())?;
+                if let Some(pid) = holder_pid {
+                    write!(f, ", process {pid}")?;
+                }
+                f.write_str(": stop that one, or choose another function_storage_path")
             }
             StoreError::SchemaTooNew { path, found, known } => write!(
                 f,

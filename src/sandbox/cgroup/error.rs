@@ -114,7 +114,7 @@ pub enum CgroupError {
     /// A process in the group could not be killed.
     Kill {
         /// Its process id.
-        pid: i32,
+        pid: u32,
         /// The system's error.
         source: io::Error,
     },

@@ -6,9 +6,7 @@ use std::fs::OpenOptions;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use nix::errno::Errno;
-use nix::sys::signal::{kill, Signal};
-use nix::unistd::Pid;
+use crate::sys::process::{pidfd_kill, pidfd_open};
 
 use super::{read, remove_dir, write, CgroupError, Controller, Group, Version};
 
@@ -133,9 +131,8 @@ impl Cgroup {
     /// Sends SIGKILL to every process in the groups. They are gone some time later, see [`Self::populated`].
     ///
     /// Version 2 does it in one step that no fork escapes. On v1 new tasks are forbidden first, then each process is
-    /// killed by its number. A number read here could only be given to a stranger if its process ended, was reaped
-    /// and all other numbers were used up before the next line runs. An instance is better ended through the init of
-    /// its PID namespace; this is for what is left.
+    /// killed through a descriptor that was opened while the group still listed it: never by a number, which may be a
+    /// stranger's by then. An instance is better ended through the init of its PID namespace; this is for what is left.
     pub fn kill_all(&self) -> Result<(), CgroupError> {
         for group in &self.groups {
             match group.version {
@@ -228,13 +225,24 @@ fn kill_each(group: &Group) -> Result<(), CgroupError> {
     if group.controllers.contains(&Controller::Pids) {
         write(group.dir.join("pids.max"), "0")?;
     }
-    // A process of another PID namespace is shown as 0, and 0 would mean ourselves.
-    let pids = read(&group.dir.join("cgroup.procs"))?;
-    for pid in pids.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|&pid| pid > 1) {
-        match kill(Pid::from_raw(pid), Signal::SIGKILL) {
-            Ok(()) | Err(Errno::ESRCH) => {}
-            Err(errno) => return Err(CgroupError::Kill { pid, source: errno.into() }),
+    let listed = || -> Result<Vec<u32>, CgroupError> {
+        let pids = read(&group.dir.join("cgroup.procs"))?;
+        // A process of another PID namespace is shown as 0, and 0 would mean ourselves.
+        Ok(pids.lines().filter_map(|line| line.parse().ok()).filter(|&pid| pid > 1).collect())
+    };
+    let mut held = Vec::new();
+    for pid in listed()? {
+        match pidfd_open(pid) {
+            Ok(process) => held.push((pid, process)),
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+            Err(source) => return Err(CgroupError::Kill { pid, source }),
         }
+    }
+    // Listed after it was opened, the number belongs to a process of the group: to the one that is held, or, if that
+    // has ended since, to one that the next round will find.
+    let still = listed()?;
+    for (pid, process) in held.into_iter().filter(|(pid, _)| still.contains(pid)) {
+        pidfd_kill(&process).map_err(|source| CgroupError::Kill { pid, source })?;
     }
     Ok(())
 }

@@ -215,7 +215,11 @@ fn identity(spec: &InstanceSpec, plan: &mut Plan) {
 /// Entering a user namespace filled all capability sets and reset the securebits, so these come after it. The
 /// bounding set and the securebits take CAP_SETPCAP, so the capabilities go last.
 fn privileges(plan: &mut Plan) {
+    // Counted by user id and user namespace (Linux 5.14), so it comes after the namespace is made. Behind the control
+    // group's limit it never shows; without control groups it is all that stops a fork bomb.
+    let tasks = u64::from(limits::INSTANCE_TASKS_MAX);
     plan.require_all([
+        Step::Rlimit { resource: Resource::Processes, soft: tasks, hard: tasks },
         Step::DropBounding { keep: 0 },
         Step::LockSecurebits,
         Step::SetCaps { keep: 0 },

@@ -135,3 +135,11 @@ fn what_is_nowhere_is_named() {
     let error = find("python3.999", &BTreeMap::new()).unwrap_err();
     assert!(matches!(error, RuntimeError::NotFound { .. }), "{error}");
 }
+
+/// `system.python: nopython` once served on python3 without a word.
+#[test]
+fn a_configured_bare_name_is_looked_up_and_nothing_else_taken_for_it() {
+    let configured = BTreeMap::from([("python3".to_owned(), PathBuf::from("no-such-python"))]);
+    let error = find("python3", &configured).unwrap_err();
+    assert!(error.to_string().starts_with("no no-such-python in PATH"), "{error}");
+}

@@ -83,7 +83,7 @@ const NEEDED: &str = "read write openat close fstat newfstatat statx lseek mmap 
     fchmodat2 fchownat umask getrusage sysinfo times getuid getgid geteuid getegid getppid setsid setpgid getpgid \
     getsid getgroups sigaltstack gettid futex sched_getaffinity sched_setaffinity set_tid_address epoll_create1 \
     epoll_ctl epoll_pwait epoll_pwait2 clock_gettime clock_getres clock_nanosleep exit_group tgkill utimensat \
-    waitid inotify_init1 ppoll set_robust_list timerfd_create eventfd2 signalfd4 close_range pidfd_open \
+    waitid ppoll set_robust_list timerfd_create eventfd2 signalfd4 close_range pidfd_open \
     pidfd_send_signal getrandom memfd_create membarrier copy_file_range rseq futex_waitv getxattr listxattr \
     get_robust_list setitimer restart_syscall shmget semget msync mincore mlock timer_create splice";
 

@@ -1,0 +1,344 @@
+//! What was acknowledged is there after any end of the server, and what is damaged is refused by name.
+#![allow(clippy::unwrap_used)] // in a test a panic is the report
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use common::host::{cgroup_parents, cgroups_in, descendants, is_alive};
+use common::{command, eventually, is_root, skip, Home, Server};
+use nix::sys::signal::Signal;
+use rusqlite::Connection;
+use serde_json::{json, Value};
+
+/// Nothing here needs more of the sandbox than that it runs: blanks would only slow the starts.
+const SMALL: &str = "pool_size: 1";
+
+fn server() -> Option<Server> {
+    if !is_root() {
+        skip("process mode at level strict needs root");
+        return None;
+    }
+    Some(Server::with(SMALL, ""))
+}
+
+/// The database of a server that has ended.
+fn database(home: &Home) -> Connection {
+    let files = std::fs::read_dir(home.state()).unwrap().flatten().map(|entry| entry.path());
+    let mut databases = files.filter(|path| path.extension().is_some_and(|extension| extension == "db"));
+    Connection::open(databases.next().expect("a database in the state directory")).unwrap()
+}
+
+fn database_path(home: &Home) -> std::path::PathBuf {
+    database(home).path().unwrap().into()
+}
+
+/// Starts a server that must not start, and gives what it says.
+fn refusal(home: &Home) -> String {
+    refusal_of(command(home))
+}
+
+fn refusal_of(mut command: Command) -> String {
+    let output = command.stderr(std::process::Stdio::piped()).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.starts_with("faas: ") && !said.contains("panicked"), "one clear message: {said}");
+    said
+}
+
+/// What a client can see of a function, without what belongs to a run of the server.
+fn resource(server: &Server, name: &str) -> Value {
+    let mut resource = server.get(&format!("/functions/{name}")).json();
+    resource.as_object_mut().unwrap().remove("instances");
+    resource
+}
+
+#[test]
+fn everything_is_there_after_every_kind_of_end() {
+    let Some(mut server) = server() else { return };
+    let code = "import os\ndef handle(request):\n    print('life', request.get_text())\n    return os.environ['KEPT']";
+    let config = json!({ "environment": { "KEPT": "kept" }, "memory": "96Mi", "timeout": 7, "min_instances": 1 });
+    server.deploy("kept", code, config);
+    let changed = json!({ "config": { "timeout": 8 } }).to_string();
+    assert_eq!(server.call("PUT", "/functions/kept", &changed).status, 200);
+    let before = resource(&server, "kept");
+    assert_eq!((&before["version"], &before["config"]["environment"]["KEPT"]), (&json!(2), &json!("kept")));
+    for (life, signal) in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGKILL].into_iter().enumerate() {
+        assert_eq!(server.post("/invoke/kept", &life.to_string()).text(), "\"kept\"");
+        let logged = format!("life {life}");
+        // The log is written behind the answer: what a kill -9 may cost is what was not read back before it.
+        eventually("the entry in the log", || {
+            server.get("/functions/kept/logs").text().contains(&logged).then_some(())
+        });
+        let (home, status) = server.end(signal);
+        assert_eq!(status.code(), if signal == Signal::SIGKILL { None } else { Some(0) });
+        server = Server::on(home);
+        assert_eq!(resource(&server, "kept"), before, "after {signal}");
+        assert_eq!(server.post("/invoke/kept", "again").text(), "\"kept\"", "after {signal}");
+        let log = server.get("/functions/kept/logs").text();
+        assert!((0..=life).all(|life| log.contains(&format!("life {life}"))), "after {signal}: {log}");
+    }
+    let (home, _) = server.end(Signal::SIGTERM);
+    assert!(!home.log().contains("[ERROR"), "{}", home.log());
+}
+
+/// What a client knows of one function: the last state that was acknowledged, and the one that was on its way.
+#[derive(Debug, Default, Clone)]
+struct Known {
+    acknowledged: Option<u64>,
+    under_way: Option<Option<u64>>,
+}
+
+/// Posts, replaces and deletes functions of its own until the server is gone. A function's code names its state.
+fn change_for_ever(server: &Server, client: usize, known: &mut BTreeMap<String, Known>, ended: &AtomicBool) {
+    for state in 1.. {
+        if ended.load(Ordering::Relaxed) {
+            return;
+        }
+        let name = format!("f{client}-{}", state % 3);
+        let function = known.entry(name.clone()).or_default();
+        let code = format!("# {state}\ndef handle(request):\n    return {state}\n");
+        let (method, path, wanted) = match function.acknowledged {
+            None => ("POST", "/functions".to_owned(), Some(state)),
+            Some(_) if state % 4 == 0 => ("DELETE", format!("/functions/{name}"), None),
+            Some(_) => ("PUT", format!("/functions/{name}"), Some(state)),
+        };
+        let body = match method {
+            "POST" => json!({ "name": name, "code": code }).to_string(),
+            "PUT" => json!({ "code": code }).to_string(),
+            _ => String::new(),
+        };
+        function.under_way = Some(wanted);
+        let Some(status) = try_call(server, method, &path, &body) else { return };
+        assert!((200..300).contains(&status), "{method} {path}: {status}");
+        *function = Known { acknowledged: wanted, under_way: None };
+    }
+}
+
+/// The status of an answer, unless the server goes away before it has given one.
+fn try_call(server: &Server, method: &str, path: &str, body: &str) -> Option<u16> {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(server.address).ok()?;
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nAuthorization: Bearer demo-key\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).ok()?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).ok()?;
+    std::str::from_utf8(&answer).ok()?.split(' ').nth(1)?.parse().ok()
+}
+
+#[test]
+fn no_acknowledged_change_is_lost_or_torn_by_twenty_kills() {
+    let Some(mut server) = server() else { return };
+    let mut all: Vec<BTreeMap<String, Known>> = vec![BTreeMap::new(); 3];
+    for round in 0..20_u64 {
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for (client, known) in all.iter_mut().enumerate() {
+                let (server, ended) = (&server, &ended);
+                scope.spawn(move || change_for_ever(server, client, known, ended));
+            }
+            // Every round is cut at another moment.
+            std::thread::sleep(std::time::Duration::from_millis(20 + 13 * round));
+            server.signal(Signal::SIGKILL);
+            ended.store(true, Ordering::Relaxed);
+        });
+        let (home, _) = server.ended();
+        server = Server::on(home);
+        let there: BTreeMap<String, Value> = server.get("/functions?limit=1000").json()["functions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|function| function["name"].as_str().unwrap().to_owned())
+            .map(|name| (name.clone(), resource(&server, &name)))
+            .collect();
+        let mut expected = 0;
+        for (name, known) in all.iter_mut().flatten() {
+            let found = there.get(name).map(|function| {
+                let code = function["code"].as_str().unwrap();
+                let state: u64 = code.strip_prefix("# ").unwrap().split('\n').next().unwrap().parse().unwrap();
+                assert_eq!(code, format!("# {state}\ndef handle(request):\n    return {state}\n"), "it is torn");
+                state
+            });
+            let possible = [Some(known.acknowledged), known.under_way];
+            assert!(possible.contains(&Some(found)), "round {round}: {name} is {found:?}, but {known:?}");
+            expected += usize::from(found.is_some());
+            *known = Known { acknowledged: found, under_way: None };
+        }
+        assert_eq!(there.len(), expected, "functions that nobody posted");
+    }
+    assert!(!server.home.log().contains("is not served"), "{}", server.home.log());
+    let known = all.iter().flatten().find_map(|(name, known)| Some((name, known.acknowledged?)));
+    let (name, state) = known.expect("one is left");
+    assert_eq!(server.post(&format!("/invoke/{name}"), "").text(), state.to_string());
+}
+
+#[test]
+fn a_killed_server_leaves_no_process_at_once_and_no_cgroup_after_the_next_start() {
+    let Some(server) = server() else { return };
+    let code = "import os, signal\n\
+        def handle(request):\n    if os.fork() == 0:\n        os.setsid()\n        signal.pause()\n    return 1";
+    server.deploy("daemon", code, json!({}));
+    assert_eq!(server.post("/invoke/daemon", "").status, 200);
+    let groups = cgroup_parents(&server);
+    let below = descendants(server.pid());
+    assert!(below.len() >= 3, "the zygote, the instance, its daemon: {below:?}");
+    let mounts = mounts_of(&server.home);
+    let (home, _) = server.end(Signal::SIGKILL);
+    eventually("the end of all its processes", || (!below.iter().any(|&pid| is_alive(pid))).then_some(()));
+    assert_eq!(mounts_of(&home), mounts);
+    let server = Server::on(home);
+    assert_eq!(server.post("/invoke/daemon", "").status, 200);
+    let (home, status) = server.end(Signal::SIGTERM);
+    assert_eq!((status.code(), cgroups_in(&groups)), (Some(0), 0), "{}", home.log());
+    assert!(!groups.iter().any(|group| group.exists()), "{groups:?}");
+}
+
+/// Mounts of this namespace below the server's directory.
+fn mounts_of(home: &Home) -> usize {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    mounts.lines().filter(|line| line.contains(home.path().to_str().unwrap())).count()
+}
+
+#[test]
+fn a_function_whose_code_has_changed_on_the_disk_is_refused_by_name_and_the_others_are_served() {
+    let Some(server) = server() else { return };
+    for name in ["sound", "spoilt"] {
+        server.deploy(name, "def handle(request):\n    return 'as deployed'", json!({}));
+    }
+    let (home, _) = server.end(Signal::SIGTERM);
+    let changed = {
+        let database = database(&home);
+        let mut tables = database
+            .prepare(
+                "SELECT m.name, p.name FROM sqlite_master m, pragma_table_info(m.name) p \
+             WHERE m.type = 'table' AND p.name = 'code'",
+            )
+            .unwrap();
+        let table: String = tables.query_row([], |row| row.get(0)).unwrap();
+        let name: String = database
+            .query_row("SELECT name FROM pragma_table_info(?1) WHERE name IN ('name', 'function')", [&table], |row| {
+                row.get(0)
+            })
+            .unwrap();
+        let change =
+            format!("UPDATE {table} SET code = replace(code, 'as deployed', 'as xeployed') WHERE {name} = 'spoilt'");
+        database.execute(&change, []).unwrap()
+    };
+    assert_eq!(changed, 1);
+    let server = Server::on(home);
+    assert_eq!(server.post("/invoke/sound", "").text(), "\"as deployed\"");
+    let refused = server.post("/invoke/spoilt", "");
+    assert!(refused.status >= 400, "wrong code ran: {}", refused.text());
+    let log = server.home.log();
+    let line = log.lines().find(|line| line.contains("spoilt")).unwrap_or_else(|| panic!("not named: {log}"));
+    assert!(line.contains("ERROR") && line.contains("SHA-256"), "{line}");
+    // The way out is to delete it and to post it again, and the server says so.
+    let anew = json!({ "name": "spoilt", "code": "def handle(request):\n    return 'anew'" }).to_string();
+    let taken = server.post("/functions", &anew);
+    assert_eq!(taken.status, 409);
+    assert!(taken.text().contains("damaged") && taken.text().contains("DELETE"), "{}", taken.text());
+    assert_eq!(server.call("DELETE", "/functions/spoilt", "").status, 204);
+    assert_eq!(server.call("DELETE", "/functions/spoilt", "").status, 404);
+    assert_eq!(server.post("/functions", &anew).status, 201);
+    assert_eq!(server.post("/invoke/spoilt", "").text(), "\"anew\"");
+}
+
+#[test]
+fn a_damaged_database_is_a_clear_refusal() {
+    let Some(server) = server() else { return };
+    server.deploy("kept", "def handle(request):\n    return 1", json!({}));
+    let (home, _) = server.end(Signal::SIGTERM);
+    let path = database_path(&home);
+    let sound = std::fs::read(&path).unwrap();
+    for (how, bytes) in [("cut", sound[..sound.len() / 2].to_vec()), ("no database", b"not a database".repeat(500))] {
+        std::fs::write(&path, bytes).unwrap();
+        let said = refusal(&home);
+        assert!(said.contains(path.to_str().unwrap()), "{how}: {said}");
+    }
+    std::fs::write(&path, sound).unwrap();
+    assert_eq!(Server::on(home).post("/invoke/kept", "").text(), "1", "a restored file is as good as ever");
+}
+
+#[test]
+fn a_second_server_on_the_same_state_is_refused_and_the_first_goes_on() {
+    let Some(server) = server() else { return };
+    let said = refusal(&server.home);
+    assert!(said.contains(&server.pid().to_string()), "it names the first: {said}");
+    server.deploy("first", "def handle(request):\n    return 1", json!({}));
+    assert_eq!(server.post("/invoke/first", "").text(), "1");
+}
+
+#[test]
+fn a_state_directory_that_is_not_ours_is_refused() {
+    if !is_root() {
+        return skip("another user's directory takes root to make");
+    }
+    let (home, _) = Server::with(SMALL, "").end(Signal::SIGTERM);
+    let state = home.state();
+    std::os::unix::fs::chown(&state, Some(65534), None).unwrap();
+    let said = refusal(&home);
+    assert!(said.contains("65534") && said.contains(state.to_str().unwrap()), "{said}");
+    std::os::unix::fs::chown(&state, Some(0), None).unwrap();
+    std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let said = refusal(&home);
+    assert!(said.contains("0777"), "{said}");
+    std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o700)).unwrap();
+    drop(Server::on(home));
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_written_is_refused() {
+    if !is_root() {
+        return skip("running as another user takes root");
+    }
+    let home = common::Home::new();
+    let state = home.state();
+    std::fs::create_dir(&state).unwrap();
+    std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o500)).unwrap();
+    let config = format!(
+        "system:\n  function_storage_path: {}\n  api_gateway_port: 0\n  process_isolation_level: none\n",
+        state.display()
+    );
+    std::fs::write(home.path().join("faas.yaml"), config).unwrap();
+    std::os::unix::fs::chown(&state, Some(65534), Some(65534)).unwrap();
+    let said = refusal_of(common::as_nobody(&home));
+    assert!(said.contains(state.to_str().unwrap()), "{said}");
+    // A file in its place.
+    std::fs::remove_dir(&state).unwrap();
+    std::fs::write(&state, "").unwrap();
+    let said = refusal(&home);
+    assert!(said.contains("not a directory") && said.contains(state.to_str().unwrap()), "{said}");
+}
+
+#[test]
+fn looking_at_the_system_leaves_a_state_directory_that_a_server_accepts() {
+    if !is_root() {
+        return skip("process mode at level strict needs root");
+    }
+    let home = Home::new();
+    let config = format!("system:\n  function_storage_path: {}\n  api_gateway_port: 0\n", home.state().display());
+    std::fs::write(home.path().join("faas.yaml"), config).unwrap();
+    // A common default for users with a group of their own: what they make may be written by the group.
+    let script = format!(
+        "umask 002 && exec {} {} --check-system",
+        env!("CARGO_BIN_EXE_faas"),
+        home.path().join("faas.yaml").display()
+    );
+    let output = Command::new("sh").arg("-c").arg(script).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert!(!Path::new(&home.state()).exists() || mode(&home.state()) == 0o700, "{:o}", mode(&home.state()));
+    drop(Server::on(home));
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
