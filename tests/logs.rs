@@ -186,7 +186,7 @@ fn one_call_cannot_write_more_than_its_share_and_the_log_says_so() {
     let share = 256 * 1024;
     for (code, note) in [
         ("print('x' * 10_000_000)", "[log cut at 262144 bytes]"),
-        ("for n in range(200_000): print('line', n)", "[log cut at 262144 bytes]"),
+        ("for n in range(200_000): print('line', n)", "[log cut at 4096 entries for this call]"),
         (
             "os.write(1, b'') or [os.write(1, b'y' * 65536) for _ in range(160)]",
             "[raw output cut at 262144 bytes for this call]",
@@ -194,9 +194,7 @@ fn one_call_cannot_write_more_than_its_share_and_the_log_says_so() {
     ] {
         let entries = log_of(&server, "exec", code);
         let (_, last) = entries.last().unwrap();
-        // A flood of lines may also find the queue to the log full; the log tells that as well.
-        let dropped = |it: &Value| it["stream"] == "system" && it["message"].as_str().unwrap().contains("dropped");
-        assert!(last == note || server.logs("exec").iter().any(dropped), "{code}: {last:.60}");
+        assert!(last == note, "{code}: {last:.60}");
         let bytes: usize = entries.iter().map(|(_, text)| text.len()).sum();
         assert!(bytes <= share + 1024, "{code}: {bytes} bytes");
         assert!(entries.iter().all(|(_, text)| text.len() <= 16 * 1024), "{code}");
