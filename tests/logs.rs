@@ -194,7 +194,7 @@ fn one_call_cannot_write_more_than_its_share_and_the_log_says_so() {
     ] {
         let entries = log_of(&server, "exec", code);
         let (_, last) = entries.last().unwrap();
-        assert!(last == note, "{code}: {:.60}", last);
+        assert!(last == note, "{code}: {last:.60}");
         let bytes: usize = entries.iter().map(|(_, text)| text.len()).sum();
         assert!(bytes <= share + 1024, "{code}: {bytes} bytes");
         assert!(entries.iter().all(|(_, text)| text.len() <= 16 * 1024), "{code}");

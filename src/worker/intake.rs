@@ -116,7 +116,7 @@ impl Worker {
         match result {
             Ok(()) => {
                 tenant.phase = Phase::Serving;
-                tenant.begin_first();
+                tenant.start_clock();
             }
             // Said once: every repetition would be an event that the front has to hear.
             Err(_) => tenant.phase = Phase::Failed,

@@ -151,8 +151,14 @@ impl Tenant {
 
     /// A new call has become the first of the pipe.
     pub(super) fn begin_first(&mut self) {
-        self.running_since = Instant::now();
         self.raw.begin_call();
+        self.start_clock();
+    }
+
+    /// The first call of the pipe runs from now on. What raw output it has had stays: an instance that has loaded its
+    /// function begins with the call before it is known here that it has loaded.
+    pub(super) fn start_clock(&mut self) {
+        self.running_since = Instant::now();
         self.log_budget = LOG_BUDGET;
         self.log_entries_left = LOG_INVOCATION_ENTRIES_MAX;
     }
