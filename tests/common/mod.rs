@@ -213,9 +213,15 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Ok(None) = self.child.try_wait() {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
+        // The second signal ends it without draining. Killed at once it would leave its cgroups behind, for a next
+        // server on the same state that never comes.
+        let begun = Instant::now();
+        while let Ok(None) = self.child.try_wait() {
+            match begun.elapsed() < Duration::from_secs(5) {
+                true => self.signal(nix::sys::signal::Signal::SIGTERM),
+                false => drop(self.child.kill()),
+            }
+            std::thread::sleep(Duration::from_millis(20));
         }
         if std::thread::panicking() {
             eprintln!("---- the server's log ----\n{}", self.home.log());

@@ -1,7 +1,7 @@
 //! The process backend: functions as forks of a Python zygote, each alone in its namespaces.
 //!
-//! [`supervisor`] is the thread that owns the zygotes and the cgroups and makes blanks, with a [`nursery`] for each
-//! runtime; [`zygote`] is its hold on one zygote; [`orphans`] buries what a dead one leaves; [`custody`] is what a
+//! [`supervisor`] is the thread that owns the zygotes and the cgroups and makes blanks, with a `nursery` for each
+//! runtime; `zygote` is its hold on one zygote; `orphans` buries what a dead one leaves; [`custody`] is what a
 //! worker gets with each instance; [`check`] uses a blank to look at code before it is stored; [`runtimes`] maps
 //! `python3.N` to interpreters.
 
