@@ -201,8 +201,11 @@ fn the_zygote_has_little_power_no_user_code_and_no_secret() {
     let Some(server) = server() else { return };
     server.deploy("own", "SECRET = 'canary'\ndef handle(request):\n    return 1", json!({}));
     assert_eq!(server.post("/invoke/own", "").status, 200);
-    let zygotes = zygotes(server.pid());
-    let [zygote] = zygotes[..] else { panic!("one runtime, one zygote: {zygotes:?}") };
+    // A child of it that has just been forked looks just like it.
+    let zygote = eventually("one runtime to have one zygote", || match zygotes(server.pid())[..] {
+        [zygote] => Some(zygote),
+        _ => None,
+    });
     let seen = status(zygote);
     // SETGID, SETUID, SETPCAP, SYS_ADMIN.
     for set in ["CapPrm", "CapEff", "CapBnd"] {
@@ -343,7 +346,8 @@ fn a_function_that_attacks_its_channel_ends_only_itself() {
         &[
             ("speaks_garbage", Problem(502, "protocol_violation")),
             ("speaks_of_a_huge_payload", Problem(502, "protocol_violation")),
-            ("speaks_an_empty_message", OneOf(&[(502, "protocol_violation"), (502, "function_crashed")])),
+            // It is taken for the end of the channel; what was said behind it still counts.
+            ("speaks_an_empty_message", OneOf(&[(200, ""), (502, "function_crashed")])),
             ("forges_an_answer", OneOf(&[(200, ""), (502, "protocol_violation")])),
             ("takes_the_calls_of_later_for_itself", Problem(504, "function_timeout")),
         ],
