@@ -4,9 +4,9 @@ Descriptor 3 is its control socket. It holds no secret and runs no user code; wh
 with it page by page.
 
 For each `Spawn` it forks M, which applies the outer plan (that changes the process it runs in, and the zygote must
-stay as it is), forks the instance, says `Spawned`, and exits. The instance then waits for the zygote's word that M is
-gone: the inner plan sets a parent-death signal, and M's own death must not be the one it reports. The word is given
-after `waitpid`, because the kernel hands a process's children over before it becomes a zombie.
+stay as it is), forks the instance, says `Spawned`, and exits. The zygote does not wait for that: it takes the next
+`Spawn` while M works on another processor, and buries M when the kernel tells of its end. That M is gone before the
+instance sets its parent-death signal is seen to by the plans themselves (descriptor 9, a pidfd of M).
 
 An instance closes the control socket before the first step of its inner plan, so that nothing half-made can speak for
 the zygote. If that plan fails, it says so on its own channel: an `Error` of phase `sandbox`.
@@ -43,6 +43,10 @@ def main():
     os.set_inheritable(_CONTROL_FD, False)
     # A terminal's Ctrl-C is the server's to handle; it ends the zygote by closing the control socket.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Which blank each living M is to make. A signal that interrupts the wait for the next `Spawn` runs its handler, and
+    # the wait goes on (PEP 475).
+    ms = {}
+    signal.signal(signal.SIGCHLD, lambda *_: _bury(control, ms))
     about = {"python": "%d.%d.%d" % sys.version_info[:3], "free_threaded": "t" in sys.abiflags}
     # A collection in a child would write to every object's header and so copy the pages that fork shares.
     gc.collect()
@@ -57,7 +61,7 @@ def main():
         ((kind, _, blank_id, _, payload),) = wire.decode_message(data, "to_zygote")
         outer_plan, inner_plan = wire.decode_spawn(payload)
         payload = None
-        if _spawn(control, blank_id, outer_plan, inner_plan, _descriptors(ancillary)):
+        if _spawn(control, ms, blank_id, outer_plan, inner_plan, _descriptors(ancillary)):
             control.close()
             return _enter_sandbox(inner_plan)
 
@@ -70,53 +74,54 @@ def _descriptors(ancillary):
     return descriptors
 
 
-def _spawn(control, blank_id, outer_plan, inner_plan, descriptors):
-    """Makes one blank. True only in the blank itself, when M is gone."""
+def _spawn(control, ms, blank_id, outer_plan, inner_plan, descriptors):
+    """Sends M off to make one blank. True only in the blank itself."""
     try:
-        go_read, go_write = os.pipe()
+        # No end may be told of before it is known whose it is.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD,))
+        m_pid = os.fork()
     except OSError as error:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD,))
         _close(descriptors)
         _report(control, blank_id, _STAGE_FORK, 0, error.errno)
         return False
-    try:
-        m_pid = os.fork()
-    except OSError as error:
-        _close(descriptors + [go_read, go_write])
-        _report(control, blank_id, _STAGE_FORK, 0, error.errno)
-        return False
     if m_pid == 0:
-        go_read, go_write = _place(descriptors, go_read, go_write)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD,))
+        _place(descriptors)
         _make_instance(control, blank_id, outer_plan)
-        os.close(go_write)
-        if os.read(go_read, 1) != b"g":
-            # The zygote died in between; its successor knows nothing of this blank.
-            os._exit(instance.EXIT_SANDBOX_FAILED)
-        os.close(go_read)
         return True
-    _close(descriptors + [go_read])
-    _, status = os.waitpid(m_pid, 0)
-    if not os.WIFEXITED(status) or os.WEXITSTATUS(status) not in (_M_SPAWNED, _M_REPORTED):
-        # M was killed before it could say anything: out of memory, or a filter.
-        _report(control, blank_id, _STAGE_FORK, 0, 10)  # ECHILD
-    try:
-        os.write(go_write, b"g")
-    except OSError:
-        # The instance is dead already, or never was; who watches its channel will see.
-        pass
-    os.close(go_write)
+    ms[m_pid] = blank_id
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD,))
+    _close(descriptors)
     return False
 
 
-def _place(descriptors, *others):
-    """Moves the received descriptors to 10, 11, …, and the others out of their way; the others' new numbers."""
+def _bury(control, ms):
+    """Waits for every M that has ended, and speaks for those that could not."""
+    while ms:
+        try:
+            m_pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if m_pid == 0:
+            return
+        blank_id = ms.pop(m_pid, None)
+        said = os.WIFEXITED(status) and os.WEXITSTATUS(status) in (_M_SPAWNED, _M_REPORTED)
+        if blank_id is not None and not said:
+            # M was killed before it could say anything: out of memory, or a filter.
+            _report(control, blank_id, _STAGE_FORK, 0, 10)  # ECHILD
+
+
+def _place(descriptors):
+    """Moves the received descriptors to 10, 11, … in their order."""
     floor = _PLACED_FROM + len(descriptors)
     # First all of them above the targets: a received descriptor may itself have the number of another's place.
-    moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, floor) for descriptor in (*descriptors, *others)]
-    _close((*descriptors, *others))
-    for place, descriptor in enumerate(moved[:len(descriptors)], _PLACED_FROM):
+    moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, floor) for descriptor in descriptors]
+    _close(descriptors)
+    for place, descriptor in enumerate(moved, _PLACED_FROM):
         os.dup2(descriptor, place, inheritable=False)
         os.close(descriptor)
-    return moved[len(descriptors):]
 
 
 def _make_instance(control, blank_id, outer_plan):
