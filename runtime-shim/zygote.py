@@ -21,6 +21,7 @@ import _socket
 import fcntl
 import gc
 import json
+import select
 import signal
 import struct
 
@@ -43,10 +44,18 @@ def main():
     os.set_inheritable(_CONTROL_FD, False)
     # A terminal's Ctrl-C is the server's to handle; it ends the zygote by closing the control socket.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Which blank each living M is to make. A signal that interrupts the wait for the next `Spawn` runs its handler, and
-    # the wait goes on (PEP 475).
+    # Which blank each living M is to make.
     ms = {}
-    signal.signal(signal.SIGCHLD, lambda *_: _bury(control, ms))
+    # Ends are told of through a pipe: a signal that comes just before the wait for the next `Spawn` begins would
+    # otherwise be heard only after it.
+    ended, wake = os.pipe()
+    os.set_blocking(ended, False)
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    news = select.poll()
+    news.register(_CONTROL_FD, select.POLLIN)
+    news.register(ended, select.POLLIN)
     about = {"python": "%d.%d.%d" % sys.version_info[:3], "free_threaded": "t" in sys.abiflags}
     # A collection in a child would write to every object's header and so copy the pages that fork shares.
     gc.collect()
@@ -55,6 +64,12 @@ def main():
     control.send(wire.frame(wire.ZYGOTE_READY, 0, 0, 0, json.dumps(about).encode("ascii")))
     ancillary_bytes = _socket.CMSG_SPACE(_DESCRIPTORS_MAX * 4)
     while True:
+        ready = [descriptor for descriptor, _ in news.poll()]
+        if ended in ready:
+            os.read(ended, 512)
+            _bury(control, ms)
+        if _CONTROL_FD not in ready:
+            continue
         data, ancillary, _, _ = control.recvmsg(wire.MESSAGE_BYTES_MAX, ancillary_bytes, _socket.MSG_CMSG_CLOEXEC)
         if not data:
             os._exit(0)
@@ -77,22 +92,18 @@ def _descriptors(ancillary):
 def _spawn(control, ms, blank_id, outer_plan, inner_plan, descriptors):
     """Sends M off to make one blank. True only in the blank itself."""
     try:
-        # No end may be told of before it is known whose it is.
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD,))
         m_pid = os.fork()
     except OSError as error:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD,))
         _close(descriptors)
         _report(control, blank_id, _STAGE_FORK, 0, error.errno)
         return False
     if m_pid == 0:
+        signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD,))
         _place(descriptors)
         _make_instance(control, blank_id, outer_plan)
         return True
     ms[m_pid] = blank_id
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD,))
     _close(descriptors)
     return False
 

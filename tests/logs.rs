@@ -254,15 +254,19 @@ def handle(request):
     os._exit(3)
 "#;
     server.deploy("doomed", code, json!({"timeout": "1s"}));
-    for (how, status) in [("hang", 504), ("exit", 502)] {
+    let endings = [
+        ("hang", 504, "the function's timeout of 1000 ms passed while it ran"),
+        ("exit", 502, "the function's process exited with status 3"),
+    ];
+    for (how, status, ending) in endings {
         let reply = server.invoke("doomed", how);
         assert_eq!(reply.status, status, "{}", reply.text());
         let id = reply.header("x-request-id").unwrap().to_owned();
         // The end of a killed instance is reported after its answer; its last output is read before that.
-        eventually("both lines are in the log", || {
+        eventually("both lines are in the log, and how the call ended", || {
             let own = of_call(&server.logs("doomed"), &id);
             let has = |stream: &str, text: &str| own.contains(&(stream.to_owned(), text.to_owned()));
-            (has("stdout", "complete line") && has("output", "raw line")).then_some(())
+            (has("stdout", "complete line") && has("output", "raw line") && has("system", ending)).then_some(())
         });
     }
 }

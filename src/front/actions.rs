@@ -3,9 +3,11 @@
 use crate::backend::process::supervisor::SupervisorJob;
 use crate::call::{FrontEvent, InvocationId, InvokeError, Slot, WorkerJob};
 use crate::http::Problem;
+use crate::logs::{LogEntry, LogStream};
 use crate::metrics::CallStats;
 use crate::scheduler::{Action, KillReason};
 
+use super::calls::Call;
 use super::Front;
 
 impl Front {
@@ -120,15 +122,32 @@ impl Front {
                 _ => {}
             }
         });
+        let problem = Problem::from(error);
+        if matches!(error, InvokeError::TimedOut { .. } | InvokeError::Crashed { .. }) {
+            self.log_end(&call, problem.detail());
+        }
         let key = call.client.key();
         if self.clients.get(call.client).is_none() {
             return;
         }
-        let mut response = Problem::from(error).into_response(&call.request_id);
+        let mut response = problem.into_response(&call.request_id);
         if let Some(slot) = call.slot {
             super::api::invoke::stamp(&mut response, slot, call.cold, service_ns);
         }
         self.respond(key, response);
         self.drive(key);
+    }
+
+    /// Says in the function's log how a call ended that could not say it itself.
+    fn log_end(&self, call: &Call, detail: &str) {
+        let entry = LogEntry {
+            time_ms: crate::clock::unix_ms(),
+            request_id: call.request_id.as_str().to_owned(),
+            instance: call.slot.map(|slot| slot.to_string()).unwrap_or_default(),
+            version: call.function.version,
+            stream: LogStream::System,
+            message: detail.to_owned(),
+        };
+        self.lines.logs.append(call.function.name.as_str(), entry);
     }
 }
