@@ -5,7 +5,9 @@ with it page by page.
 
 For each `Spawn` it forks M, which applies the outer plan (that changes the process it runs in, and the zygote must
 stay as it is), forks the instance, says `Spawned`, and exits. The zygote does not wait for that: it takes the next
-`Spawn` while M works on another processor, and buries M when the kernel tells of its end. That M is gone before the
+`Spawn` while M works on another processor, and buries M when the kernel tells of its end. (By a pipe beside the
+socket: a handler would not do, since Python runs it between two instructions, and a signal that comes after the last
+of them and before the system call that waits is not heard until the next message.) That M is gone before the
 instance sets its parent-death signal is seen to by the plans themselves (descriptor 9, a pidfd of M).
 
 An instance closes the control socket before the first step of its inner plan, so that nothing half-made can speak for
@@ -21,6 +23,7 @@ import _socket
 import fcntl
 import gc
 import json
+import select
 import signal
 import struct
 
@@ -43,10 +46,16 @@ def main():
     os.set_inheritable(_CONTROL_FD, False)
     # A terminal's Ctrl-C is the server's to handle; it ends the zygote by closing the control socket.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Which blank each living M is to make. A signal that interrupts the wait for the next `Spawn` runs its handler, and
-    # the wait goes on (PEP 475).
+    ended, ended_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    # Without a handler of its own the signal would not be written to the pipe.
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    # A full pipe says all there is to say.
+    signal.set_wakeup_fd(ended_in, warn_on_full_buffer=False)
+    waiting = select.poll()
+    waiting.register(_CONTROL_FD, select.POLLIN)
+    waiting.register(ended, select.POLLIN)
+    # Which blank each living M is to make.
     ms = {}
-    signal.signal(signal.SIGCHLD, lambda *_: _bury(control, ms))
     about = {"python": "%d.%d.%d" % sys.version_info[:3], "free_threaded": "t" in sys.abiflags}
     # A collection in a child would write to every object's header and so copy the pages that fork shares.
     gc.collect()
@@ -55,6 +64,13 @@ def main():
     control.send(wire.frame(wire.ZYGOTE_READY, 0, 0, 0, json.dumps(about).encode("ascii")))
     ancillary_bytes = _socket.CMSG_SPACE(_DESCRIPTORS_MAX * 4)
     while True:
+        ready = [descriptor for descriptor, _ in waiting.poll()]
+        if ended in ready:
+            # Emptied before anybody is buried, so that an end in between is told of again.
+            os.read(ended, 4096)
+            _bury(control, ms)
+        if _CONTROL_FD not in ready:
+            continue
         data, ancillary, _, _ = control.recvmsg(wire.MESSAGE_BYTES_MAX, ancillary_bytes, _socket.MSG_CMSG_CLOEXEC)
         if not data:
             os._exit(0)
@@ -77,22 +93,19 @@ def _descriptors(ancillary):
 def _spawn(control, ms, blank_id, outer_plan, inner_plan, descriptors):
     """Sends M off to make one blank. True only in the blank itself."""
     try:
-        # No end may be told of before it is known whose it is.
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD,))
         m_pid = os.fork()
     except OSError as error:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD,))
         _close(descriptors)
         _report(control, blank_id, _STAGE_FORK, 0, error.errno)
         return False
     if m_pid == 0:
+        # First the descriptor, which will be the function's to use; the inner plan closes the pipe.
+        signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD,))
         _place(descriptors)
         _make_instance(control, blank_id, outer_plan)
         return True
     ms[m_pid] = blank_id
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD,))
     _close(descriptors)
     return False
 
