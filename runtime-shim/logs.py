@@ -4,7 +4,8 @@ A thread that a call left behind may go on printing: its lines carry the call th
 none does. Only the serve loop writes answers, so no such thread can reach into a later one.
 
 Caps: an entry holds at most 16 KiB (longer text is cut into several), an invocation at most `log_bytes_max`; then one
-note says so. What is printed between two calls draws on the allowance of the call before. A process that the function forks is not on the channel: its prints go to descriptor 1 or 2, the pipe.
+note says so. What is printed between two calls draws on the allowance of the call before. A process that the function forks
+is not on the channel: its prints go to descriptor 1 or 2, the pipe.
 """
 
 import codecs

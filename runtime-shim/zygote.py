@@ -5,7 +5,9 @@ with it page by page.
 
 For each `Spawn` it forks M, which applies the outer plan (that changes the process it runs in, and the zygote must
 stay as it is), forks the instance, says `Spawned`, and exits. The zygote does not wait for that: it takes the next
-`Spawn` while M works on another processor, and buries M when the kernel tells of its end. That M is gone before the
+`Spawn` while M works on another processor, and buries M when the kernel tells of its end. (By a pipe beside the
+socket: a handler would not do, since Python runs it between two instructions, and a signal that comes after the last
+of them and before the system call that waits is not heard until the next message.) That M is gone before the
 instance sets its parent-death signal is seen to by the plans themselves (descriptor 9, a pidfd of M).
 
 An instance closes the control socket before the first step of its inner plan, so that nothing half-made can speak for

@@ -7,6 +7,11 @@ pub fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
+/// Nanoseconds since the Unix epoch. It may jump.
+pub fn unix_ns() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
+
 /// Nanoseconds since the server started, for every deadline and duration. It never jumps.
 #[derive(Debug, Clone, Copy)]
 pub struct Monotonic {

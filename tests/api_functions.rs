@@ -139,6 +139,8 @@ fn what_the_body_lacks_or_has_too_much_is_named() {
     let cases = [
         ("", "the body is empty"),
         ("{\"name\": \"f\"", "the body is not JSON"),
+        ("{\"name\": \"f\", \"name\": \"g\"}", "name: given twice"),
+        ("{\"name\": \"f\", \"config\": {\"timeout\": 1, \"timeout\": 2}}", "config.timeout: given twice"),
         ("[]", "object"),
         ("null", "object"),
         ("{}", "name: required"),

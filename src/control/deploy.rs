@@ -12,6 +12,7 @@ use crate::limits::FUNCTION_CODE_BYTES_MAX;
 use crate::registry::function::{ExecutionMode, FunctionConfig, FunctionVersion};
 use crate::registry::settings::{validate_name, FunctionSettings, SettingError};
 use crate::registry::store::{NewFunction, StoreError};
+use crate::values::json::{self, JsonError};
 use crate::values::nearest::nearest;
 
 use super::{ControlReply, Done, Shared, State, Ticket};
@@ -210,7 +211,10 @@ fn parse(body: &[u8]) -> Result<Given, Problem> {
     if body.is_empty() {
         return Err(bad("the body is empty; give a JSON object with name, code and config".to_owned()));
     }
-    let value: Value = serde_json::from_slice(body).map_err(|error| bad(format!("the body is not JSON: {error}")))?;
+    let value = json::parse(body).map_err(|error| match error {
+        JsonError::Syntax(error) => bad(format!("the body is not JSON: {error}")),
+        JsonError::Value(error) => bad(error.to_string()),
+    })?;
     let Value::Object(mut fields) = value else {
         return Err(bad("the body must be a JSON object with name, code and config".to_owned()));
     };

@@ -170,7 +170,7 @@ fn matches(pattern: &[Segment], path: &Path<'_>) -> Option<(Vec<String>, String)
                     return None;
                 }
             }
-            Name => names.push(given.next()?.to_string()),
+            Name => names.push(given.next().filter(|name| !name.is_empty())?.to_string()),
             Rest => return Some((names, path.behind(pattern.len() - 1))),
         }
     }
@@ -215,6 +215,9 @@ mod tests {
         assert_eq!(route("POST", "/health"), Err(NoRoute::Method { allow: "GET, HEAD, OPTIONS" }));
         assert_eq!(route("PATCH", "/functions/a"), Err(NoRoute::Method { allow: "GET, HEAD, PUT, DELETE, OPTIONS" }));
         assert_eq!(route("GET", "/nothing"), Err(NoRoute::NotFound));
+        for nameless in ["/invoke/", "/invoke//a", "/functions/", "/functions//logs", "/stats/functions/"] {
+            assert_eq!(route("GET", nameless), Err(NoRoute::NotFound), "{nameless}");
+        }
         assert_eq!(route("DELETE", "/instances/one"), Err(NoRoute::NotFound));
         assert!(matches!(route("GET", "/functions/%2e%2e"), Err(NoRoute::BadTarget(_))));
         assert_eq!(route("HEAD", "/health").unwrap().0, Route::Health);

@@ -9,6 +9,7 @@
 //! [`limits::GIVEN_SHOWN_CHARS_MAX`] characters.
 
 mod error;
+pub mod json;
 pub mod nearest;
 pub mod units;
 

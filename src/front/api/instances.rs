@@ -45,10 +45,12 @@ impl Front {
         })
     }
 
-    /// A moment of the server's clock as people read it. Exact while nobody sets the host's clock.
+    /// A moment of the server's clock as people read it. Exact while nobody sets the host's clock: both clocks are read
+    /// here, one right after the other, and cut to milliseconds at the end, or the same moment would be told differently
+    /// from one answer to the next.
     fn wall_time(&self, at_ns: u64) -> String {
-        let ago_ms = self.now_ns().saturating_sub(at_ns) / 1_000_000;
-        rfc3339::format(crate::clock::unix_ms().saturating_sub(ago_ms))
+        let ago_ns = self.clock.ns(std::time::Instant::now()).saturating_sub(at_ns);
+        rfc3339::format(crate::clock::unix_ns().saturating_sub(ago_ns) / 1_000_000)
     }
 
     /// The file that tells how much memory an instance uses.

@@ -131,8 +131,8 @@ pub fn instance_outer_plan(spec: &InstanceSpec) -> Plan {
 
 /// What the instance does to itself before it runs code that is not ours.
 ///
-/// Until the step that replaces descriptor 3 the zygote's control socket is still there, so that nearly every failure
-/// can be reported through it.
+/// A failure is reported on the instance's own channel: at [`CHANNEL_FD`] before the step that moves it, at 3 after. The
+/// zygote's control socket was closed before the first step.
 pub fn instance_inner_plan(spec: &InstanceSpec) -> Plan {
     let mut plan = Plan::new([Step::SetSid]);
     plan.push(spec.required.namespaces, Step::Hostname(spec.hostname.clone()));
