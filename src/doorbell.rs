@@ -104,16 +104,6 @@ impl<T> Desk<T> {
         self.queue.try_recv().ok()
     }
 
-    /// Values waiting now.
-    pub fn len(&self) -> usize {
-        self.queue.len()
-    }
-
-    /// Whether no value waits now.
-    pub fn is_empty(&self) -> bool {
-        self.queue.is_empty()
-    }
-
     /// Sleeps until a source is ready, the bell rings or the time is up; does not sleep when a value is queued.
     ///
     /// # Errors

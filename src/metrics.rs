@@ -1,10 +1,10 @@
 //! Counters and latency histograms, owned by the front thread and therefore plain numbers.
 
-/// Upper bounds of the histogram's buckets in nanoseconds: eight per power of two would be finer than the noise, four
-/// are enough to tell 1.0 ms from 1.2 ms. Bucket `i` holds values below `bound(i)`.
+/// Buckets of a histogram: eight per power of two would be finer than the noise, four are enough to tell 1.0 ms from
+/// 1.3 ms. Bucket `i` holds values below `bound(i)`.
 const BUCKETS: usize = 4 * 36;
 
-/// A latency histogram with a relative error of at most 19 %: four buckets for each power of two from 1 us up.
+/// A latency histogram with a relative error of at most 25 %: four buckets for each power of two from 1 us up.
 #[derive(Debug, Clone)]
 pub struct Histogram {
     counts: Vec<u64>,
@@ -27,7 +27,7 @@ fn bucket(ns: u64) -> usize {
     ((exponent as usize - 2) * 4 + refinement as usize).min(BUCKETS - 1)
 }
 
-/// Largest value of a bucket, in nanoseconds.
+/// What every value of a bucket is below, in nanoseconds.
 fn bound(index: usize) -> u64 {
     let exponent = index / 4 + 2;
     let refinement = (index % 4) as u64;
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_are_within_a_fifth() {
+    fn quantiles_are_within_a_quarter() {
         let mut histogram = Histogram::default();
         assert_eq!(histogram.quantile_ns(0.5), None);
         for us in 1..=10_000u64 {
@@ -165,7 +165,7 @@ mod tests {
         }
         for (quantile, exact) in [(0.5, 5_000_000.0), (0.95, 9_500_000.0), (0.99, 9_900_000.0)] {
             let got = histogram.quantile_ns(quantile).unwrap() as f64;
-            assert!((got / exact - 1.0).abs() < 0.26, "p{quantile}: {got} against {exact}");
+            assert!((got / exact - 1.0).abs() <= 0.25, "p{quantile}: {got} against {exact}");
         }
         assert_eq!(histogram.quantile_ns(1.0), Some(10_000_000));
     }

@@ -353,3 +353,26 @@ fn what_is_not_http_is_answered_with_400_and_closed() {
     Reply::parse(&server.raw(b"GET / HTTP/2.0\r\nHost: h\r\n\r\n"), false).refused(505, "version_not_supported");
     assert_eq!(server.get("/health").status, 200);
 }
+
+/// The answer to one of several calls that fail together lets in what its client had sent behind it.
+#[test]
+fn calls_that_fail_together_are_all_answered_while_one_connection_goes_on() {
+    let Some(server) = server() else { return };
+    let bad = "time.sleep(1)\nraise RuntimeError('never loads')\ndef handle(request): pass\n";
+    server.deploy("bad", bad, json!({"max_instances": 1}));
+    server.deploy("echo", ECHO, json!({}));
+    let bad_request = format!("GET /invoke/bad HTTP/1.1\r\nHost: h\r\n{KEY}\r\n");
+    let mut first = Talk::with(&server);
+    first.send(&bad_request).send(echo_request("behind it"));
+    // The first one is what an instance is started for, and the others wait behind it.
+    eventually("the first call to begin", || (server.get("/stats/functions/bad").json()["running"] == 1).then_some(()));
+    let mut others: Vec<Talk> = (0..4).map(|_| Talk::with(&server)).collect();
+    for other in &mut others {
+        other.send(&bad_request);
+    }
+    assert_eq!(first.read().code(), "function_load_error");
+    for other in &mut others {
+        assert_eq!(other.read().code(), "function_load_error");
+    }
+    assert_eq!(first.read().text(), "behind it");
+}

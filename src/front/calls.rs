@@ -1,7 +1,7 @@
 //! The calls that have been accepted and not yet answered.
 //!
 //! Owns a call's request while it waits and what is needed to answer it. The scheduler makes the ids; an id of a
-//! finished call never finds a later one in the same place.
+//! finished call never finds a later one in the same place, and a call that is not finished is never lost to one.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -39,6 +39,10 @@ pub(super) struct Call {
 pub(super) struct Calls {
     /// By the scheduler's index, which is small and reused.
     places: Vec<Option<Call>>,
+    /// Calls whose place was given to a later one before their failure was carried out: the scheduler is done with a
+    /// call once it has decided that, and the answer to one call may let its connection's next request in while the
+    /// failures of others still wait for their turn. Nearly always empty.
+    displaced: Vec<Call>,
     nonces: Nonces,
 }
 
@@ -59,7 +63,7 @@ impl Nonces {
 
 impl Calls {
     pub(super) fn new() -> Self {
-        Calls { places: Vec::new(), nonces: Nonces { key: RandomState::new(), counter: 0 } }
+        Calls { places: Vec::new(), displaced: Vec::new(), nonces: Nonces { key: RandomState::new(), counter: 0 } }
     }
 
     pub(super) fn accept(
@@ -78,16 +82,20 @@ impl Calls {
         }
         let request = Some(request);
         let (slot, cold) = (None, false);
-        self.places[index] =
-            Some(Call { id, client, request_id, function, nonce, request, accepted_ns: now_ns, slot, cold });
+        let call = Call { id, client, request_id, function, nonce, request, accepted_ns: now_ns, slot, cold };
+        self.displaced.extend(self.places[index].replace(call));
     }
 
+    /// A call that may still run. Not one that is displaced: all that can come to that is its failure.
     pub(super) fn get_mut(&mut self, id: InvocationId) -> Option<&mut Call> {
         self.places.get_mut(invocation_index(id))?.as_mut().filter(|call| call.id == id)
     }
 
     pub(super) fn finish(&mut self, id: InvocationId) -> Option<Call> {
-        self.get_mut(id)?;
-        self.places[invocation_index(id)].take()
+        if self.get_mut(id).is_some() {
+            return self.places[invocation_index(id)].take();
+        }
+        let at = self.displaced.iter().position(|call| call.id == id)?;
+        Some(self.displaced.swap_remove(at))
     }
 }

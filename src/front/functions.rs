@@ -62,7 +62,7 @@ impl Functions {
         self.live.remove(name)
     }
 
-    /// The scheduler has forgotten this version. `true` when no other version of its function is left either.
+    /// The scheduler has forgotten this version. Returns it when no other version of its function is left either.
     pub(super) fn drained(&mut self, key: VersionKey) -> Option<Arc<FunctionVersion>> {
         let function = self.versions.remove(&key)?;
         let others = self.versions.values().any(|other| other.name == function.name);

@@ -23,7 +23,6 @@ use super::buffer::{Input, Output};
 use super::parse::{is_blank, parse_head, Framing, RequestHead, Version};
 use super::phase::{Exchange, Incoming, Phase};
 use super::problem::Problem;
-use super::request_id::RequestId;
 use super::response::{Connection, Response, Stamps};
 use super::stamp::Stamp;
 use super::timer::{HttpLimits, Timer};
@@ -52,17 +51,6 @@ pub enum Poll {
     Close,
 }
 
-/// A refusal that the connection decided on by itself, for logs and counters.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// The id in the answer.
-    pub request_id: RequestId,
-    /// Its status.
-    pub status: u16,
-    /// Its problem code.
-    pub code: &'static str,
-}
-
 /// The protocol state of one connection.
 #[derive(Debug)]
 pub struct Conn {
@@ -77,7 +65,6 @@ pub struct Conn {
     is_eof: bool,
     /// The server is stopping: the next response is the last.
     is_ending: bool,
-    refusal: Option<Refusal>,
 }
 
 /// What the front tells a connection.
@@ -93,7 +80,6 @@ impl Conn {
             write_deadline: None,
             is_eof: false,
             is_ending: false,
-            refusal: None,
         }
     }
 
@@ -241,16 +227,6 @@ impl Conn {
             }
             _ => false,
         }
-    }
-
-    /// The refusal that the connection decided on since the last call, if any. Those of `admit` are not among them.
-    pub fn take_refusal(&mut self) -> Option<Refusal> {
-        self.refusal.take()
-    }
-
-    /// True while the front owes this connection an answer.
-    pub fn is_answering(&self) -> bool {
-        matches!(self.phase, Phase::Answering(_))
     }
 }
 
@@ -414,7 +390,6 @@ impl Conn {
     fn refuse(&mut self, problem: Problem, mut exchange: Exchange, now: Instant, stamp: &Stamp) {
         exchange.keep_alive = false;
         let request_id = exchange.request_id;
-        self.refusal = Some(Refusal { request_id, status: problem.status(), code: problem.code() });
         self.queue(problem.into_response(&request_id), &exchange, now, stamp);
         self.end(true, now);
     }

@@ -30,7 +30,7 @@ mod stamp;
 pub mod target;
 mod timer;
 
-pub use conn::{Conn, Poll, Refusal, Request};
+pub use conn::{Conn, Poll, Request};
 pub use parse::RequestHead;
 pub use problem::Problem;
 pub use request_id::RequestId;

@@ -53,11 +53,6 @@ impl Registry {
         self.by_hash.is_empty()
     }
 
-    /// All functions, sorted by name.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<FunctionVersion>> {
-        self.by_order.iter().map(|entry| &entry.0)
-    }
-
     /// Up to `limit` functions (at least one) whose names sort after `cursor`, and the cursor of the next page if there
     /// is one.
     ///

@@ -87,15 +87,9 @@ impl Front {
         if self.clients.get(call.client).is_none() {
             return;
         }
-        let mut response = Response::new(reply.status);
-        for (name, value) in &reply.headers {
-            // The worker has checked both; what fails here all the same is left out rather than sent.
-            if let (Ok(name), Ok(value)) = (HeaderName::new(name), HeaderValue::new(value)) {
-                response.add(name, value);
-            }
-        }
+        let mut response = Response::from_reply(reply);
         stamp(&mut response, slot, call.cold, Some(service_ns));
-        self.respond(call.client.key(), response.with_body(reply.body));
+        self.respond(call.client.key(), response);
         self.drive(call.client.key());
     }
 }

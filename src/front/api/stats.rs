@@ -2,6 +2,7 @@
 
 use serde_json::{json, Value};
 
+use crate::call::VersionKey;
 use crate::control::{MemoryFile, Work};
 use crate::http::RequestId;
 
@@ -13,15 +14,7 @@ use super::Answer;
 
 impl Front {
     pub(super) fn stats(&mut self, client: ClientId, request_id: RequestId) {
-        let mut queued = 0;
-        let mut running = 0;
-        for live in self.functions.registry.iter() {
-            let key = self.functions.get(&live.name).and_then(|live| live.key);
-            if let Some(stats) = key.and_then(|key| self.scheduler.stats_of_version(key)) {
-                queued += stats.queued;
-                running += stats.running;
-            }
-        }
+        let (queued, running) = self.waiting_and_running(|_| true);
         let mut by_state = std::collections::BTreeMap::<&str, u64>::new();
         let mut files = Vec::new();
         for stats in self.scheduler.instance_stats() {
@@ -42,21 +35,28 @@ impl Front {
 
     pub(super) fn function_stats(&mut self, client: ClientId, request_id: RequestId, name: &str) -> Answer {
         let live = self.functions.get(name).ok_or_else(|| no_function(name))?;
-        let stats = live.key.and_then(|key| self.scheduler.stats_of_version(key));
+        let is_of_it = |version| self.functions.version(version).is_some_and(|function| function.name == name);
+        let (queued, running) = self.waiting_and_running(is_of_it);
         let calls = self.functions.stats(name).cloned().unwrap_or_default();
         let mut document = calls.to_json();
         document["name"] = name.into();
         document["version"] = live.function.version.into();
-        document["queued"] = stats.as_ref().map_or(0, |stats| stats.queued).into();
-        document["running"] = stats.as_ref().map_or(0, |stats| stats.running).into();
+        document["queued"] = queued.into();
+        document["running"] = running.into();
         document["instances"] = self.instance_counts(name);
         document["memory_bytes"] = Value::Null;
-        let key = live.key;
         let mut files = Vec::new();
-        for instance in self.scheduler.instance_stats().filter(|instance| Some(instance.version) == key) {
+        for instance in self.scheduler.instance_stats().filter(|instance| is_of_it(instance.version)) {
             files.extend(self.memory_file(instance.slot).map(MemoryFile::summed));
         }
         self.ask_control(client, request_id, Work::Memory { document, files, total: Some("/memory_bytes".to_owned()) });
         Ok(None)
+    }
+
+    /// Calls that wait, and calls that instances have, of these versions. Versions that were replaced or deleted are
+    /// asked, too: they finish what they have.
+    fn waiting_and_running(&self, includes: impl Fn(VersionKey) -> bool) -> (usize, usize) {
+        let versions = self.scheduler.version_stats().filter(|stats| includes(stats.version));
+        versions.fold((0, 0), |(queued, running), stats| (queued + stats.queued, running + stats.running))
     }
 }

@@ -143,16 +143,6 @@ fn a_refused_client_is_drained_before_the_connection_closes() {
 }
 
 #[test]
-fn a_refusal_is_reported_once() {
-    let mut driver = Driver::new();
-    driver.send("x\r\n");
-    let refusal = driver.conn.take_refusal().unwrap();
-    assert_eq!((refusal.status, refusal.code), (400, "bad_request"));
-    assert!(driver.text().contains(refusal.request_id.as_str()));
-    assert_eq!(driver.conn.take_refusal(), None);
-}
-
-#[test]
 fn one_connection_too_many_is_told_so() {
     let mut driver = Driver::new();
     let problem = Problem::unavailable("too_many_connections", "8192 connections are open already");
