@@ -74,7 +74,7 @@ impl Shared {
         // Another update may be committed while this one's code is looked at; then the merge starts again from that.
         loop {
             let Some(base) = self.lock().functions.get(name).cloned() else {
-                return self.answer(ticket, Err(no_function(name)));
+                return self.answer(ticket, Err(Problem::no_function(name)));
             };
             let settings = base.config.to_settings().merge(given.settings.clone());
             let code = given.code.as_deref().unwrap_or(&base.code);
@@ -94,7 +94,7 @@ impl Shared {
                     return self.report(ticket, &state, result);
                 }
                 Some(_) => continue,
-                None => return self.answer(ticket, Err(no_function(name))),
+                None => return self.answer(ticket, Err(Problem::no_function(name))),
             }
         }
     }
@@ -106,7 +106,7 @@ impl Shared {
             if was_there {
                 Ok(Done::Deleted(name.to_owned()))
             } else {
-                Err(no_function(name))
+                Err(Problem::no_function(name))
             }
         });
     }
@@ -262,10 +262,6 @@ fn damaged(name: &str) -> Problem {
     Problem::conflict(format!(
         "there is a function {name} that is damaged and not served; DELETE /functions/{name} makes room for a new one"
     ))
-}
-
-fn no_function(name: &str) -> Problem {
-    Problem::not_found(format!("there is no function {name}"))
 }
 
 fn not_stored(error: &StoreError) -> Problem {

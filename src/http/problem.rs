@@ -57,6 +57,11 @@ impl Problem {
         Problem { allow: Some(allow), ..Problem::new(405, "method_not_allowed", "Method not allowed", detail) }
     }
 
+    /// 404 for a function that does not exist.
+    pub fn no_function(name: &str) -> Problem {
+        Problem::not_found(format!("there is no function {name}"))
+    }
+
     /// 409: it exists already, or is not in the state that the request needs.
     pub fn conflict(detail: impl Into<Cow<'static, str>>) -> Problem {
         Problem::new(409, "conflict", "Conflict", detail)

@@ -93,8 +93,16 @@ impl fmt::Display for CheckError {
 
 impl std::error::Error for CheckError {}
 
-/// Ends the sandbox however the look at the code ends.
-struct Throwaway(Option<Instance>);
+/// A sandbox for one look at code. It is ended however the look ends, and also when nobody takes it any more.
+#[derive(Debug)]
+pub struct Throwaway(Option<Instance>);
+
+impl Throwaway {
+    /// Takes charge of an instance.
+    pub fn new(instance: Instance) -> Self {
+        Throwaway(Some(instance))
+    }
+}
 
 impl Drop for Throwaway {
     fn drop(&mut self) {
@@ -154,7 +162,6 @@ impl Checker {
         sandbox
             .recv_timeout(BLANK_START_TIMEOUT + Duration::from_secs(5))
             .map_err(|_| no_sandbox("the supervisor does not answer"))?
-            .map(|instance| Throwaway(Some(instance)))
             .map_err(|reason| CheckError::NoSandbox { reason })
     }
 }

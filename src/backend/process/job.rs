@@ -2,7 +2,7 @@
 
 use crossbeam_channel::Sender;
 
-use crate::backend::Instance;
+use crate::backend::process::check::Throwaway;
 use crate::call::Slot;
 use crate::sandbox::cgroup::Cgroup;
 use crate::scheduler::RuntimeId;
@@ -22,7 +22,7 @@ pub enum SupervisorJob {
         /// Which interpreter.
         runtime: RuntimeId,
         /// Where to put it.
-        answer: Sender<Result<Instance, String>>,
+        answer: Sender<Result<Throwaway, String>>,
     },
     /// Remove the cgroup of an instance that has ended.
     Bury {

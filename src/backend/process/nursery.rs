@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
-use crate::backend::Instance;
+use crate::backend::process::check::Throwaway;
 use crate::call::Slot;
 use crate::limits::{BLANK_START_TIMEOUT, START_BACKOFF_MAX, START_BACKOFF_MIN};
 use crate::sandbox::cgroup::Cgroup;
@@ -17,7 +17,7 @@ use super::zygote::Zygote;
 #[derive(Debug)]
 pub(super) enum Client {
     Worker,
-    Checker(Sender<Result<Instance, String>>),
+    Checker(Sender<Result<Throwaway, String>>),
 }
 
 /// A blank that is wanted.

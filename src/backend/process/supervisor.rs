@@ -33,6 +33,7 @@ use crate::vital::Vital;
 
 pub use super::job::SupervisorJob;
 
+use super::check::Throwaway;
 use super::custody::ProcessCustody;
 use super::nursery::{Client, Nursery, Order, Pending};
 use super::runtimes::Runtimes;
@@ -371,7 +372,11 @@ impl Supervisor {
                     },
                 }
             }
-            Client::Checker(answer) => answer.send(Ok(instance)).err().and_then(|error| error.into_inner().ok()),
+            Client::Checker(answer) => {
+                // What nobody receives ends as it is dropped.
+                let _ = answer.send(Ok(Throwaway::new(instance)));
+                None
+            }
         };
         if let Some(instance) = refused {
             instance.custody.kill();

@@ -56,7 +56,7 @@ impl Front {
     }
 
     pub(super) fn function_get(&self, name: &str, manages: bool) -> Answer {
-        let live = self.functions.get(name).ok_or_else(|| no_function(name))?;
+        let live = self.functions.get(name).ok_or_else(|| Problem::no_function(name))?;
         Ok(Some(super::json(200, &self.resource(&live.function, true, manages))))
     }
 
@@ -71,7 +71,7 @@ impl Front {
         name: String,
         body: Vec<u8>,
     ) -> Answer {
-        self.functions.get(&name).ok_or_else(|| no_function(&name))?;
+        self.functions.get(&name).ok_or_else(|| Problem::no_function(&name))?;
         self.ask_control(client, request_id, Work::Update(name, body));
         Ok(None)
     }
@@ -89,7 +89,7 @@ impl Front {
         function: String,
         query: Option<&str>,
     ) -> Answer {
-        self.functions.get(&function).ok_or_else(|| no_function(&function))?;
+        self.functions.get(&function).ok_or_else(|| Problem::no_function(&function))?;
         let limit = query_number(query, "limit", API_PAGE_DEFAULT, API_PAGE_MAX)?;
         let since = match query_text(query, "since")? {
             None => None,
@@ -100,9 +100,4 @@ impl Front {
         self.ask_control(client, request_id, Work::Logs { function, limit, since });
         Ok(None)
     }
-}
-
-/// The problem that says that there is no such function.
-pub(crate) fn no_function(name: &str) -> Problem {
-    Problem::not_found(format!("there is no function {name}"))
 }

@@ -23,7 +23,7 @@ impl Front {
     }
 
     fn begin_call(&mut self, client: ClientId, name: &str, path: &str, request: Request) -> Result<(), Problem> {
-        let live = self.functions.get(name).ok_or_else(|| super::functions::no_function(name))?;
+        let live = self.functions.get(name).ok_or_else(|| Problem::no_function(name))?;
         let version = live.key.ok_or_else(|| {
             let runtime = &live.function.config.runtime;
             Problem::unavailable("runtime_unavailable", format!("there is no runtime {runtime} on this host"))

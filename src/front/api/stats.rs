@@ -4,11 +4,10 @@ use serde_json::{json, Value};
 
 use crate::call::VersionKey;
 use crate::control::{MemoryFile, Work};
-use crate::http::RequestId;
+use crate::http::{Problem, RequestId};
 
 use super::super::clients::ClientId;
 use super::super::Front;
-use super::functions::no_function;
 use super::instances::state_name;
 use super::Answer;
 
@@ -34,7 +33,7 @@ impl Front {
     }
 
     pub(super) fn function_stats(&mut self, client: ClientId, request_id: RequestId, name: &str) -> Answer {
-        let live = self.functions.get(name).ok_or_else(|| no_function(name))?;
+        let live = self.functions.get(name).ok_or_else(|| Problem::no_function(name))?;
         let is_of_it = |version| self.functions.version(version).is_some_and(|function| function.name == name);
         let (queued, running) = self.waiting_and_running(is_of_it);
         let calls = self.functions.stats(name).cloned().unwrap_or_default();
