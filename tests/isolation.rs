@@ -218,7 +218,9 @@ fn the_zygote_has_little_power_no_user_code_and_no_secret() {
     let names: Vec<&str> = environment.split_terminator('\0').map(|entry| entry.split_once('=').unwrap().0).collect();
     assert_eq!(names, ["PATH", "LANG", "HOME"]);
     // While it makes a blank it has that one's descriptors too.
-    eventually("/dev/null, the log twice, the control socket", || (descriptors(zygote) == 4).then_some(()));
+    eventually("/dev/null, the log twice, the control socket, both ends of a pipe", || {
+        (descriptors(zygote) == 6).then_some(())
+    });
     for secret in ["etc/shadow", "root/.ssh", "sys", "var"] {
         assert!(!PathBuf::from(format!("/proc/{zygote}/root/{secret}")).exists(), "it sees /{secret}");
     }
