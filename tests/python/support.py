@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -255,3 +256,26 @@ class Outcome:
 
     def text(self, stream=0):
         return [text for _, from_stream, text in self.logs if from_stream == stream]
+
+
+class InstanceTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.zygote = Zygote()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.zygote.close()
+
+    def load(self, code, **options):
+        instance = self.zygote.instance(code, **options)
+        self.addCleanup(instance.close)
+        return instance
+
+    def returning(self, expression, **options):
+        """What becomes of a call whose handler returns this expression; the next call must work."""
+        code = "def handle(request):\n    if request.method == 'GET':\n        return 'alive'\n    return %s\n"
+        instance = self.load(code % expression, **options)
+        outcome = instance.call(b"body")
+        self.assertEqual(instance.call(method=b"GET").json, "alive", expression)
+        return outcome
