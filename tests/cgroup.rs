@@ -92,7 +92,8 @@ fn a_process_that_takes_too_much_memory_is_killed_and_counted() {
     let mut hog = joined(&cgroup, "b = bytearray(200 << 20)\nprint('survived')");
     let status: ExitStatus = hog.wait().unwrap();
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{status}");
-    assert_eq!(cgroup.oom_kills().unwrap(), Some(1));
+    // With `memory.oom.group` some kernels count the process twice: as the victim, and as a member of the group.
+    assert!(matches!(cgroup.oom_kills().unwrap(), Some(1 | 2)), "{:?}", cgroup.oom_kills());
     finish(&root, cgroup);
 }
 
