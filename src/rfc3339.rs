@@ -86,7 +86,8 @@ fn days_in_month(year: u64, month: u64) -> u64 {
 const DAYS_TO_EPOCH: u64 = 719_468;
 const ERA_DAYS: u64 = 146_097;
 
-fn civil_from_days(days_since_epoch: u64) -> (u64, u64, u64) {
+/// Year, month (1 to 12) and day of the month (1 to 31), from days since 1970-01-01.
+pub(crate) fn civil_from_days(days_since_epoch: u64) -> (u64, u64, u64) {
     let days = days_since_epoch + DAYS_TO_EPOCH;
     let (era, day_of_era) = (days / ERA_DAYS, days % ERA_DAYS);
     let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;

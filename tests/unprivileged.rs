@@ -112,10 +112,8 @@ fn standard_serves_warns_of_what_is_missing_and_keeps_the_other_layers() {
     let Some(home) = home("standard") else { return };
     let Some(python) = public_python() else { return };
     add(&home, &format!("  python: {python}\n"));
-    let server = {
-        let command = as_nobody(&home);
-        Server::launch(home, command)
-    };
+    let command = as_nobody(&home);
+    let server = Server::launch(home, command);
     let log = server.home.log();
     for layer in ["own host uid", "memory limit", "pids limit", "cpu limit"] {
         let warned = log.lines().any(|line| line.contains("WARN") && line.contains(layer));
@@ -157,10 +155,8 @@ fn level_none_serves_and_says_loudly_what_it_is() {
     let Some(home) = home("none") else { return };
     let Some(python) = public_python() else { return };
     add(&home, &format!("  python: {python}\n"));
-    let server = {
-        let command = as_nobody(&home);
-        Server::launch(home, command)
-    };
+    let command = as_nobody(&home);
+    let server = Server::launch(home, command);
     let log = server.home.log();
     assert!(log.lines().any(|line| line.contains("WARN") && line.contains("NOT isolated")), "{log}");
     assert_eq!(server.run("one", "def handle(request):\n    return 1", ""), 1);

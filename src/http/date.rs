@@ -1,8 +1,10 @@
 //! The `Date` header's value, computed at most once a second.
 //!
-//! Owns the calendar (days to civil date, Gregorian, proleptic). Reads no clock: the event loop passes the time in.
+//! Owns the form of the header; the calendar is that of `rfc3339`. Reads no clock: the event loop passes the time in.
 
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::rfc3339::civil_from_days;
 
 const DAYS: [&[u8; 3]; 7] = [b"Thu", b"Fri", b"Sat", b"Sun", b"Mon", b"Tue", b"Wed"];
 const MONTHS: [&[u8; 3]; 12] =
@@ -44,7 +46,7 @@ fn whole_seconds(time: SystemTime) -> u64 {
 
 fn render(second: u64) -> [u8; 29] {
     let (days, in_day) = (second / 86_400, second % 86_400);
-    let (year, month, day) = civil(days);
+    let (year, month, day) = civil_from_days(days);
     let mut text = *b"Thu, 01 Jan 1970 00:00:00 GMT";
     text[..3].copy_from_slice(DAYS[(days % 7) as usize]);
     two_digits(&mut text[5..7], day);
@@ -55,21 +57,6 @@ fn render(second: u64) -> [u8; 29] {
     two_digits(&mut text[20..22], in_day / 60 % 60);
     two_digits(&mut text[23..25], in_day % 60);
     text
-}
-
-/// Year, month and day of the month, from days since 1970-01-01.
-///
-/// Years are counted from March, so that the leap day is the last of its year and the months before it have a
-/// closed form: (153 m + 2) / 5 days pass before month m of such a year.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let since_era = days + 719_468; // From 0000-03-01.
-    let (era, day_of_era) = (since_era / 146_097, since_era % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
 fn two_digits(place: &mut [u8], value: u64) {
@@ -111,9 +98,9 @@ mod tests {
 
     #[test]
     fn every_day_follows_the_one_before() {
-        let mut before = civil(0);
+        let mut before = civil_from_days(0);
         for days in 1..80_000 {
-            let today = civil(days);
+            let today = civil_from_days(days);
             let next_day = today.0 == before.0 && today.1 == before.1 && today.2 == before.2 + 1;
             let next_month = today.0 == before.0 && today.1 == before.1 + 1 && today.2 == 1 && before.2 >= 28;
             let next_year = today == (before.0 + 1, 1, 1) && (before.1, before.2) == (12, 31);
