@@ -66,4 +66,6 @@ opcodes! {
     Umask = 34, "umask";
     Seccomp = 35, "load seccomp filter";
     Exec = 36, "exec";
+    JoinNetwork = 37, "join network namespace";
+    Landlock = 38, "restrict by landlock";
 }
