@@ -62,6 +62,7 @@ fn a_created_function_is_the_resource_that_its_location_names() {
         json!({
             "runtime": "python3", "execution_mode": "process", "handler": "handle", "timeout": 30, "memory": "256Mi",
             "cpu_limit": "1000m", "dependencies": [], "environment": {}, "min_instances": 0, "max_instances": 10,
+            "max_invocations_per_instance": "unlimited",
         })
     );
     assert_eq!(got["created_at"], got["updated_at"]);
@@ -76,7 +77,7 @@ fn config_comes_back_as_it_was_given() {
     let config = json!({
         "runtime": "python3", "execution_mode": "process", "handler": "tools.run", "timeout": 1.5, "memory": "64Mi",
         "cpu_limit": "250m", "dependencies": [], "environment": {"A": "1", "B": ""}, "min_instances": 1,
-        "max_instances": 2,
+        "max_instances": 2, "max_invocations_per_instance": 1000,
     });
     let reply = server.deploy("f", "def run(request):\n    return __name__\n", config.clone());
     assert_eq!(reply.json()["config"], config);

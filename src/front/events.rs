@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::call::{CallRequest, FrontEvent, InvocationId};
 use crate::control::{ControlJob, ControlReply, Done, Ticket, Work};
 use crate::http::{HeaderName, HeaderValue, Problem, RequestId, Response};
-use crate::registry::function::FunctionVersion;
+use crate::registry::function::{FunctionVersion, InvocationsMax};
 use crate::scheduler::FunctionPolicy;
 
 use super::api;
@@ -124,6 +124,10 @@ impl Front {
             timeout_ns: Duration::from_millis(function.config.timeout_ms).as_nanos() as u64,
             min_instances: function.config.min_instances,
             max_instances: function.config.max_instances,
+            invocations_max: match function.config.max_invocations_per_instance {
+                InvocationsMax::Unlimited => u64::MAX,
+                InvocationsMax::AtMost(calls) => calls.into(),
+            },
         });
         let (key, replaces) = self.functions.put(function, policy.is_some());
         let now_ns = self.now_ns();

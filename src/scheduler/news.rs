@@ -72,6 +72,7 @@ impl Scheduler {
         let version = &mut self.versions.items[v as usize];
         version.load_failures = 0;
         version.start_error = None;
+        version.served_ns = turn.now_ns;
         if version.crashes == 0 {
             version.backoff_until_ns = 0;
         }
@@ -130,6 +131,7 @@ impl Scheduler {
         }
         let version = &mut self.versions.items[v];
         version.totals.completed += u64::from(!settled);
+        version.served_ns = turn.now_ns;
         version.learn_service_time(service_ns);
         if raw_output {
             version.pipe_not_before_ns = turn.now_ns.saturating_add(self.limits.raw_output_quiet_ns);
@@ -189,6 +191,7 @@ impl Scheduler {
             };
             if self.calls.items[call as usize].place() == Place::Piped(slot) {
                 self.leave_pipe(call, slot.index);
+                self.unwear(slot.index);
             }
             if self.calls.items[call as usize].settled {
                 self.release(call);
