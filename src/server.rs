@@ -173,7 +173,7 @@ fn run(
         .map_err(StartError::Logs)?;
 
     let (front_line, front_desk) = line::<FrontEvent>(FRONT_QUEUE_MAX).map_err(system("make a queue"))?;
-    let memory_files = cgroups.memory_files();
+    let figures = cgroups.figures();
     let threads = Threads::start(settings, Arc::clone(&runtimes), cgroups, logs.sink(), &front_line)?;
     let checker = Checker::new(Arc::clone(&runtimes), threads.supervisor.clone());
     let declared =
@@ -185,6 +185,7 @@ fn run(
             default_mode: settings.default_mode,
             declared,
             functions_max: settings.limits.max_functions,
+            figures,
         },
         checker,
         logs.sink(),
@@ -203,7 +204,6 @@ fn run(
         drain_timeout: settings.drain_timeout,
         isolation: settings.isolation.to_string(),
         container: "container mode is not part of this version",
-        memory_files,
     };
     let address = door.listener.local_addr().map_err(system("ask for the port"))?;
     let front = Front::new(front_desk, front_settings, lines, door, runtimes, &functions);

@@ -146,6 +146,10 @@ fn standard_serves_warns_of_what_is_missing_and_keeps_the_other_layers() {
         assert_ne!(namespace(pid, kind), namespace(server.pid(), kind), "{kind}");
     }
     assert!(status(pid)["Uid"].starts_with(&NOBODY.to_string()));
+    let figures = instances["instances"].as_array().unwrap().iter().find(instance).unwrap();
+    for figure in ["memory_bytes", "memory_peak_bytes", "memory_limit_bytes", "cpu_seconds", "tasks", "tasks_limit"] {
+        assert_eq!(figures.get(figure), Some(&Value::Null), "there is no cgroup to read it from: {figures}");
+    }
     let (home, ended) = server.end(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(ended.code(), Some(0), "{}", home.log());
 }

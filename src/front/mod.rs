@@ -40,7 +40,6 @@ use crate::http::{HttpLimits, Stamp};
 use crate::limits::{FRONT_EVENTS_PER_TURN_MAX, HTTP_SWEEP_INTERVAL};
 use crate::logs::LogSink;
 use crate::registry::function::FunctionVersion;
-use crate::sandbox::cgroup::MemoryFiles;
 use crate::scheduler::{Action, Scheduler, SchedulerLimits};
 
 use calls::Calls;
@@ -64,8 +63,6 @@ pub struct FrontSettings {
     pub isolation: String,
     /// What `/health` says of container mode.
     pub container: &'static str,
-    /// Where the memory figures of instances are; `None` without cgroups.
-    pub memory_files: Option<MemoryFiles>,
 }
 
 /// What reaches the front from outside.
