@@ -139,7 +139,7 @@ pub fn serve(settings: &Settings, ready: impl FnOnce(SocketAddr)) -> Result<(), 
     let descriptors = sys::process::raise_open_files_limit().map_err(system("raise the limit of open files"))?;
     log::debug!("{descriptors} descriptors may be open");
 
-    let result = run(settings, store, cgroups, Door { listener, keys, signals }, ready);
+    let result = run(settings, store, cgroups, &facts, Door { listener, keys, signals }, ready);
     log_guard.flush();
     result
 }
@@ -149,6 +149,7 @@ fn run(
     settings: &Settings,
     store: Store,
     cgroups: CgroupRoot,
+    facts: &HostFacts,
     door: Door,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), StartError> {
@@ -203,6 +204,7 @@ fn run(
         scheduler: scheduler_limits(settings),
         drain_timeout: settings.drain_timeout,
         isolation: settings.isolation.to_string(),
+        missing_layers: facts.missing_for(IsolationLevel::Strict).into_iter().map(|missing| missing.what).collect(),
         container: "container mode is not part of this version",
     };
     let address = door.listener.local_addr().map_err(system("ask for the port"))?;

@@ -29,12 +29,12 @@ impl Front {
                 self.pids.insert(slot, pid);
                 self.scheduler.blank_ready(slot, now_ns, &mut self.actions);
             }
-            FrontEvent::BlankFailed { slot, reason } => {
+            FrontEvent::BlankFailed { slot, failure } => {
                 if self.blank_trouble.is_none() && self.stopping_since.is_none() {
-                    log::error!("a blank cannot be made: {reason}");
+                    log::error!("a blank cannot be made: {}", failure.reason);
                 }
-                self.blank_trouble = Some(reason.clone());
-                self.scheduler.blank_failed(slot, reason, now_ns, &mut self.actions);
+                self.blank_trouble = Some(failure.clone());
+                self.scheduler.blank_failed(slot, failure, now_ns, &mut self.actions);
             }
             FrontEvent::Loaded { slot, result } => self.scheduler.loaded(slot, result, now_ns, &mut self.actions),
             FrontEvent::Completed { slot, invocation, service_ns, raw_output, result } => {

@@ -31,7 +31,7 @@ use nix::sys::signal::Signal;
 use crate::auth::KeyRing;
 use crate::backend::process::runtimes::Runtimes;
 use crate::backend::process::supervisor::SupervisorJob;
-use crate::call::{FrontEvent, Slot, WorkerJob};
+use crate::call::{BlankFailure, FrontEvent, Slot, WorkerJob};
 use crate::clock::Monotonic;
 use crate::control::ControlJob;
 use crate::doorbell::{Desk, Line, DOORBELL_TOKEN};
@@ -61,6 +61,8 @@ pub struct FrontSettings {
     pub drain_timeout: Duration,
     /// What `/health` says of process mode besides its state: the isolation level.
     pub isolation: String,
+    /// And the names of the layers of the sandbox that this host does not give.
+    pub missing_layers: Vec<String>,
     /// What `/health` says of container mode.
     pub container: &'static str,
 }
@@ -116,7 +118,7 @@ pub struct Front {
     now: Instant,
     next_sweep: Instant,
     /// Why the last blank could not be made, if none has been made since.
-    blank_trouble: Option<String>,
+    blank_trouble: Option<BlankFailure>,
     /// When a signal or a request asked the server to stop.
     stopping_since: Option<Instant>,
     stop_now: bool,

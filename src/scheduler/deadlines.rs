@@ -154,7 +154,7 @@ impl Scheduler {
                 let runtime = self.slots.items[at as usize].runtime;
                 self.kill(at, KillReason::BlankTimedOut, turn);
                 let limit_ms = self.limits.blank_start_timeout_ns / NS_PER_MS;
-                self.blank_trouble(runtime, format!("no sandbox was ready within {limit_ms} ms"), turn);
+                self.blank_trouble(runtime, format!("no sandbox was ready within {limit_ms} ms").into(), turn);
             }
             InstanceState::Loading => {
                 let limit_ms = self.limits.cold_start_timeout_ns / NS_PER_MS;

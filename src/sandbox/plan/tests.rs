@@ -111,7 +111,7 @@ fn every_level_requires_what_keeps_instances_apart_and_strict_requires_all() {
         steps.filter(|planned| !planned.required).map(|planned| planned.step.name()).collect()
     };
     assert_eq!(optional(Required::STRICT), BTreeSet::new());
-    let may_fail = ["unshare", "sethostname", "mount proc", "mask", "make read-only", "write proc file"];
+    let may_fail = ["new namespaces", "sethostname", "mount proc", "mask", "make read-only", "write proc file"];
     assert_eq!(optional(Required::STANDARD), BTreeSet::from(may_fail));
     let mut without_seccomp = BTreeSet::from(may_fail);
     without_seccomp.insert("load seccomp filter");
