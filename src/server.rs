@@ -141,7 +141,7 @@ pub fn serve(settings: &Settings, ready: impl FnOnce(SocketAddr)) -> Result<(), 
     let descriptors = sys::process::raise_open_files_limit().map_err(system("raise the limit of open files"))?;
     log::debug!("{descriptors} descriptors may be open");
 
-    let result = run(settings, store, cgroups, Door { listener, keys, signals }, ready);
+    let result = run(settings, store, cgroups, &facts, Door { listener, keys, signals }, ready);
     log_guard.flush();
     result
 }
@@ -151,6 +151,7 @@ fn run(
     settings: &Settings,
     store: Store,
     cgroups: CgroupRoot,
+    facts: &HostFacts,
     door: Door,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), StartError> {
@@ -175,7 +176,7 @@ fn run(
         .map_err(StartError::Logs)?;
 
     let (front_line, front_desk) = line::<FrontEvent>(FRONT_QUEUE_MAX).map_err(system("make a queue"))?;
-    let memory_files = cgroups.memory_files();
+    let figures = cgroups.figures();
     let threads = Threads::start(settings, Arc::clone(&runtimes), cgroups, logs.sink(), &front_line)?;
     let checker = Checker::new(Arc::clone(&runtimes), threads.supervisor.clone());
     let declared =
@@ -187,6 +188,7 @@ fn run(
             default_mode: settings.default_mode,
             declared,
             functions_max: settings.limits.max_functions,
+            figures,
         },
         checker,
         logs.sink(),
@@ -204,8 +206,8 @@ fn run(
         scheduler: scheduler_limits(settings),
         drain_timeout: settings.drain_timeout,
         isolation: settings.isolation.to_string(),
+        missing_layers: facts.missing_for(IsolationLevel::Strict).into_iter().map(|missing| missing.what).collect(),
         container: "container mode is not part of this version",
-        memory_files,
     };
     let address = door.listener.local_addr().map_err(system("ask for the port"))?;
     let front = Front::new(front_desk, front_settings, lines, door, runtimes, &functions);
