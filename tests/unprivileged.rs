@@ -119,6 +119,7 @@ fn standard_serves_warns_of_what_is_missing_and_keeps_the_other_layers() {
         let warned = log.lines().any(|line| line.contains("WARN") && line.contains(layer));
         assert!(warned, "no warning of {layer}: {log}");
     }
+    assert_eq!(missing_layers(&server), ["own host uid", "memory limit", "pids limit", "cpu limit"]);
     // The quick start.
     let code = "def handle(request):\n    return {\"message\": \"Hello, World!\", \"data\": request.get_json()}";
     server.deploy("hello-world", code, json!({ "execution_mode": "process", "timeout": 30, "memory": "128Mi" }));
@@ -146,6 +147,10 @@ fn standard_serves_warns_of_what_is_missing_and_keeps_the_other_layers() {
         assert_ne!(namespace(pid, kind), namespace(server.pid(), kind), "{kind}");
     }
     assert!(status(pid)["Uid"].starts_with(&NOBODY.to_string()));
+    let figures = instances["instances"].as_array().unwrap().iter().find(instance).unwrap();
+    for figure in ["memory_bytes", "memory_peak_bytes", "memory_limit_bytes", "cpu_seconds", "tasks", "tasks_limit"] {
+        assert_eq!(figures.get(figure), Some(&Value::Null), "there is no cgroup to read it from: {figures}");
+    }
     let (home, ended) = server.end(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(ended.code(), Some(0), "{}", home.log());
 }
@@ -160,7 +165,15 @@ fn level_none_serves_and_says_loudly_what_it_is() {
     let log = server.home.log();
     assert!(log.lines().any(|line| line.contains("WARN") && line.contains("NOT isolated")), "{log}");
     assert_eq!(server.run("one", "def handle(request):\n    return 1", ""), 1);
-    assert!(server.get("/health").text().contains("none"));
+    assert_eq!(server.get("/health").json()["modes"]["process"]["isolation"], "none");
+    assert_eq!(missing_layers(&server), ["own host uid", "memory limit", "pids limit", "cpu limit"]);
+}
+
+/// What `/health` says is missing; names, and nothing of this host.
+fn missing_layers(server: &Server) -> Vec<String> {
+    let health = server.get("/health").json();
+    let missing = health["modes"]["process"]["missing"].as_array().unwrap_or_else(|| panic!("{health}"));
+    missing.iter().map(|name| name.as_str().unwrap().to_owned()).collect()
 }
 
 #[test]
