@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 
-.PHONY: help run test test-rust test-python test-vm check fmt bench deny
+.PHONY: help run test test-rust test-python test-vm check fmt bench bench-sandbox deny
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ fmt: ## format the Rust code
 
 bench: ## faas and its peers under wrk, and cold starts; BENCH="--quick" for a look
 	$(PYTHON) benches/run.py $(BENCH)
+
+bench-sandbox: ## sandboxes by the thousand and what is left of them; a neighbour under attack
+	$(PYTHON) benches/sandbox.py $(BENCH)
 
 deny: ## advisories, bans, licences and sources of the dependencies, if cargo-deny is there
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; \
