@@ -21,6 +21,7 @@ pub mod discover;
 mod error;
 mod figures;
 mod instance;
+mod oom;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,7 @@ use discover::{discover, Hierarchy};
 pub use error::{Absence, CgroupError};
 pub use figures::{FigureSource, Figures};
 pub use instance::{Cgroup, Limits};
+pub use oom::OomWatch;
 
 /// What `sweep` gives killed processes to disappear in.
 const SWEEP_TIMEOUT: Duration = Duration::from_secs(2);
