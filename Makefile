@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 
-.PHONY: help run test test-rust test-python check fmt bench deny
+.PHONY: help run test test-rust test-python check fmt bench deny fuzz
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,15 +21,20 @@ test-python: ## the shim's tests on every Python found, and the benchmark's own
 
 check: ## what CI runs: format, clippy, documentation, all tests
 	cargo fmt --all -- --check
+	cargo fmt --manifest-path fuzz/Cargo.toml -- --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 	$(MAKE) test
 
 fmt: ## format the Rust code
 	cargo fmt --all
+	cargo fmt --manifest-path fuzz/Cargo.toml
 
 bench: ## faas and its peers under wrk, and cold starts; BENCH="--quick" for a look
 	$(PYTHON) benches/run.py $(BENCH)
+
+fuzz: ## the fuzzers, FUZZ_SECONDS=60 each
+	fuzz/run
 
 deny: ## advisories, bans, licences and sources of the dependencies, if cargo-deny is there
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; \

@@ -8,6 +8,7 @@ packages=(build-essential curl python3 python3-dev python3-venv libev-dev nginx-
 # A Docker that came from elsewhere conflicts with Debian's.
 command -v docker >/dev/null || packages+=(docker.io)
 ./apt.sh "${packages[@]}"
+./install-fuzz.sh
 
 command -v cargo >/dev/null || {
     echo "Rust is missing; rust-version in Cargo.toml says which is needed" >&2

@@ -9,6 +9,8 @@
 //! - `Exited` is the last event of a slot's tenant, except that a call sent to it in the meantime is still given
 //!   back as `TakenBack`.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod intake;
 mod output;
 mod raw;

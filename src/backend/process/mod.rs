@@ -13,3 +13,6 @@ pub mod runtimes;
 mod strays;
 pub mod supervisor;
 mod zygote;
+
+#[cfg(any(test, fuzzing))]
+pub(crate) use zygote::fuzzing::fuzz_zygote_message;
