@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 
-.PHONY: help run test test-rust test-python test-vm check fmt bench bench-sandbox deny
+.PHONY: help run test test-rust test-python test-vm check fmt bench bench-sandbox fuzz deny
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,18 +24,23 @@ test-vm: ## the sandbox's tests on cgroup v2 and on v1, in a virtual machine
 
 check: ## what every commit passes: format, clippy, documentation, all tests
 	cargo fmt --all -- --check
+	cargo fmt --manifest-path fuzz/Cargo.toml -- --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 	$(MAKE) test
 
 fmt: ## format the Rust code
 	cargo fmt --all
+	cargo fmt --manifest-path fuzz/Cargo.toml
 
 bench: ## faas and its peers under wrk, and cold starts; BENCH="--quick" for a look
 	$(PYTHON) benches/run.py $(BENCH)
 
 bench-sandbox: ## sandboxes by the thousand and what is left of them; a neighbour under attack
 	$(PYTHON) benches/sandbox.py $(BENCH)
+
+fuzz: ## the fuzzers, FUZZ_SECONDS=60 each
+	fuzz/run
 
 deny: ## advisories, bans, licences and sources of the dependencies, if cargo-deny is there
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; \

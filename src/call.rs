@@ -268,8 +268,8 @@ pub enum FrontEvent {
         slot: Slot,
         /// How it ended.
         exit: ExitReason,
-        /// The call it had begun and not answered, if any.
-        begun: Option<InvocationId>,
+        /// Calls it had begun and not answered. One at most, unless the function itself took calls out of the channel.
+        begun: Vec<InvocationId>,
         /// Calls it had not begun.
         returned: Vec<(InvocationId, CallRequest)>,
     },

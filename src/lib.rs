@@ -27,6 +27,9 @@ pub mod config;
 pub mod control;
 pub mod doorbell;
 pub mod front;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http;
 pub mod limits;
 pub mod logs;

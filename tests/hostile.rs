@@ -1,8 +1,8 @@
 //! Functions whose author attacks: each attack meets a defined end, other functions still answer, and nothing is left.
 //!
 //! The author is taken to be capable: native code, the instance's own channel, every system call that the filter lets
-//! through. `channel` is about what is said to the server, `escape` about reaching others and the host, `api` about
-//! what comes in over HTTP. Every attack aims at a server that the test itself started.
+//! through. `channel` is about what is said to the server, `storm` about saying it at random, `escape` about reaching
+//! others and the host, `api` about what comes in over HTTP. Every attack aims at a server that the test itself started.
 #![allow(clippy::unwrap_used)] // in a test a panic is the report
 
 #[path = "hostile/api.rs"]
@@ -12,8 +12,11 @@ mod channel;
 mod common;
 #[path = "hostile/escape.rs"]
 mod escape;
+#[path = "hostile/storm.rs"]
+mod storm;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::{eventually, is_root, skip, Reply, Server};
 use serde_json::{json, Value};
@@ -41,7 +44,8 @@ impl Scene {
         }
         // One worker, so that whatever harms it harms the bystander; no pool that comes and goes.
         let server = Server::with(&format!("workers: 1\npool_size: 1\nlogging_level: DEBUG\n{system}"), "");
-        server.deploy("bystander", "def handle(request): return 'well'", json!({"min_instances": 1}));
+        let config = json!({"min_instances": 1, "max_instances": 1});
+        server.deploy("bystander", "def handle(request): return request.get_json()", config);
         let mut scene = Scene { server, descriptors: 0 };
         scene.assert_others_answer();
         scene.descriptors = scene.quiet_descriptors();
@@ -55,8 +59,11 @@ impl Scene {
     }
 
     fn assert_others_answer(&self) {
-        let reply = self.server.post("/invoke/bystander", "{}");
-        assert_eq!((reply.status, reply.text().as_str()), (200, "\"well\""), "the bystander was harmed");
+        // Each time something else, so that no answer but its own will do.
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let own = NUMBER.fetch_add(1, Ordering::Relaxed).to_string();
+        let reply = self.server.post("/invoke/bystander", &own);
+        assert_eq!((reply.status, reply.text()), (200, own), "the bystander was harmed");
         assert_eq!(self.server.get("/health").status, 200);
     }
 

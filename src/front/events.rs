@@ -50,7 +50,7 @@ impl Front {
                 log::debug!("instance {slot} has ended: {exit:?}");
                 let ids = self.restore(returned);
                 self.pids.remove(&slot);
-                self.scheduler.exited(slot, &exit, begun, &ids, now_ns, &mut self.actions);
+                self.scheduler.exited(slot, &exit, &begun, &ids, now_ns, &mut self.actions);
             }
             FrontEvent::Control(reply) => self.hear_control(*reply),
         }

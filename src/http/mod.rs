@@ -21,6 +21,8 @@ mod buffer;
 pub mod conn;
 pub mod date;
 mod fields;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub mod parse;
 mod phase;
 pub mod problem;

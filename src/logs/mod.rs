@@ -194,6 +194,20 @@ impl LogSink {
     }
 }
 
+/// A sink without a service.
+#[cfg(any(test, fuzzing))]
+impl LogSink {
+    /// One that keeps nothing and counts: see [`LogSink::lost`].
+    pub(crate) fn to_nobody() -> LogSink {
+        LogSink { queue: bounded(0).0, pressure: Arc::default() }
+    }
+
+    /// Entries that were appended and kept nowhere.
+    pub(crate) fn lost(&self) -> u64 {
+        self.pressure.take_dropped().values().sum()
+    }
+}
+
 /// What the service is asked for.
 enum Message {
     Append { function: Arc<str>, entry: LogEntry },

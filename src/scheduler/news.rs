@@ -207,13 +207,13 @@ impl Scheduler {
         }
     }
 
-    /// The tenant and everything of it is gone. `begun` is the call that it had begun and not answered; `returned` are
+    /// The tenant and everything of it is gone. `begun` are calls that it had begun and not answered; `returned` are
     /// those that it had not begun, in their order. The caller has the requests of the latter again before this.
     pub fn exited(
         &mut self,
         slot: Slot,
         exit: &ExitReason,
-        begun: Option<InvocationId>,
+        begun: &[InvocationId],
         returned: &[InvocationId],
         now_ns: u64,
         out: &mut Vec<Action>,
@@ -225,14 +225,7 @@ impl Scheduler {
         self.finish(turn);
     }
 
-    fn bury(
-        &mut self,
-        at: u32,
-        exit: &ExitReason,
-        begun: Option<InvocationId>,
-        returned: &[InvocationId],
-        turn: &mut Turn,
-    ) {
+    fn bury(&mut self, at: u32, exit: &ExitReason, begun: &[InvocationId], returned: &[InvocationId], turn: &mut Turn) {
         let slot = self.slots.slot(at);
         let (was, r) = (self.slots.items[at as usize].state(), self.slots.items[at as usize].runtime);
         let v = self.slots.items[at as usize].version;
@@ -246,8 +239,12 @@ impl Scheduler {
         if was == InstanceState::Loading {
             self.fail_pipe(at, &crash, turn);
         }
-        let died_with = begun.and_then(|id| self.calls.find(id));
-        if let Some(call) = died_with.filter(|&call| self.calls.items[call as usize].place() == Place::Piped(slot)) {
+        for &id in begun {
+            let Some(call) =
+                self.calls.find(id).filter(|&call| self.calls.items[call as usize].place() == Place::Piped(slot))
+            else {
+                continue;
+            };
             if !self.calls.items[call as usize].settled {
                 self.fail(call, crash.clone(), turn);
             }

@@ -74,7 +74,7 @@ impl Stage {
     }
 
     fn exit(&mut self, slot: Slot, begun: Option<InvocationId>, returned: &[InvocationId]) {
-        self.step(|it, now, out| it.exited(slot, &ExitReason::Signal(9), begun, returned, now, out));
+        self.step(|it, now, out| it.exited(slot, &ExitReason::Signal(9), begun.as_slice(), returned, now, out));
     }
 
     fn later(&mut self, by_ns: u64) {

@@ -9,6 +9,8 @@
 //! - `Exited` is the last event of a slot's tenant, except that a call sent to it in the meantime is still given
 //!   back as `TakenBack`.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod intake;
 mod output;
 mod raw;
@@ -353,11 +355,12 @@ impl Worker {
             let _ = self.desk.registry().deregister(&mut SourceFd(&fd));
         }
         let mut returned = tenant.take_back();
-        let mut begun = tenant.pipe.front().map(|call| call.invocation);
-        if begun.is_none() && matches!(tenant.phase, Phase::Loading | Phase::Failed) && !returned.is_empty() {
+        // One, unless the function's code has received what is the shim's to receive.
+        let mut begun: Vec<InvocationId> = tenant.pipe.iter().map(|call| call.invocation).collect();
+        if begun.is_empty() && matches!(tenant.phase, Phase::Loading | Phase::Failed) && !returned.is_empty() {
             // The call that an instance was started for shares the fate of its start: run elsewhere, it would end the
             // next one as well.
-            begun = Some(returned.remove(0).0);
+            begun.push(returned.remove(0).0);
         }
         let exit = if tenant.broke_protocol { ExitReason::ProtocolViolation } else { exit };
         let event = match tenant.phase {

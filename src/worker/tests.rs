@@ -214,7 +214,10 @@ impl Stage {
     /// The end of an instance: how, the call that it had begun, those that it had not.
     fn exited(&mut self) -> (ExitReason, Option<u64>, Vec<u64>) {
         match self.event() {
-            FrontEvent::Exited { exit, begun, returned, .. } => (exit, begun.map(|id| id.0), ids(&returned)),
+            FrontEvent::Exited { exit, begun, returned, .. } => {
+                assert!(begun.len() <= 1, "{begun:?}");
+                (exit, begun.first().map(|id| id.0), ids(&returned))
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -340,6 +343,25 @@ fn a_crash_fails_the_call_that_ran_and_returns_the_others() {
     // A call that was on its way is given back, once.
     stage.call(&fake, 5, 10);
     assert!(matches!(stage.event(), FrontEvent::TakenBack { calls, .. } if ids(&calls) == [5]));
+    stage.close();
+}
+
+/// The second was forgotten, and its client waited for its timeout.
+#[test]
+fn who_takes_two_calls_and_ends_has_begun_both() {
+    let mut stage = Stage::new();
+    let fake = stage.serving(0);
+    for id in 1..=3 {
+        stage.call(&fake, id, 10);
+    }
+    assert_eq!((fake.receive().1, fake.receive().1), (1, 2));
+    fake.end(ExitReason::Status(7));
+    match stage.event() {
+        FrontEvent::Exited { begun, returned, .. } => {
+            assert_eq!((begun, ids(&returned)), (vec![InvocationId(1), InvocationId(2)], vec![3]));
+        }
+        other => panic!("{other:?}"),
+    }
     stage.close();
 }
 

@@ -1,5 +1,8 @@
 //! The supervisor's hold on one zygote: starting it, asking it for blanks, hearing that it has died.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
+
 use std::ffi::OsStr;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

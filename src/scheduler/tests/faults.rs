@@ -87,6 +87,20 @@ fn a_crash_fails_the_begun_call_and_no_other() {
     assert_eq!(stage.out, [], "a repeated exit means nothing");
 }
 
+/// They were taken for calls still on their way, and waited for their timeout.
+#[test]
+fn calls_that_an_instance_took_before_their_turn_end_with_it() {
+    let mut stage = Stage::new();
+    stage.deploy(1, 0, 1);
+    let slot = stage.warm(1, MS / 10);
+    let calls: Vec<_> = (0..3).map(|_| stage.submit(1)).collect();
+    stage.step(|it, now, out| it.exited(slot, &ExitReason::Unknown, &calls[..2], &calls[2..], now, out));
+    let crash = InvokeError::Crashed { exit: ExitReason::Unknown };
+    assert_eq!(stage.failed(), [(calls[0], crash.clone()), (calls[1], crash)]);
+    stage.ready(stage.asked()[0]);
+    assert_eq!(stage.dispatched().iter().map(|&(_, call)| call).collect::<Vec<_>>(), [calls[2]]);
+}
+
 #[test]
 fn a_call_that_crossed_the_exit_on_its_way_is_run_when_it_comes_back() {
     let mut stage = Stage::new();

@@ -111,7 +111,7 @@ impl Storm {
                 it.taken_back(slot, &calls, now, out);
             }
             News::Exited(slot, begun, returned) => {
-                it.exited(slot, &ExitReason::Unknown, begun, &returned, now, out);
+                it.exited(slot, &ExitReason::Unknown, begun.as_slice(), &returned, now, out);
             }
             News::Completed(slot, call, service_ns) => {
                 let raw = self.dice.one_in(50);
