@@ -258,8 +258,9 @@ pub const SANDBOX_PARENT_EXIT_TIMEOUT_MS: u32 = 5_000;
 pub const SANDBOX_TREE_BYTES: u64 = 4 * 1024 * 1024;
 /// Files and directories of the root file system.
 pub const SANDBOX_TREE_INODES: u64 = 1024;
-/// An interpreter must say what it is within this time.
-pub const RUNTIME_PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+/// An interpreter must say what it is within this time, in which it imports a good part of its library: 0.3 s on a
+/// usual machine, more than 10 s on an emulated one under load.
+pub const RUNTIME_PROBE_TIMEOUT: Duration = Duration::from_secs(30);
 /// What an interpreter may print when it is asked what it is, in bytes.
 pub const RUNTIME_PROBE_BYTES_MAX: usize = 256 * 1024;
 /// Calls are not piped to a function for this long after it wrote to descriptor 1 or 2 itself.

@@ -10,7 +10,7 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use common::host::{cgroup_parents, cgroups_in, descendants, is_alive, status, zombies, zygotes, Holdings};
-use common::{eventually, is_root, skip, Home, Reply, Server};
+use common::{eventually, is_root, skip, slowed, Home, Reply, Server};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -85,8 +85,10 @@ fn calls_that_run_at_the_signal_are_answered_and_new_connections_are_refused() {
     server.deploy("slow", SLOW, json!({ "max_instances": 4 }));
     let left = Left::by(&server);
     let mut idle = server.connect();
+    // Long enough for the last to begin before the first is done.
+    let seconds = slowed(Duration::from_millis(1500)).as_secs_f64().to_string();
     std::thread::scope(|scope| {
-        let calls: Vec<_> = (0..4).map(|_| scope.spawn(|| server.post("/invoke/slow", "1.5"))).collect();
+        let calls: Vec<_> = (0..4).map(|_| scope.spawn(|| server.post("/invoke/slow", &seconds))).collect();
         await_running(&server, "slow", 4);
         server.signal(Signal::SIGTERM);
         eventually("the server to stop listening", || TcpStream::connect(server.address).err());

@@ -11,8 +11,8 @@ import sys
 import time
 
 SLOWNESS = float(os.environ.get("FAAS_TEST_SLOWNESS", "1"))
-# Longer than the patience of any test.
-TIMEOUT_S = 60 + 20 * SLOWNESS
+# Longer than the patience of any test, so that it is the test that says what it waited for.
+TIMEOUT_S = 60 + 40 * SLOWNESS
 CGROUPS = "/sys/fs/cgroup"
 # The kinds of groups that tests are started in: the top of the tree, a group that others are in
 # too (as after a login), one made for it that was given every controller (a service with Delegate=yes), or given none (a

@@ -56,6 +56,20 @@ fn a_controller_that_the_tree_has_and_the_group_has_not_is_not_delegated() {
 }
 
 #[test]
+fn root_leaves_a_group_of_its_own_that_was_given_less_than_the_tree_has() {
+    let (directory, hierarchy) = fake_v2("memory pids\n", &format!("{}\n", std::process::id()));
+    std::fs::write(directory.path().join("cgroup.controllers"), "cpu memory pids\n").unwrap();
+    std::fs::create_dir(directory.path().join("faas-x")).unwrap();
+    let root = prepare_v2(&hierarchy);
+    let (parent, cpu) = match nix::unistd::geteuid().is_root() {
+        true => (directory.path().to_owned(), Ok(Version::V2)),
+        // Nobody else has a choice.
+        false => (hierarchy.own.clone(), Err(Absence::NotDelegated(hierarchy.own))),
+    };
+    assert_eq!((&root.groups[0].dir, &root.controllers()[2].1), (&parent.join("faas-x"), &cpu));
+}
+
+#[test]
 fn a_read_only_v2_tree_is_named_and_mended() {
     let (_directory, mut hierarchy) = fake_v2("cpu memory pids\n", "1\n2\n");
     hierarchy.read_only = true;
