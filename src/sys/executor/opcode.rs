@@ -8,7 +8,7 @@ pub const BIND_RECURSIVE: u32 = 1;
 pub const BIND_DEVICE: u32 = 2;
 
 /// The kinds of namespaces by their flag for `unshare`, and what making one is called in messages.
-pub const NAMESPACES: [(u32, &str); 7] = [
+pub(super) const NAMESPACES: [(u32, &str); 7] = [
     (0x0002_0000, "new mount namespace"),
     (0x0200_0000, "new cgroup namespace"),
     (0x0400_0000, "new uts namespace"),
