@@ -206,7 +206,7 @@ fn run(
         scheduler: scheduler_limits(settings),
         drain_timeout: settings.drain_timeout,
         isolation: settings.isolation.to_string(),
-        missing_layers: facts.missing_for(IsolationLevel::Strict).into_iter().map(|missing| missing.what).collect(),
+        missing_layers: missing_layers(settings, facts),
         container: "container mode is not part of this version",
     };
     let address = door.listener.local_addr().map_err(system("ask for the port"))?;
@@ -332,6 +332,12 @@ fn report_isolation(settings: &Settings, facts: &HostFacts) {
     if settings.isolation == IsolationLevel::None {
         log::warn!("process_isolation_level is none: functions are NOT isolated from this host; for development only");
     }
+}
+
+/// The names of the layers that functions run without: what this host does not give, and what was left out on purpose.
+fn missing_layers(settings: &Settings, facts: &HostFacts) -> Vec<String> {
+    let missing = facts.missing_for(IsolationLevel::Strict).into_iter().map(|missing| missing.what);
+    missing.chain(settings.sandbox_without.iter().map(|layer| layer.name().to_owned())).collect()
 }
 
 /// Names the state directory in the names of cgroups, so that a server finds what its predecessor left.

@@ -220,6 +220,13 @@ fn a_path_that_nothing_is_at_is_404() {
 }
 
 #[test]
+fn health_names_the_layers_that_were_left_out() {
+    let Some(server) = server("process_isolation_level: none\nsandbox_without: [seccomp, cpu_limit]") else { return };
+    let process = server.get("/health").json()["modes"]["process"].clone();
+    assert_eq!((&process["isolation"], &process["missing"]), (&json!("none"), &json!(["seccomp", "cpu_limit"])));
+}
+
+#[test]
 fn health_needs_no_key_and_says_what_works() {
     let Some(server) = server("") else { return };
     let reply = ask(&server, "GET", "/health", &[]);

@@ -60,7 +60,7 @@ fn refusal_of(mut command: Command) -> String {
 /// What a client can see of a function, without what belongs to a run of the server.
 fn resource(server: &Server, name: &str) -> Value {
     let mut resource = server.get(&format!("/functions/{name}")).json();
-    resource.as_object_mut().unwrap().remove("instances");
+    resource.as_object_mut().unwrap().retain(|field, _| field != "instances" && field != "instance_details");
     resource
 }
 

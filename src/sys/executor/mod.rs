@@ -62,10 +62,10 @@ pub fn run(plan: &[u8]) -> Result<(), Failure> {
 /// The name of a step, for messages; `damaged plan` when there is no such step.
 pub fn step_name(plan: &[u8], step: u16) -> &'static str {
     let found = Steps::open(plan).find(|(position, _)| *position == step);
-    match found {
-        Some((_, Ok(frame))) => frame.opcode.name(),
-        _ => "damaged plan",
-    }
+    let Some((_, Ok(mut frame))) = found else { return "damaged plan" };
+    let flags = if frame.opcode == Opcode::Unshare { frame.fields.last_u32().unwrap_or(0) } else { 0 };
+    let namespace = opcode::NAMESPACES.iter().find(|(flag, _)| *flag == flags);
+    namespace.map_or(frame.opcode.name(), |(_, name)| name)
 }
 
 /// The step of which a message "step N: NAME: reason" speaks, as the native module raises it; one of our own names,
@@ -74,7 +74,9 @@ pub fn step_name(plan: &[u8], step: u16) -> &'static str {
 pub fn step_named_in(message: &str) -> Option<&'static str> {
     let (number, rest) = message.strip_prefix("step ")?.split_once(": ")?;
     number.parse::<u16>().ok()?;
-    Opcode::NAMES.iter().copied().find(|name| rest.strip_prefix(name).is_some_and(|rest| rest.starts_with(": ")))
+    let namespaces = opcode::NAMESPACES.iter().map(|(_, name)| *name);
+    let mut names = Opcode::NAMES.iter().copied().chain(namespaces);
+    names.find(|name| rest.strip_prefix(name).is_some_and(|rest| rest.starts_with(": ")))
 }
 
 /// Runs one step. Each arm reads exactly the fields that `Step::encode` wrote, in the same order.

@@ -7,6 +7,17 @@ pub const BIND_RECURSIVE: u32 = 1;
 /// Flag of `Bind`: the source is a device node, which has to stay usable, so it is noexec and not nodev.
 pub const BIND_DEVICE: u32 = 2;
 
+/// The kinds of namespaces by their flag for `unshare`, and what making one is called in messages.
+pub(super) const NAMESPACES: [(u32, &str); 7] = [
+    (0x0002_0000, "new mount namespace"),
+    (0x0200_0000, "new cgroup namespace"),
+    (0x0400_0000, "new uts namespace"),
+    (0x0800_0000, "new ipc namespace"),
+    (0x1000_0000, "new user namespace"),
+    (0x2000_0000, "new pid namespace"),
+    (0x4000_0000, "new network namespace"),
+];
+
 macro_rules! opcodes {
     ($($variant:ident = $number:literal, $name:literal;)*) => {
         /// What a step does. Documented at `sandbox::plan::Step`.

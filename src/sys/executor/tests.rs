@@ -123,11 +123,14 @@ fn an_optional_step_may_fail_and_a_required_one_ends_the_plan() {
     assert_eq!(run(&bytes), Err(Failure { step: 1, errno: libc::EBADF }));
     assert_eq!(step_name(&bytes, 1), "join cgroup");
     assert_eq!(step_name(&bytes, 3), "damaged plan");
+    let user_namespace = plan(1, &step(Opcode::Unshare, 1, &0x1000_0000_u32.to_le_bytes()));
+    assert_eq!(step_name(&user_namespace, 0), "new user namespace");
 }
 
 #[test]
 fn a_step_is_recognised_in_a_message_and_nothing_else_is() {
     assert_eq!(step_named_in("step 2: mount proc: Operation not permitted"), Some("mount proc"));
+    assert_eq!(step_named_in("step 9: new user namespace: Operation not permitted"), Some("new user namespace"));
     assert_eq!(step_named_in("step 30: load seccomp filter: Invalid argument"), Some("load seccomp filter"));
     for other in ["", "step", "step 2: mount proc", "step x: mount proc: y", "step 2: /etc/shadow: y", "mount proc: y"]
     {
