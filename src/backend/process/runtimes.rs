@@ -13,7 +13,7 @@ use crate::sandbox::plan::{
     instance_inner_plan, instance_outer_plan, zygote_plan, InstanceSpec, Plan, Privilege, Required, ZygoteSpec,
 };
 use crate::sandbox::runtime::{self, Interpreter};
-use crate::sandbox::seccomp::{self, Arch};
+use crate::sandbox::seccomp::{self, Arch, Sockets};
 use crate::scheduler::RuntimeId;
 use crate::shim;
 
@@ -55,7 +55,7 @@ struct Table {
 impl Runtimes {
     /// No runtime is resolved yet. `configured` maps names to interpreters, `python3` to the default one.
     pub fn new(settings: SandboxSettings, configured: BTreeMap<String, PathBuf>) -> Self {
-        let filter = Arch::native().map(seccomp::instance_filter).unwrap_or_default();
+        let filter = Arch::native().map(|arch| seccomp::instance_filter(arch, Sockets::Direct)).unwrap_or_default();
         Runtimes { settings, filter, configured, table: Mutex::default() }
     }
 
