@@ -185,6 +185,9 @@ pub enum Step {
     Umask(u32),
     /// Loads a filter of system calls: the bytes of `struct sock_filter[]`.
     Seccomp(Vec<u8>),
+    /// Loads such a filter, which asks: sends the listener for its questions through a socket, waits until that is
+    /// confirmed, and closes both.
+    SeccompNotify { filter: Vec<u8>, socket: u32 },
     /// Becomes another program.
     Exec { path: PathBuf, arguments: Vec<String>, environment: Vec<(String, String)> },
 }

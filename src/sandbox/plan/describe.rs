@@ -75,6 +75,13 @@ impl fmt::Display for Step {
             Step::Chdir(path) => write!(f, "work in {}", path.display()),
             Step::Umask(mask) => write!(f, "umask {mask:03o}"),
             Step::Seccomp(filter) => write!(f, "allow-list of system calls ({} instructions)", filter.len() / 8),
+            Step::SeccompNotify { filter, socket } => {
+                let instructions = filter.len() / 8;
+                write!(
+                    f,
+                    "allow-list of system calls ({instructions} instructions); descriptor {socket} takes its questions"
+                )
+            }
             Step::Exec { path, arguments, .. } => write!(f, "run {} as {arguments:?}", path.display()),
         }
     }

@@ -96,6 +96,10 @@ impl Step {
             }
             Step::Chdir(path) => out.string(Opcode::Chdir, path),
             Step::Umask(mask) => out.number(Opcode::Umask, *mask),
+            Step::SeccompNotify { filter, socket } => {
+                out.u32(*socket).bytes(filter);
+                Opcode::SeccompNotify
+            }
             Step::Seccomp(filter) => {
                 out.bytes(filter);
                 Opcode::Seccomp

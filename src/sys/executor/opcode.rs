@@ -66,4 +66,5 @@ opcodes! {
     Umask = 34, "umask";
     Seccomp = 35, "load seccomp filter";
     Exec = 36, "exec";
+    SeccompNotify = 37, "load seccomp filter that asks";
 }
