@@ -215,6 +215,8 @@ pub const BLANK_START_TIMEOUT: Duration = Duration::from_secs(10);
 pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// Forks after which a zygote is replaced by a fresh one, so that nothing can pile up in it.
 pub const ZYGOTE_FORKS_MAX: u32 = 10_000;
+/// Empty network namespaces that wait for the next instances. Each takes about 300 kB of the kernel's memory.
+pub const NETWORKS_IDLE: usize = 8;
 /// Blanks that one zygote is asked for at once; it makes them one after the other.
 pub const ZYGOTE_SPAWNS_AT_ONCE_MAX: usize = 4;
 /// Jobs in the supervisor's queue.
@@ -254,6 +256,11 @@ pub const SANDBOX_PARENT_EXIT_TIMEOUT_MS: u32 = 5_000;
 pub const SANDBOX_TREE_BYTES: u64 = 4 * 1024 * 1024;
 /// Files and directories of the root file system.
 pub const SANDBOX_TREE_INODES: u64 = 1024;
+/// Size of the file system that holds an instance's own files of /etc, in bytes.
+pub const SANDBOX_ETC_BYTES: u64 = 128 * 1024;
+/// A file of the host's /etc that is shown to functions in the host's network, in bytes: a longer one is cut, since it
+/// travels in a message.
+pub const SANDBOX_ETC_FILE_BYTES_MAX: usize = 16 * 1024;
 /// An interpreter must say what it is within this time.
 pub const RUNTIME_PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// What an interpreter may print when it is asked what it is, in bytes.

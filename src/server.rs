@@ -25,6 +25,7 @@ use crate::call::{FrontEvent, WorkerJob};
 use crate::config::{ApiScope, IsolationLevel, Settings};
 use crate::control;
 use crate::doorbell::{line, Line};
+use crate::egress::Egress;
 use crate::front::{Door, Front, FrontSettings, Lines};
 use crate::limits::{FRONT_QUEUE_MAX, SUPERVISOR_QUEUE_MAX};
 use crate::logs::{FunctionLogs, LogSink};
@@ -32,8 +33,9 @@ use crate::registry::function::FunctionVersion;
 use crate::registry::settings::RUNTIME_DEFAULT;
 use crate::registry::store::Store;
 use crate::sandbox::cgroup::CgroupRoot;
-use crate::sandbox::host::{HostFacts, Missing};
-use crate::sandbox::plan::{Privilege, Required};
+use crate::sandbox::host::{HostFacts, Missing, LANDLOCK_VERSION_MIN};
+use crate::sandbox::layer::{Layer, Layers};
+use crate::sandbox::plan::Privilege;
 use crate::scheduler::SchedulerLimits;
 use crate::server_log;
 use crate::sys;
@@ -121,7 +123,7 @@ pub fn serve(settings: &Settings, ready: impl FnOnce(SocketAddr)) -> Result<(), 
     let store = Store::open(&settings.storage_path).map_err(StartError::Store)?;
     let address = SocketAddr::new(settings.host, settings.port);
     let listener = TcpListener::bind(address).map_err(|source| StartError::Bind { address, source })?;
-    let cgroups = CgroupRoot::prepare(&state_id(&settings.storage_path)).map_err(StartError::Cgroups)?;
+    let mut cgroups = CgroupRoot::prepare(&state_id(&settings.storage_path)).map_err(StartError::Cgroups)?;
     let facts = HostFacts::probe(&cgroups);
     let missing = facts.missing_for(settings.isolation);
     let fatal = settings.isolation == IsolationLevel::Strict || missing.iter().any(|missing| missing.essential);
@@ -135,11 +137,13 @@ pub fn serve(settings: &Settings, ready: impl FnOnce(SocketAddr)) -> Result<(), 
     if swept > 0 {
         log::warn!("removed {swept} cgroups that a killed server had left");
     }
+    cgroups.leave_out(settings.sandbox_without);
     sys::process::adopt_orphans().map_err(system("adopt orphaned processes"))?;
     let descriptors = sys::process::raise_open_files_limit().map_err(system("raise the limit of open files"))?;
     log::debug!("{descriptors} descriptors may be open");
 
-    let result = run(settings, store, cgroups, Door { listener, keys, signals }, ready);
+    let outbound_lacks = facts.outbound_lacks(settings.sandbox_without);
+    let result = run(settings, store, cgroups, outbound_lacks, Door { listener, keys, signals }, ready);
     log_guard.flush();
     result
 }
@@ -149,11 +153,12 @@ fn run(
     settings: &Settings,
     store: Store,
     cgroups: CgroupRoot,
+    outbound_lacks: Option<String>,
     door: Door,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), StartError> {
     let staging = staging(&settings.storage_path).map_err(system("make the directory on which sandboxes are built"))?;
-    let runtimes = runtimes(settings, &cgroups, staging)?;
+    let runtimes = runtimes(settings, &cgroups, staging, outbound_lacks)?;
     let loaded = store.load_all().map_err(StartError::Store)?;
     for refused in &loaded.refused {
         log::error!("function {} is not served: {}", refused.name, refused.reason);
@@ -174,7 +179,9 @@ fn run(
 
     let (front_line, front_desk) = line::<FrontEvent>(FRONT_QUEUE_MAX).map_err(system("make a queue"))?;
     let memory_files = cgroups.memory_files();
-    let threads = Threads::start(settings, Arc::clone(&runtimes), cgroups, logs.sink(), &front_line)?;
+    let address = door.listener.local_addr().map_err(system("ask for the port"))?;
+    let egress = Egress::new(address.port(), settings.outbound_allow.clone());
+    let threads = Threads::start(settings, Arc::clone(&runtimes), cgroups, egress, logs.sink(), &front_line)?;
     let checker = Checker::new(Arc::clone(&runtimes), threads.supervisor.clone());
     let declared =
         settings.functions.iter().map(|declared| (declared.name.clone(), declared.settings.clone())).collect();
@@ -205,7 +212,6 @@ fn run(
         container: "container mode is not part of this version",
         memory_files,
     };
-    let address = door.listener.local_addr().map_err(system("ask for the port"))?;
     let front = Front::new(front_desk, front_settings, lines, door, runtimes, &functions);
     let result = front.map_err(system("watch the listener")).map(|mut front| {
         ready(address);
@@ -229,6 +235,7 @@ impl Threads {
         settings: &Settings,
         runtimes: Arc<Runtimes>,
         cgroups: CgroupRoot,
+        egress: Arc<Egress>,
         logs: LogSink,
         front: &Line<FrontEvent>,
     ) -> Result<Threads, StartError> {
@@ -246,7 +253,7 @@ impl Threads {
         }
         let (supervisor, desk) = line(SUPERVISOR_QUEUE_MAX).map_err(system("make a queue"))?;
         let supervisor_settings =
-            SupervisorSettings { runtimes, cgroups: Some(cgroups), slots_max: settings.slots_max as u32 };
+            SupervisorSettings { runtimes, cgroups: Some(cgroups), egress, slots_max: settings.slots_max as u32 };
         let supervisor_thread =
             supervisor::start(supervisor.clone(), desk, supervisor_settings, workers.clone(), front.clone())
                 .map_err(system("start the supervisor thread"))?;
@@ -272,17 +279,17 @@ pub(crate) fn runtimes(
     settings: &Settings,
     cgroups: &CgroupRoot,
     staging: PathBuf,
+    outbound_lacks: Option<String>,
 ) -> Result<Arc<Runtimes>, StartError> {
     let sandbox = SandboxSettings {
         privilege: privilege(),
-        required: match settings.isolation {
-            IsolationLevel::Strict => Required::STRICT,
-            IsolationLevel::Standard => Required::STANDARD,
-            IsolationLevel::None => Required::NONE,
-        },
+        required: required_layers(settings.isolation),
+        without: settings.sandbox_without,
         uid_base: settings.sandbox_uid_base,
         cgroup_fds: cgroups.hierarchies() as u32,
         staging,
+        allowed_networks: settings.allowed_networks.clone(),
+        outbound_lacks,
     };
     let mut configured = settings.runtimes.clone();
     configured.insert(RUNTIME_DEFAULT.to_owned(), settings.python.clone());
@@ -290,6 +297,15 @@ pub(crate) fn runtimes(
     let id = runtimes.resolve(RUNTIME_DEFAULT).map_err(StartError::Runtime)?;
     log::info!("functions run on {}", runtimes.name(id));
     Ok(runtimes)
+}
+
+/// What this level insists on, on this host: Landlock only where the kernel has it.
+fn required_layers(level: IsolationLevel) -> Layers {
+    let required = Layers::required_at(level);
+    match sys::probe::landlock_abi() {
+        Some(version) if version >= LANDLOCK_VERSION_MIN => required,
+        _ => required.except(Layer::Landlock),
+    }
 }
 
 fn privilege() -> Privilege {
@@ -315,6 +331,9 @@ fn report_isolation(settings: &Settings, facts: &HostFacts) {
                 log::warn!("isolation {level}: running without {missing}");
             }
         }
+    }
+    if !settings.sandbox_without.is_empty() {
+        log::warn!("sandbox_without: running without {}", settings.sandbox_without);
     }
     if settings.isolation == IsolationLevel::None {
         log::warn!("process_isolation_level is none: functions are NOT isolated from this host; for development only");

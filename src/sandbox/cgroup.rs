@@ -23,6 +23,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::layer::{Layer, Layers};
 pub use discover::Version;
 use discover::{discover, Hierarchy};
 pub use error::{Absence, CgroupError};
@@ -118,6 +119,18 @@ impl CgroupRoot {
     /// Each controller with the interface it is used through, or why it cannot be used.
     pub fn controllers(&self) -> &[(Controller, Result<Version, Absence>)] {
         &self.controllers
+    }
+
+    /// Sets no limit of these layers, and reads no figure of their controllers: for experiments.
+    pub fn leave_out(&mut self, layers: Layers) {
+        let layer = |controller: &Controller| match controller {
+            Controller::Memory => Layer::MemoryLimit,
+            Controller::Pids => Layer::TasksLimit,
+            Controller::Cpu => Layer::CpuLimit,
+        };
+        for group in &mut self.groups {
+            group.controllers.retain(|controller| !layers.contains(layer(controller)));
+        }
     }
 
     /// One line per controller, for the log and `--check-system`.

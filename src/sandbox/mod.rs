@@ -1,9 +1,10 @@
-//! What stands between a function and the host. [`plan`] says what is done, in which order; [`tree`] which files are
+//! What stands between a function and the host. [`layer`] names the walls; [`plan`] says what is done, in which order; [`tree`] which files are
 //! shown; [`runtime`] which Python runs; [`seccomp`] which system calls are let through; [`cgroup`] how much is to be
 //! had; [`host`] which of all that this machine can give. `sys::executor` does it.
 
 pub mod cgroup;
 pub mod host;
+pub mod layer;
 pub mod plan;
 pub mod runtime;
 pub mod seccomp;

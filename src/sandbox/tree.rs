@@ -56,6 +56,8 @@ const DATA: [&str; 15] = [
     "/usr/lib/locale/C.UTF-8",
     "/etc/ld.so.cache",
 ];
+/// What every host has and no function should see.
+const HOST: [&str; 3] = ["/etc", "/var", "/sys"];
 const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
 
 /// The synthetic /etc: enough for the C library to find names, and nothing that tells of the host.
@@ -67,7 +69,9 @@ const ETC: [(&str, &str); 5] = [
     ),
     ("group", "root:x:0:\nfunction:x:1000:\nnogroup:x:65534:\n"),
     ("hosts", "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"),
-    ("resolv.conf", "# no name servers: this sandbox has no network\n"),
+    // With outbound network the server connects this address to the host's own name servers, over TCP as all it connects
+    // (`egress`). Without network nothing is reached, and a lookup fails at once.
+    ("resolv.conf", "nameserver 127.0.0.53\noptions use-vc timeout:2 attempts:2\n"),
     (
         "nsswitch.conf",
         "passwd: files\ngroup: files\nhosts: files dns\nnetworks: files\nprotocols: files\nservices: files\n",
@@ -82,8 +86,19 @@ pub fn looked_at(interpreter: &Interpreter) -> BTreeSet<PathBuf> {
 }
 
 /// The steps that build the tree on the directory `staging`. Binds of directories are of the kind `directories`.
-pub fn steps(staging: &Path, interpreter: &Interpreter, host: &HostFiles, directories: BindKind) -> Vec<Step> {
+///
+/// With `shows_host` there is besides what a tree is made to leave out: for the experiment that shows what it is worth.
+pub fn steps(
+    staging: &Path,
+    interpreter: &Interpreter,
+    host: &HostFiles,
+    directories: BindKind,
+    shows_host: bool,
+) -> Vec<Step> {
     let mut tree = Tree::new(staging, directories);
+    if shows_host {
+        HOST.iter().for_each(|path| tree.show(Path::new(path), &HostFile::Directory));
+    }
     for empty in ["/dev/shm", "/proc", "/tmp"] {
         tree.directory(Path::new(empty));
     }

@@ -163,16 +163,3 @@ unsafe fn own(result: libc::c_long) -> io::Result<OwnedFd> {
         _ => Err(io::Error::last_os_error()),
     }
 }
-
-/// Whether the kernel can put descriptors into a waiting caller (Linux 5.9): without a listener the request is told to be
-/// none of this descriptor's, so the question is put to a listener that nobody waits on.
-///
-/// # Errors
-/// When it cannot; what the kernel said.
-pub fn can_place(listener: &Listener) -> io::Result<()> {
-    match listener.place(0, listener, 0, true) {
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-        Ok(()) => Ok(()),
-        Err(error) => Err(error),
-    }
-}

@@ -272,7 +272,8 @@ pub fn as_nobody(home: &Home) -> Command {
     prepared(home, command)
 }
 
-fn prepared(home: &Home, mut command: Command) -> Command {
+/// A command that starts a server when the path of the configuration is added, with that path, its output caught.
+pub fn prepared(home: &Home, mut command: Command) -> Command {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(home.path().join("stderr")).unwrap();
     command.arg(home.path().join("faas.yaml")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
     for name in ["FAAS_CONFIG_FILE", "FAAS_DEFAULT_MODE", "FAAS_API_PORT", "FAAS_LOG_LEVEL", "FAAS_DISABLE_CONTAINER"] {

@@ -95,7 +95,8 @@ impl Zygote {
         let host = host_files(interpreter);
         let root = staging.path().join("root");
         std::fs::create_dir(&root).unwrap();
-        let spec = ZygoteSpec { privilege, staging: root.clone(), interpreter, host: &host, shim: &shim };
+        let spec =
+            ZygoteSpec { privilege, staging: root.clone(), interpreter, host: &host, shows_host: false, shim: &shim };
         let plan = zygote_plan(&spec);
         let (control, theirs) = seqpacket_pair().unwrap();
         let stderr = std::io::stderr().as_fd().try_clone_to_owned().unwrap();

@@ -22,11 +22,13 @@ use mio::{Events, Interest, Token};
 use crate::backend::Instance;
 use crate::call::{FrontEvent, Slot, WorkerJob};
 use crate::doorbell::{Desk, Line, DOORBELL_TOKEN};
+use crate::egress::Egress;
 use crate::limits::{
     BLANK_START_TIMEOUT, FUNCTION_CPU_MILLIS_DEFAULT, FUNCTION_MEMORY_BYTES_DEFAULT, INSTANCE_TASKS_MAX,
     WIRE_MESSAGE_BYTES_MAX, ZYGOTE_FORKS_MAX, ZYGOTE_SPAWNS_AT_ONCE_MAX,
 };
 use crate::sandbox::cgroup::{Cgroup, CgroupError, CgroupRoot, Limits};
+use crate::sandbox::plan::Network;
 use crate::scheduler::RuntimeId;
 use crate::sys;
 use crate::vital::Vital;
@@ -35,8 +37,9 @@ pub use super::job::SupervisorJob;
 
 use super::check::Throwaway;
 use super::custody::ProcessCustody;
+use super::networks::Networks;
 use super::nursery::{Client, Nursery, Order, Pending};
-use super::runtimes::Runtimes;
+use super::runtimes::{network_of, zygote_of, Runtimes};
 use super::strays::Strays;
 use super::zygote::{News, Zygote};
 
@@ -46,6 +49,8 @@ pub struct SupervisorSettings {
     pub runtimes: Arc<Runtimes>,
     /// Parent of every instance's cgroup; `None` when this host gives none and the isolation level allows that.
     pub cgroups: Option<CgroupRoot>,
+    /// Connects for instances with outbound network.
+    pub egress: Arc<Egress>,
     /// Slots that the scheduler uses; checkers use those from here on.
     pub slots_max: u32,
 }
@@ -61,6 +66,9 @@ struct Parts {
     output_writer: OwnedFd,
     cgroup: Option<Cgroup>,
     join_fds: Vec<OwnedFd>,
+    network: Option<OwnedFd>,
+    /// To the broker: our end and the instance's.
+    handover: Option<(OwnedFd, OwnedFd)>,
 }
 
 struct Supervisor {
@@ -76,6 +84,7 @@ struct Supervisor {
     next_checker_generation: u32,
     /// Cgroups whose last process is still leaving.
     graves: Vec<Cgroup>,
+    networks: Networks,
     strays: Strays,
     buffer: Box<[u8]>,
 }
@@ -104,6 +113,7 @@ pub fn start(
         next_checker_slot: first_checker,
         next_checker_generation: 0,
         graves: Vec::new(),
+        networks: Networks::default(),
         strays: Strays::default(),
         buffer: vec![0; WIRE_MESSAGE_BYTES_MAX + 1].into_boxed_slice(),
     };
@@ -141,6 +151,9 @@ impl Supervisor {
     /// Sleeps at most until a zygote may be started again, a blank is overdue, or a grave should be tried again.
     fn next_wake(&self) -> Option<Duration> {
         let now = Instant::now();
+        if self.may_refill_networks() {
+            return Some(Duration::ZERO);
+        }
         let wake = (!self.graves.is_empty()).then(|| now + Duration::from_millis(5));
         let others = self.nurseries.values().map(Nursery::next_wake).chain([self.strays.next_look(now)]);
         others.flatten().chain(wake).min().map(|at| at.saturating_duration_since(now))
@@ -158,8 +171,12 @@ impl Supervisor {
                 let slot = Slot { index, generation: self.next_checker_generation };
                 self.order(runtime, slot, Client::Checker(answer));
             }
-            SupervisorJob::Bury { slot, pid, is_reaped, cgroup } => {
+            SupervisorJob::Bury { slot, pid, is_reaped, cgroup, network } => {
                 self.strays.released(pid, is_reaped);
+                // One that nobody has waited for may still be in there.
+                if let Some(network) = network.filter(|_| is_reaped) {
+                    self.networks.give_back(network);
+                }
                 if slot.index >= self.settings.slots_max {
                     self.checker_slots.push(slot.index);
                 }
@@ -172,8 +189,9 @@ impl Supervisor {
     }
 
     fn order(&mut self, runtime: RuntimeId, slot: Slot, client: Client) {
-        let order = Order { slot, client, ordered: Instant::now(), tries: 0, cgroup: None };
-        self.nurseries.entry(runtime).or_default().orders.push_back(order);
+        let network = network_of(runtime);
+        let order = Order { slot, client, network, ordered: Instant::now(), tries: 0, cgroup: None };
+        self.nurseries.entry(zygote_of(runtime)).or_default().orders.push_back(order);
     }
 
     /// Starts zygotes that are wanted and works on orders; replaces what is stuck; tries graves again.
@@ -190,6 +208,16 @@ impl Supervisor {
         if self.nurseries.values().all(|nursery| nursery.pending.is_empty()) {
             self.strays.look(Instant::now());
         }
+        if self.may_refill_networks() {
+            self.networks.refill();
+        }
+    }
+
+    /// Whether network namespaces are to be made and no blank is waited for.
+    fn may_refill_networks(&self) -> bool {
+        let mut nurseries = self.nurseries.values();
+        let wanted = self.settings.runtimes.joins_network() && !self.networks.is_full();
+        wanted && nurseries.all(|nursery| nursery.pending.is_empty() && nursery.orders.is_empty())
     }
 
     /// A zygote that has not answered in time is stuck: it is replaced, and what it owed has failed.
@@ -258,16 +286,20 @@ impl Supervisor {
     }
 
     /// Makes everything of a blank that the zygote cannot make itself.
-    fn prepare(&self, order: &mut Order) -> io::Result<Parts> {
+    fn prepare(&mut self, order: &mut Order) -> io::Result<Parts> {
         let (channel, instance_end) = sys::io::seqpacket_pair()?;
         sys::io::refuse_descriptors(&channel);
         let (output, output_writer) = sys::io::output_pipe()?;
+        let network = self.settings.runtimes.joins(order.network).then(|| self.networks.take()).transpose()?;
+        let handover = (order.network == Network::Outbound).then(sys::io::seqpacket_pair).transpose()?;
         let cgroup = match order.cgroup.take() {
             Some(left) => Some(left),
             None => self.make_cgroup(order.slot)?,
         };
         match cgroup.as_ref().map_or(Ok(Vec::new()), Cgroup::join_fds) {
-            Ok(join_fds) => Ok(Parts { channel, instance_end, output, output_writer, cgroup, join_fds }),
+            Ok(join_fds) => {
+                Ok(Parts { channel, instance_end, output, output_writer, cgroup, join_fds, network, handover })
+            }
             Err(error) => {
                 order.cgroup = cgroup;
                 Err(io::Error::other(error))
@@ -277,10 +309,11 @@ impl Supervisor {
 
     /// Asks the zygote for a blank.
     fn spawn(&mut self, runtime: RuntimeId, order: Order, parts: Parts) -> io::Result<()> {
-        let Parts { channel, instance_end, output, output_writer, cgroup, join_fds } = parts;
-        let (outer, inner) = self.settings.runtimes.instance_plans(order.slot.index);
+        let Parts { channel, instance_end, output, output_writer, cgroup, join_fds, network, handover } = parts;
+        let (handover, instance_handover) = handover.unzip();
+        let (outer, inner) = self.settings.runtimes.instance_plans(order.slot.index, order.network);
         let mut fds: Vec<BorrowedFd<'_>> = vec![instance_end.as_fd(), output_writer.as_fd()];
-        fds.extend(join_fds.iter().map(AsFd::as_fd));
+        fds.extend(join_fds.iter().chain(&network).chain(&instance_handover).map(AsFd::as_fd));
         let blank = self.next_blank;
         self.next_blank += 1;
         let nursery = self.nurseries.entry(runtime).or_default();
@@ -291,7 +324,7 @@ impl Supervisor {
         drop(fds);
         // Also if it could not be asked: it is then one of those that the lost zygote owes.
         let asked_at = Instant::now();
-        let pending = Pending { order, asked: asked_at, channel, instance_end, output, cgroup };
+        let pending = Pending { order, asked: asked_at, channel, instance_end, output, cgroup, network, handover };
         nursery.pending.insert(blank, pending);
         asked
     }
@@ -338,7 +371,7 @@ impl Supervisor {
 
     /// The blank has a process: from here on it belongs to who ordered it.
     fn deliver(&mut self, pending: Pending, pid: u32) {
-        let Pending { order, channel, instance_end, output, cgroup, .. } = pending;
+        let Pending { order, channel, instance_end, output, cgroup, network, handover, .. } = pending;
         // Its parent has exited or is about to, and then it is this process's child, which nobody else reaps: the pid
         // cannot have been given to another process.
         let process = match sys::process::pidfd_open(pid) {
@@ -349,12 +382,17 @@ impl Supervisor {
             }
         };
         self.strays.in_custody(pid);
+        if let Some(Err(error)) = handover.map(|handover| self.settings.egress.adopt(order.slot, handover)) {
+            // The blank's plan fails for want of a broker, and it says so to whoever gets it.
+            log::error!("{}: there is no thread to connect for it: {error}", order.slot);
+        }
         let custody = Box::new(ProcessCustody {
             slot: order.slot,
             pid,
             process,
             is_reaped: false,
             cgroup,
+            network,
             supervisor: self.own_line.clone(),
             orphan_tries: 0,
             ended: None,

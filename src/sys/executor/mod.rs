@@ -12,6 +12,7 @@
 
 mod decode;
 mod kernel;
+mod landlock;
 mod mounts;
 mod opcode;
 mod privileges;
@@ -72,6 +73,7 @@ fn execute(opcode: Opcode, mut fields: Fields<'_>) -> Result<(), i32> {
     let f = &mut fields;
     match opcode {
         Opcode::Unshare => kernel::unshare(f.last_u32()?),
+        Opcode::JoinNetwork => kernel::join_network(f.last_u32()?),
         Opcode::MakePrivate => f.end().and_then(|()| mounts::make_private()),
         Opcode::MountTmpfs => mounts::mount_tmpfs(f.text()?, f.text()?, f.last_u32()? != 0),
         Opcode::MkDir => mounts::make_dir(f.text()?, f.last_u32()?),
@@ -105,6 +107,7 @@ fn execute(opcode: Opcode, mut fields: Fields<'_>) -> Result<(), i32> {
         Opcode::WriteFd => kernel::write_once(f.u32()?, f.last_bytes()?),
         Opcode::Chdir => kernel::chdir(f.last_text()?),
         Opcode::Umask => f.last_u32().map(kernel::umask),
+        Opcode::Landlock => landlock::restrict(f),
         Opcode::Seccomp => privileges::load_seccomp(f.last_bytes()?),
         Opcode::SeccompNotify => privileges::load_seccomp_notify(f.u32()?, f.last_bytes()?),
         Opcode::Exec => exec(f),

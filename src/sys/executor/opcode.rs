@@ -66,5 +66,7 @@ opcodes! {
     Umask = 34, "umask";
     Seccomp = 35, "load seccomp filter";
     Exec = 36, "exec";
-    SeccompNotify = 37, "load seccomp filter that asks";
+    JoinNetwork = 37, "join network namespace";
+    Landlock = 38, "restrict by landlock";
+    SeccompNotify = 39, "load seccomp filter that asks";
 }
