@@ -33,6 +33,8 @@ fn outbound_reaches_the_internet_by_name_and_by_address() {
     let Some(world) = World::new() else { return };
     let server = world.server(ANY);
     deploy(&server, "f", "outbound");
+    // First of all, before anything of its own is open: the listener is out of reach.
+    assert_eq!(ask(&server, "f", &json!({ "open": ["descriptors"] }))["open"], json!([0, 1, 2, 3]));
     let got = ask(
         &server,
         "f",
@@ -48,7 +50,6 @@ fn outbound_reaches_the_internet_by_name_and_by_address() {
             "refused, with a timeout": ["connect", PUBLIC, 9, 20],
             "no such name": ["name", "nowhere.test"],
             "slow": ["timed_out", PUBLIC],
-            "descriptors": ["descriptors"],
         }),
     );
     assert_eq!(got["by name"], r#"{"path": "/page"}"#, "{got:#}");
@@ -61,7 +62,6 @@ fn outbound_reaches_the_internet_by_name_and_by_address() {
     assert_eq!(got["no such name"][0], "gaierror -2", "{got:#}");
     assert_eq!(got["slow"][0], "TimeoutError('timed out')");
     assert!((0.5..20.0).contains(&got["slow"][1].as_f64().unwrap()), "{got:#}");
-    assert_eq!(got["descriptors"], json!([0, 1, 2, 3]), "the listener is out of reach");
 }
 
 #[test]
@@ -131,9 +131,9 @@ fn outbound_sockets_only_connect() {
     assert_eq!(
         got["met"],
         json!({
-            "bind": "EPERM", "listen": "EPERM", "fast open, sendto": "EOPNOTSUPP", "fast open, sendmsg": "EOPNOTSUPP",
+            "bind": "EPERM", "listen": "EPERM", "fast open, sendto": "ENOTSUP", "fast open, sendmsg": "ENOTSUP",
             "fast open, deferred": "ENOPROTOOPT", "source route": "ENOPROTOOPT", "device": "ENOPROTOOPT",
-            "interfaces": "EPERM", "udp": "EACCES", "udp, sent": "ENETUNREACH", "unix": "EACCES", "abstract": "EACCES",
+            "linger": "ENOPROTOOPT", "interfaces": "EPERM", "udp": "EACCES", "udp, sent": "ENETUNREACH", "unix": "EACCES", "abstract": "EACCES",
             "socketpair": "x", "no socket": "ENOTSOCK", "no descriptor": "EBADF",
         })
     );
@@ -142,7 +142,7 @@ fn outbound_sockets_only_connect() {
         got["again"],
         json!({
             "connected": "EISCONN", "unspecified": "EACCES", "still": "still", "disconnected": "EACCES",
-            "fast open": "EOPNOTSUPP", "reconnected": null, "again": "again", "listen": "EPERM",
+            "fast open": "ENOTSUP", "reconnected": null, "again": "again", "listen": "EPERM",
         })
     );
 }
@@ -183,9 +183,9 @@ fn many_connections_and_deaths_leave_nothing_behind() {
     let got = ask(&server, "f", &json!({ "many": ["many_async", PUBLIC, 200] }));
     assert_eq!(got["many"], json!(vec!["x\n"; 200]));
     // Killed while it waits for a connection, with all its threads and its broker's.
-    server.deploy("hangs", PROBE, json!({ "network": "outbound", "timeout": "300ms" }));
+    server.deploy("hangs", PROBE, json!({ "network": "outbound", "timeout": 4 }));
     std::thread::scope(|scope| {
-        for _ in 0..5 {
+        for _ in 0..3 {
             scope.spawn(|| {
                 let reply = server.post("/invoke/hangs", &json!({ "hang": ["hang", PUBLIC] }).to_string());
                 reply.refused(504, "function_timeout");
@@ -221,7 +221,7 @@ fn none_reaches_nothing_and_says_so_at_once() {
         &json!({ "name": ["name", "internet.test"], "connect": ["connect", PUBLIC, 7], "own": ["listen_and_call"] }),
     );
     println!("a lookup without network: {} s", got["name"][1]);
-    assert_eq!(got["name"][0], "gaierror -3", "{got:#}");
+    assert!(got["name"][0].as_str().unwrap().starts_with("gaierror"), "{got:#}");
     assert!(got["name"][1].as_f64().unwrap() < 1.0, "{got:#}");
     assert!(["ENETUNREACH", "EACCES"].contains(&got["connect"].as_str().unwrap()), "{got:#}");
 }
@@ -253,10 +253,10 @@ fn host_is_refused_unless_the_operator_allows_it_and_then_is_the_hosts_network()
     assert_eq!(got["by name"], r#"{"path": "/page"}"#, "{got:#}");
     assert_eq!((&got["private"], &got["server"]), (&json!(FORBIDDEN[0]), &json!("127.0.0.1")));
     assert_eq!((&got["listens"], &got["closed"]), (&json!("connected"), &json!("ECONNREFUSED")));
-    assert_eq!(got["resolv.conf"], format!("nameserver 203.0.113.1\nnameserver {PUBLIC}\n"));
+    assert_eq!(got["resolv.conf"], world::resolv_conf());
     // Each has its own kind, though they share a zygote.
     assert_eq!(ask(&server, "o", &what)["private"], "EACCES");
-    assert_eq!(ask(&server, "n", &what)["by name"], "gaierror -3".replace("gaierror", "gaierror"));
+    assert!(ask(&server, "n", &what)["by name"].as_str().unwrap().contains("gaierror"));
 
     // What was stored is not run in a network that is not allowed any more.
     let (home, status) = server.end(nix::sys::signal::Signal::SIGTERM);

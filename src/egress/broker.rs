@@ -21,6 +21,7 @@ use crate::sys::seccomp_notify::{duplicate_of, read_memory, Listener, WaitingCal
 use crate::sys::{route, tcp};
 
 use super::attempt::{Attempt, Step};
+use super::pace::Pace;
 use super::{address, caller, policy, resolver, Egress};
 
 /// Longest address that the kernel takes from a program: `struct sockaddr_storage`.
@@ -31,6 +32,7 @@ pub(super) struct Broker {
     egress: Arc<Egress>,
     listener: Listener,
     under_way: Vec<Connection>,
+    pace: Pace,
 }
 
 /// A connection that is being made.
@@ -61,7 +63,7 @@ enum Target {
 
 impl Broker {
     pub(super) fn new(egress: Arc<Egress>, listener: Listener) -> Self {
-        Broker { egress, listener, under_way: Vec::new() }
+        Broker { egress, listener, under_way: Vec::new(), pace: Pace::new(Instant::now()) }
     }
 
     /// Works until every process of the instance is gone.
@@ -71,8 +73,13 @@ impl Broker {
     pub(super) fn serve(mut self) -> io::Result<()> {
         loop {
             let sockets = self.under_way.iter().map(|connection| (connection.socket.as_fd(), Awaited::Output));
-            let watched: Vec<_> = std::iter::once((self.listener.as_fd(), Awaited::Input)).chain(sockets).collect();
-            let readiness = wait_all(&watched, self.timeout())?;
+            let now = Instant::now();
+            // One that has had its share is only watched for its end.
+            let pause = self.pace.pause(now);
+            let calls = if pause.is_some() { Awaited::End } else { Awaited::Input };
+            let watched: Vec<_> = std::iter::once((self.listener.as_fd(), calls)).chain(sockets).collect();
+            let timeout = [self.timeout(now), pause].into_iter().flatten().min();
+            let readiness = wait_all(&watched, timeout)?;
             let (calls, connected) = readiness.split_first().ok_or(io::ErrorKind::InvalidInput)?;
             if calls.over {
                 return Ok(());
@@ -80,6 +87,7 @@ impl Broker {
             let is_ready: Vec<bool> = connected.iter().map(|socket| socket.ready).collect();
             self.advance(&is_ready);
             if calls.ready {
+                self.pace.count();
                 if let Some(call) = self.listener.receive()? {
                     self.begin(&call);
                 }
@@ -88,9 +96,9 @@ impl Broker {
     }
 
     /// Until something is due; not for long while a caller may have died.
-    fn timeout(&self) -> Option<Duration> {
+    fn timeout(&self, now: Instant) -> Option<Duration> {
         let due = self.under_way.iter().map(|connection| connection.attempt.deadline()).min()?;
-        Some(due.saturating_duration_since(Instant::now()).min(EGRESS_SWEEP_INTERVAL))
+        Some(due.saturating_duration_since(now).min(EGRESS_SWEEP_INTERVAL))
     }
 
     /// Goes on with every connection: `is_ready` says of each, in order, whether the kernel has finished with it.

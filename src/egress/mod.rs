@@ -28,6 +28,9 @@
 //! - What tells of the host: the SIOCGIF* questions (refused), IP_RECVERR with a small IP_TTL (refused). A function does
 //!   learn the host's own address and port of a connection (`getsockname`), and the name server's (`getpeername`).
 //! - SO_REUSEPORT lets others of the same user share a port; it is refused, though without `bind` it does little.
+//! - Whoever is the last to close a socket with SO_LINGER waits for its peer, for ever if that is hostile too. That could
+//!   be the broker, which holds duplicates, and its thread would outlive the instance. The option is refused.
+//! - A `connect` costs the server more than its caller: an instance gets so many a second, and its next one waits.
 //! - Such a socket can be handed to children and through Unix sockets of the instance itself: all of one sandbox.
 //! - The listener would let its holder answer for the broker. The instance sends it here before it runs code that is not
 //!   ours, and has closed it by then. Without a listener the kernel answers ENOSYS.
@@ -41,6 +44,7 @@ mod address;
 mod attempt;
 mod broker;
 mod caller;
+mod pace;
 pub mod policy;
 pub(crate) mod resolver;
 #[cfg(test)]

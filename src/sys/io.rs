@@ -151,6 +151,8 @@ fn wait_any(entries: &mut [libc::pollfd], deadline: Instant) -> io::Result<()> {
 pub enum Awaited {
     /// Something to read.
     Input,
+    /// That the other side is gone for good.
+    End,
     /// Room to write; of a socket that connects, that this is over.
     Output,
 }
@@ -169,7 +171,12 @@ pub struct Readiness {
 /// # Errors
 /// Those of poll(2).
 pub fn wait_all(watched: &[(BorrowedFd<'_>, Awaited)], timeout: Option<Duration>) -> io::Result<Vec<Readiness>> {
-    let events = |awaited| if awaited == Awaited::Input { libc::POLLIN } else { libc::POLLOUT };
+    let events = |awaited| match awaited {
+        Awaited::Input => libc::POLLIN,
+        Awaited::Output => libc::POLLOUT,
+        // Which needs not be asked for.
+        Awaited::End => 0,
+    };
     let entry =
         |(fd, awaited): &(BorrowedFd<'_>, _)| libc::pollfd { fd: fd.as_raw_fd(), events: events(*awaited), revents: 0 };
     let mut entries: Vec<libc::pollfd> = watched.iter().map(entry).collect();

@@ -112,11 +112,11 @@ pub fn begin_connect(socket: &TcpStream, address: &SocketAddr) -> io::Result<boo
 }
 
 /// Options that a program sets before it connects, by level, name and size in bytes. Both IPv6 ones only matter between
-/// two IPv6 sockets; elsewhere the kernel refuses them, and nothing is lost.
+/// two IPv6 sockets; elsewhere the kernel refuses them, and nothing is lost. Not
+/// SO_LINGER: the peer of such a socket can hold up who closes it.
 const OPTIONS: &[(i32, i32, usize)] = &[
     (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 4),
     (libc::SOL_SOCKET, libc::SO_OOBINLINE, 4),
-    (libc::SOL_SOCKET, libc::SO_LINGER, 8),
     (libc::SOL_SOCKET, libc::SO_RCVLOWAT, 4),
     (libc::SOL_SOCKET, libc::SO_RCVTIMEO, size_of::<libc::timeval>()),
     (libc::SOL_SOCKET, libc::SO_SNDTIMEO, size_of::<libc::timeval>()),

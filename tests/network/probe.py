@@ -75,6 +75,7 @@ def sockets(host):
         "fast open, deferred": deferred,
         "source route": attempt(tcp.setsockopt, socket.IPPROTO_IP, socket.IP_OPTIONS, b"\x83\x07\x04\x0a\x09\x09\x09\0"),
         "device": attempt(tcp.setsockopt, socket.SOL_SOCKET, 25, b"lo\0"),
+        "linger": attempt(tcp.setsockopt, socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 99)),
         "interfaces": attempt(fcntl.ioctl, tcp, 0x8912, request),
         "udp": attempt(udp.connect, (host, 53)),
         "udp, sent": attempt(udp.sendto, b"x", (host, 53)),
@@ -108,8 +109,7 @@ def again(host, forbidden):
     unspecified = errno.errorcode.get(raw_connect(client, b"\0" * 16))
     client.sendall(b"still")
     echoed = client.recv(5).decode()
-    # A reset ends the connection and leaves a socket of the host's network without one.
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    # What is left when both sides have closed is a socket of the host's network without a connection.
     client.shutdown(socket.SHUT_RDWR)
     client.recv(1)
     time.sleep(0.2)

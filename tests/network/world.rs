@@ -87,8 +87,7 @@ impl World {
     /// The command that starts `program`, through `before`, on a machine whose name server is the internet.
     pub(crate) fn command(&self, home: &Home, program: &str, before: &[&str]) -> Command {
         let resolv_conf = home.path().join("resolv.conf");
-        // The first one does not answer.
-        std::fs::write(&resolv_conf, format!("nameserver 203.0.113.1\nnameserver {PUBLIC}\n")).unwrap();
+        std::fs::write(&resolv_conf, self::resolv_conf()).unwrap();
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "sh", "-c"]);
         command
@@ -110,6 +109,11 @@ impl Drop for World {
         let _ = self.internet.kill();
         let _ = self.internet.wait();
     }
+}
+
+/// The machine's name servers, of which the first one does not answer.
+pub(crate) fn resolv_conf() -> String {
+    format!("nameserver 203.0.113.1\nnameserver {PUBLIC}\noptions use-vc\n")
 }
 
 /// What an address answers to a request that is not brokered.

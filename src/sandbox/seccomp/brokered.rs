@@ -45,13 +45,14 @@ const MSG_FASTOPEN: u32 = 0x2000_0000;
 
 /// Options by level. Never here: IP_OPTIONS and IPV6_RTHDR (source routes lead packets past the address that was looked
 /// at), SO_BINDTODEVICE and SO_DONTROUTE (so do they), TCP_FASTOPEN_CONNECT, TCP_ULP and TCP_CONGESTION (more of the
-/// kernel), SO_ATTACH_*, SO_REUSEPORT, IP_TTL with IP_RECVERR (routers would name themselves).
+/// kernel), SO_ATTACH_*, SO_REUSEPORT, IP_TTL with IP_RECVERR (routers would name themselves), SO_LINGER (whoever closes
+/// such a socket last can be held up for ever by its peer, and that may be the broker).
 const SOCKET_OPTIONS: &[(u32, &[u32])] = &[
     // IPPROTO_IP: IP_TOS.
     (0, &[1]),
-    // SOL_SOCKET: REUSEADDR, BROADCAST, SNDBUF, RCVBUF, KEEPALIVE, OOBINLINE, LINGER, PASSCRED, RCVLOWAT, RCVTIMEO and
+    // SOL_SOCKET: REUSEADDR, BROADCAST, SNDBUF, RCVBUF, KEEPALIVE, OOBINLINE, PASSCRED, RCVLOWAT, RCVTIMEO and
     // SNDTIMEO in both spellings.
-    (1, &[2, 6, 7, 8, 9, 10, 13, 16, 18, 20, 21, 66, 67]),
+    (1, &[2, 6, 7, 8, 9, 10, 16, 18, 20, 21, 66, 67]),
     // IPPROTO_TCP: NODELAY, MAXSEG, CORK, KEEPIDLE, KEEPINTVL, KEEPCNT, SYNCNT, LINGER2, QUICKACK, USER_TIMEOUT,
     // NOTSENT_LOWAT.
     (6, &[1, 2, 3, 4, 5, 6, 7, 8, 12, 18, 25]),

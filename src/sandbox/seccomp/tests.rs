@@ -291,7 +291,7 @@ fn with_a_broker_connect_is_asked_for_and_nothing_else_leads_out() {
 fn with_a_broker_only_harmless_options_can_be_set() {
     let (ip, socket, tcp, ipv6, tls) = (0, 1, 6, 41, 282);
     let harmless = [(socket, 2), (socket, 9), (socket, 20), (socket, 67), (tcp, 1), (tcp, 4), (tcp, 18), (ipv6, 26)];
-    // SO_BINDTODEVICE, SO_DONTROUTE, SO_MARK, SO_ATTACH_FILTER, SO_REUSEPORT, SO_BINDTOIFINDEX; TCP_ULP,
+    // SO_BINDTODEVICE, SO_DONTROUTE, SO_MARK, SO_ATTACH_FILTER, SO_REUSEPORT, SO_BINDTOIFINDEX, SO_LINGER; TCP_ULP,
     // TCP_FASTOPEN_CONNECT, TCP_FASTOPEN, TCP_CONGESTION, TCP_REPAIR; IP_OPTIONS, IP_TTL, IP_RECVERR, IP_TRANSPARENT;
     // IPV6_RTHDR, IPV6_HOPOPTS, IPV6_UNICAST_HOPS, IPV6_RECVERR; SOL_TLS.
     let harmful = [
@@ -301,6 +301,7 @@ fn with_a_broker_only_harmless_options_can_be_set() {
         (socket, 26),
         (socket, 15),
         (socket, 62),
+        (socket, 13),
         (tcp, 31),
         (tcp, 30),
         (tcp, 23),
