@@ -60,8 +60,8 @@ fn a_created_function_is_the_resource_that_its_location_names() {
     assert_eq!(
         got["config"],
         json!({
-            "runtime": "python3", "execution_mode": "process", "handler": "handle", "timeout": 30, "memory": "256Mi",
-            "cpu_limit": "1000m", "dependencies": [], "environment": {}, "min_instances": 0, "max_instances": 10,
+            "runtime": "python3", "execution_mode": "process", "network": "none", "handler": "handle", "timeout": 30,
+            "memory": "256Mi", "cpu_limit": "1000m", "dependencies": [], "environment": {}, "min_instances": 0, "max_instances": 10,
         })
     );
     assert_eq!(got["created_at"], got["updated_at"]);
@@ -74,7 +74,8 @@ fn a_created_function_is_the_resource_that_its_location_names() {
 fn config_comes_back_as_it_was_given() {
     let Some(server) = server() else { return };
     let config = json!({
-        "runtime": "python3", "execution_mode": "process", "handler": "tools.run", "timeout": 1.5, "memory": "64Mi",
+        "runtime": "python3", "execution_mode": "process", "network": "none", "handler": "tools.run", "timeout": 1.5,
+        "memory": "64Mi",
         "cpu_limit": "250m", "dependencies": [], "environment": {"A": "1", "B": ""}, "min_instances": 1,
         "max_instances": 2,
     });
@@ -386,4 +387,24 @@ fn a_listing_is_sorted_paged_and_without_code() {
         let said = server.get(&format!("/functions?{query}")).refused(400, "invalid_query");
         assert!(said.starts_with(query.split('=').next().unwrap()), "{query}: {said}");
     }
+}
+
+#[test]
+fn a_function_tells_what_its_sandbox_is_made_of() {
+    let Some(server) = server() else { return };
+    server.deploy("boxed", "def handle(request): return 1", json!({}));
+    let document = server.get("/functions/boxed/sandbox").json();
+    assert_eq!((&document["function"], &document["version"]), (&json!("boxed"), &json!(1)));
+    let sandbox = &document["sandbox"];
+    let layers = sandbox["layers"].as_array().unwrap();
+    assert!(layers.iter().any(|layer| layer["name"] == "seccomp" && layer["state"] == "required"), "{layers:?}");
+    let plans = sandbox["plans"].as_array().unwrap();
+    let last = |plan: &Value| plan["steps"].as_array().unwrap().last().unwrap().as_str().unwrap().to_owned();
+    assert_eq!(plans.len(), 3);
+    assert!(last(&plans[0]).contains("zygote.py") && last(&plans[2]).contains("allow-list"), "{plans:?}");
+    // The listing is of the filter that is loaded: the step says how many instructions that has.
+    let filter = sandbox["filter"].as_array().unwrap();
+    assert!(last(&plans[2]).contains(&format!("({} instructions)", filter.len())), "{}", last(&plans[2]));
+    assert_eq!(server.get("/functions/nobody/sandbox").refused(404, "not_found"), "there is no function nobody");
+    assert_eq!(server.call("POST", "/functions/boxed/sandbox", "").status, 405);
 }

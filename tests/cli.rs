@@ -324,6 +324,12 @@ fn check_system_prints_what_this_host_gives() {
         assert!(["ok", "degraded"].iter().any(|status| line.contains(status)), "{line}");
     }
     assert!(!home.path().join(".local").exists(), "a look changes nothing");
+    assert!(!stdout.contains("system calls"), "only --verbose says how");
+    let (status, verbose, _) = ended(faas(home.path(), &["--check-system", "--verbose"], &[]));
+    assert_eq!(status, 0, "{verbose}");
+    for word in ["layers", "the zygote", "an instance, in its process", "system calls", "return allow"] {
+        assert!(verbose.contains(word), "{word} in\n{verbose}");
+    }
     // An interpreter that is not there is one thing without which nothing runs.
     write_config(&home, "  python: /no/such/python\n", "");
     let (status, stdout, _) = ended(faas(home.path(), &["--check-system", "faas.yaml"], &[]));

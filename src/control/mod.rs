@@ -62,6 +62,8 @@ pub enum Work {
         /// Only entries after this.
         since: Option<Since>,
     },
+    /// `GET /functions/NAME/sandbox`.
+    Sandbox(Arc<FunctionVersion>),
     /// Fill in the memory of instances and answer with the document: `/instances` and `/stats`.
     Memory {
         /// The document.
@@ -169,6 +171,7 @@ impl Shared {
             Work::Update(name, body) => self.update(ticket, &name, &body),
             Work::Delete(name) => self.delete(ticket, &name),
             Work::Logs { function, limit, since } => self.answer(ticket, self.read_logs(&function, limit, since)),
+            Work::Sandbox(function) => self.answer(ticket, self.describe_sandbox(&function)),
             Work::Memory { document, files, total } => {
                 self.answer(ticket, Ok(Done::Document(queries::fill_memory(document, &files, total.as_deref()))));
             }

@@ -2,8 +2,10 @@
 
 use serde_json::Value;
 
+use crate::backend::process::runtimes::{with_network, RuntimeError};
 use crate::http::problem::Problem;
 use crate::logs::Since;
+use crate::registry::function::FunctionVersion;
 
 use super::{Done, MemoryFile, Shared};
 
@@ -14,6 +16,22 @@ impl Shared {
         })?;
         let count = entries.len();
         Ok(Done::Document(serde_json::json!({ "entries": entries, "count": count })))
+    }
+}
+
+impl Shared {
+    /// What the function's instances are made with, to be read by people.
+    pub(super) fn describe_sandbox(&self, function: &FunctionVersion) -> Result<Done, Problem> {
+        let runtimes = self.checker.runtimes();
+        let unavailable = |error: RuntimeError| Problem::unavailable("runtime_unavailable", error.to_string());
+        let runtime = runtimes.resolve(&function.config.runtime).map_err(unavailable)?;
+        let runtime = with_network(runtime, function.config.network);
+        let sandbox = runtimes.description(runtime).map(|description| description.to_json()).unwrap_or_default();
+        Ok(Done::Document(serde_json::json!({
+            "function": function.name,
+            "version": function.version,
+            "sandbox": sandbox,
+        })))
     }
 }
 

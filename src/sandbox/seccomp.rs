@@ -21,6 +21,7 @@
 
 pub mod assemble;
 mod brokered;
+pub mod listing;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -322,15 +323,14 @@ pub fn program(arch: Arch, sockets: Sockets) -> Vec<Instruction> {
     let mut asm = Assembler::default();
     let kill = asm.ret(Verdict::KillProcess.action());
     // Names that stand in one rule share its code.
-    let mut compiled: BTreeMap<*const Check, Label> = BTreeMap::new();
+    let rules: BTreeMap<*const Check, Label> =
+        rules(sockets).into_iter().map(|checks| (checks.as_ptr(), compile_checks(&mut asm, checks))).collect();
     let ranges: Vec<Range> = ranges(arch, sockets)
         .into_iter()
         .map(|(start, treatment)| {
             let target = match treatment {
                 Treatment::Always(verdict) => asm.ret(verdict.action()),
-                Treatment::Checked(checks) => {
-                    *compiled.entry(checks.as_ptr()).or_insert_with(|| compile_checks(&mut asm, checks))
-                }
+                Treatment::Checked(checks) => rules[&checks.as_ptr()],
             };
             Range { start, target }
         })
@@ -343,8 +343,8 @@ pub fn program(arch: Arch, sockets: Sockets) -> Vec<Instruction> {
 }
 
 /// The policy in words, one line per group.
-pub fn describe(arch: Arch) -> Vec<String> {
-    let known = policy(Sockets::Direct);
+pub fn describe(arch: Arch, sockets: Sockets) -> Vec<String> {
+    let known = policy(sockets);
     let present = |names: &str| -> String {
         let on_arch: Vec<_> = table::numbered(arch.table()).map(|(_, name)| name).collect();
         names.split_ascii_whitespace().filter(|name| on_arch.contains(name)).collect::<Vec<_>>().join(" ")
@@ -357,7 +357,9 @@ pub fn describe(arch: Arch) -> Vec<String> {
         let names = present(rule.names);
         (!names.is_empty()).then(|| format!("allowed in part, {}: {names}", rule.purpose))
     }));
-    lines.extend(BROKERED.iter().map(|rule| format!("with outbound network, {}: {}", rule.purpose, rule.names)));
+    let brokered = if sockets == Sockets::Brokered { BROKERED } else { &[] };
+    lines
+        .extend(brokered.iter().map(|rule| format!("instead of what is said above, {}: {}", rule.purpose, rule.names)));
     lines.extend(ABSENT.iter().map(|(reason, names)| format!("absent (ENOSYS), {reason}: {}", present(names))));
     lines.push("absent (ENOSYS): whatever is newer than this list".to_owned());
     lines.push(format!("refused (EPERM): {}", refused.join(" ")));
@@ -375,6 +377,19 @@ fn policy(sockets: Sockets) -> BTreeMap<&'static str, Treatment> {
         policy.extend(BROKERED.iter().flat_map(|rule| named(rule.names, rule.treatment)));
     }
     policy
+}
+
+/// The checks that the policy refers to, each once, in the order of the tables.
+fn rules(sockets: Sockets) -> Vec<&'static [Check]> {
+    let policy = policy(sockets);
+    let brokered = BROKERED.iter().filter_map(|rule| match rule.treatment {
+        Treatment::Checked(checks) => Some(checks),
+        Treatment::Always(_) => None,
+    });
+    let is_used = |checks: &&'static [Check]| {
+        policy.values().any(|used| matches!(used, Treatment::Checked(used) if std::ptr::eq(*used, *checks)))
+    };
+    RULES.iter().map(|rule| rule.checks).chain(brokered).filter(is_used).collect()
 }
 
 /// The policy by number: from each number to the next, this treatment. The first is zero, and neighbours differ.

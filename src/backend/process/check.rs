@@ -131,6 +131,11 @@ impl Checker {
         self.runtimes.permit(network)
     }
 
+    /// The interpreters, and what sandboxes are made with.
+    pub fn runtimes(&self) -> &Runtimes {
+        &self.runtimes
+    }
+
     /// Looks at the code of a function. Blocks for some milliseconds, at most for the limits' sum.
     ///
     /// A look changes nothing, so one that failed for its sandbox's sake (its zygote died at that moment) is repeated.

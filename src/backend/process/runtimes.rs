@@ -9,7 +9,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::limits::{INSTANCE_TASKS_MAX, SANDBOX_ETC_FILE_BYTES_MAX};
+use crate::limits::SANDBOX_ETC_FILE_BYTES_MAX;
+use crate::sandbox::description::Description;
 use crate::sandbox::layer::{Layer, Layers};
 use crate::sandbox::plan::{
     instance_inner_plan, instance_outer_plan, zygote_plan, InstanceSpec, Network, Plan, Privilege, ZygoteSpec,
@@ -96,6 +97,11 @@ fn index_of(id: RuntimeId) -> usize {
     (id.0 / NETWORKS) as usize
 }
 
+/// The same interpreter with another network.
+pub fn with_network(id: RuntimeId, network: Network) -> RuntimeId {
+    number(index_of(id), network)
+}
+
 /// The network of instances of this runtime.
 pub(super) fn network_of(id: RuntimeId) -> Network {
     let by_number = |network: &Network| *network as u32 == id.0 % NETWORKS;
@@ -105,6 +111,13 @@ pub(super) fn network_of(id: RuntimeId) -> Network {
 /// The runtime that stands for all that share its zygote.
 pub(super) fn zygote_of(id: RuntimeId) -> RuntimeId {
     number(index_of(id), Network::None)
+}
+
+fn sockets(network: Network) -> Sockets {
+    match network {
+        Network::Outbound => Sockets::Brokered,
+        Network::None | Network::Host => Sockets::Direct,
+    }
 }
 
 const NETWORKS: u32 = Network::NAMES.len() as u32;
@@ -166,7 +179,7 @@ impl Runtimes {
     /// The number of a runtime that has been resolved, with this network; none where [`permit`](Self::permit) refuses it.
     pub fn known_with(&self, name: &str, network: Network) -> Option<RuntimeId> {
         self.permit(network).ok()?;
-        self.known(name).map(|id| number(index_of(id), network))
+        self.known(name).map(|id| with_network(id, network))
     }
 
     /// Whether functions may have this network here.
@@ -253,19 +266,19 @@ impl Runtimes {
         spec
     }
 
-    /// The plans as people read them, for `--check-system` and the log: zygote, outer and inner.
-    pub fn describe(&self, id: RuntimeId) -> Vec<String> {
-        let Some(interpreter) = self.table().interpreters.get(index_of(id)).map(|(_, known)| known.clone()) else {
-            return Vec::new();
-        };
+    /// The sandbox of this runtime's instances, for people. Looks at the host's files: not for the front thread.
+    pub fn description(&self, id: RuntimeId) -> Option<Description> {
+        let interpreter = self.table().interpreters.get(index_of(id)).map(|(_, known)| known.clone())?;
         let spec = self.instance_spec(0, network_of(id));
-        let mut lines = vec!["zygote".to_owned()];
-        lines.extend(self.plan_of(&interpreter).describe());
-        lines.push("instance, before its process is made".to_owned());
-        lines.extend(instance_outer_plan(&spec).describe());
-        lines.push(format!("instance (at most {INSTANCE_TASKS_MAX} tasks)"));
-        lines.extend(instance_inner_plan(&spec).describe());
-        lines
+        Some(Description {
+            required: self.settings.required,
+            without: self.settings.without,
+            zygote: self.plan_of(&interpreter),
+            outer: instance_outer_plan(&spec),
+            inner: instance_inner_plan(&spec),
+            arch: Arch::native(),
+            sockets: sockets(spec.network),
+        })
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

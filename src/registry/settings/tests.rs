@@ -76,6 +76,7 @@ fn each_wrong_value_is_refused_by_name() {
             ],
         ),
         ("execution_mode", vec![json!("vm"), json!(""), json!(true)]),
+        ("network", vec![json!("bridge"), json!(""), json!(false), json!(["none"])]),
         (
             "handler",
             vec![

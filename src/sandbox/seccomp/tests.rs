@@ -437,11 +437,14 @@ fn the_generic_table_has_the_published_numbers() {
 
 #[test]
 fn the_description_names_every_group() {
-    let text = describe(Arch::X86_64).join("\n");
+    let text = describe(Arch::X86_64, Sockets::Direct).join("\n");
     for part in ["killed: ", "openat", "allowed in part, processes and threads", "clone3", "refused (EPERM): ", "bpf"] {
         assert!(text.contains(part), "{part}\n{text}");
     }
-    assert!(!describe(Arch::Aarch64).join("\n").contains(" vfork "), "aarch64 has no vfork");
+    assert!(!describe(Arch::Aarch64, Sockets::Direct).join("\n").contains(" vfork "), "aarch64 has no vfork");
+    assert!(!text.contains("instead"), "{text}");
+    let brokered = describe(Arch::X86_64, Sockets::Brokered).join("\n");
+    assert!(brokered.contains("instead of what is said above, the broker answers: connect"), "{brokered}");
 }
 
 proptest! {
