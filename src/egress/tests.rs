@@ -150,6 +150,25 @@ fn the_time_for_sending_ends_the_wait() {
     assert!(elapsed >= Duration::from_millis(300) && elapsed < Duration::from_secs(20), "{elapsed:?}");
 }
 
+#[test]
+fn one_instance_cannot_take_all_connections() {
+    let (_listener, (address, _filling)) = full_server();
+    let job = confined(&allowing(&[address.to_string()]), move || {
+        let connect = move || {
+            use std::os::fd::AsRawFd;
+            let socket = crate::sys::tcp::open(&address).unwrap();
+            socket.set_nonblocking(false).unwrap();
+            socket.set_write_timeout(Some(Duration::from_secs(3))).unwrap();
+            nix::sys::socket::connect(socket.as_raw_fd(), &nix::sys::socket::SockaddrStorage::from(address))
+        };
+        let most = crate::limits::EGRESS_CONNECTS_PER_INSTANCE_MAX;
+        let threads: Vec<_> = (0..most + 3).map(|_| std::thread::spawn(connect)).collect();
+        let outcomes: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        outcomes.iter().filter(|outcome| **outcome == Err(nix::errno::Errno::EAGAIN)).count()
+    });
+    assert_eq!(job.join().unwrap(), 3);
+}
+
 /// A listener whose queue is full, and what fills it.
 fn full_server() -> (std::os::fd::OwnedFd, (SocketAddr, Vec<TcpStream>)) {
     use nix::sys::socket::{bind, listen, socket, AddressFamily, Backlog, SockFlag, SockType, SockaddrIn};
