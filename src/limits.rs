@@ -114,6 +114,8 @@ pub const FUNCTION_CPU_MILLIS_MAX: u32 = 1_024_000;
 pub const FUNCTION_INSTANCES_DEFAULT: u32 = 10;
 /// Largest `max_instances` of a function.
 pub const FUNCTION_INSTANCES_MAX: u32 = 1000;
+/// Largest `max_invocations_per_instance` of a function; `unlimited` is beyond it.
+pub const FUNCTION_INVOCATIONS_PER_INSTANCE_MAX: u32 = 1_000_000_000;
 /// Tasks (processes and threads) of one instance.
 pub const INSTANCE_TASKS_MAX: u32 = 64;
 /// Largest answer of a function, in bytes: beyond it 502.

@@ -19,7 +19,7 @@ fn main() -> ExitCode {
         }
     };
     match command {
-        Command::RunPlan => faas::sandbox::run_plan_main(),
+        Command::RunPlan => faas::sandbox::run_plan_main(faas::backend::process::report_refused_plan),
         Command::Help => {
             cli::say(cli::HELP);
             ExitCode::SUCCESS

@@ -142,8 +142,7 @@ pub fn serve(settings: &Settings, ready: impl FnOnce(SocketAddr)) -> Result<(), 
     let descriptors = sys::process::raise_open_files_limit().map_err(system("raise the limit of open files"))?;
     log::debug!("{descriptors} descriptors may be open");
 
-    let outbound_lacks = facts.outbound_lacks(settings.sandbox_without);
-    let result = run(settings, store, cgroups, outbound_lacks, Door { listener, keys, signals }, ready);
+    let result = run(settings, store, cgroups, &facts, Door { listener, keys, signals }, ready);
     log_guard.flush();
     result
 }
@@ -153,12 +152,12 @@ fn run(
     settings: &Settings,
     store: Store,
     cgroups: CgroupRoot,
-    outbound_lacks: Option<String>,
+    facts: &HostFacts,
     door: Door,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), StartError> {
     let staging = staging(&settings.storage_path).map_err(system("make the directory on which sandboxes are built"))?;
-    let runtimes = runtimes(settings, &cgroups, staging, outbound_lacks)?;
+    let runtimes = runtimes(settings, &cgroups, staging, facts.outbound_lacks(settings.sandbox_without))?;
     let loaded = store.load_all().map_err(StartError::Store)?;
     for refused in &loaded.refused {
         log::error!("function {} is not served: {}", refused.name, refused.reason);
@@ -178,7 +177,7 @@ fn run(
         .map_err(StartError::Logs)?;
 
     let (front_line, front_desk) = line::<FrontEvent>(FRONT_QUEUE_MAX).map_err(system("make a queue"))?;
-    let memory_files = cgroups.memory_files();
+    let figures = cgroups.figures();
     let address = door.listener.local_addr().map_err(system("ask for the port"))?;
     let egress = Egress::new(address.port(), settings.outbound_allow.clone());
     let threads = Threads::start(settings, Arc::clone(&runtimes), cgroups, egress, logs.sink(), &front_line)?;
@@ -192,6 +191,7 @@ fn run(
             default_mode: settings.default_mode,
             declared,
             functions_max: settings.limits.max_functions,
+            figures,
         },
         checker,
         logs.sink(),
@@ -209,8 +209,8 @@ fn run(
         scheduler: scheduler_limits(settings),
         drain_timeout: settings.drain_timeout,
         isolation: settings.isolation.to_string(),
+        missing_layers: facts.missing_for(IsolationLevel::Strict).into_iter().map(|missing| missing.what).collect(),
         container: "container mode is not part of this version",
-        memory_files,
     };
     let front = Front::new(front_desk, front_settings, lines, door, runtimes, &functions);
     let result = front.map_err(system("watch the listener")).map(|mut front| {

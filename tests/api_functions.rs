@@ -49,7 +49,9 @@ fn a_created_function_is_the_resource_that_its_location_names() {
     assert_eq!(created.header("content-type"), Some("application/json"));
     let got = server.get("/functions/hello-world");
     assert_eq!(got.status, 200);
-    let (created, got) = (created.json(), got.json());
+    let (created, mut got) = (created.json(), got.json());
+    let details = got.as_object_mut().unwrap().shift_remove("instance_details");
+    assert_eq!(details, Some(json!([])), "a look at it tells of its instances besides");
     assert_eq!(created, got);
     let fields: Vec<&String> = got.as_object().unwrap().keys().collect();
     let expected = ["name", "version", "code", "code_sha256", "config", "created_at", "updated_at", "instances"];
@@ -62,6 +64,7 @@ fn a_created_function_is_the_resource_that_its_location_names() {
         json!({
             "runtime": "python3", "execution_mode": "process", "network": "none", "handler": "handle", "timeout": 30,
             "memory": "256Mi", "cpu_limit": "1000m", "dependencies": [], "environment": {}, "min_instances": 0, "max_instances": 10,
+            "max_invocations_per_instance": "unlimited",
         })
     );
     assert_eq!(got["created_at"], got["updated_at"]);
@@ -77,7 +80,7 @@ fn config_comes_back_as_it_was_given() {
         "runtime": "python3", "execution_mode": "process", "network": "none", "handler": "tools.run", "timeout": 1.5,
         "memory": "64Mi",
         "cpu_limit": "250m", "dependencies": [], "environment": {"A": "1", "B": ""}, "min_instances": 1,
-        "max_instances": 2,
+        "max_instances": 2, "max_invocations_per_instance": 1000,
     });
     let reply = server.deploy("f", "def run(request):\n    return __name__\n", config.clone());
     assert_eq!(reply.json()["config"], config);
@@ -306,8 +309,7 @@ fn put_merges_config_and_code_into_the_next_version() {
 #[test]
 fn a_put_that_changes_nothing_makes_no_version() {
     let Some(server) = server() else { return };
-    server.deploy("f", HELLO, json!({"timeout": 5}));
-    let before = server.get("/functions/f").json();
+    let before = server.deploy("f", HELLO, json!({"timeout": 5})).json();
     for body in [json!({}), json!({"code": HELLO}), json!({"config": {"timeout": 5}}), json!({"config": null})] {
         let reply = put(&server, "f", &body);
         assert_eq!((reply.status, &reply.json()), (200, &before), "{body}");

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Instant;
 
-use common::{is_root, skip, Home, Server, PATIENCE};
+use common::{is_root, patience, skip, Home, Server};
 use nix::sys::signal::Signal;
 
 /// The configuration that was promised to load as it stands, but for where it keeps functions.
@@ -57,7 +57,7 @@ fn faas(directory: &Path, args: &[&str], environment: &[(&str, &str)]) -> Comman
 #[track_caller]
 fn ended(mut command: Command) -> (i32, String, String) {
     let mut child = command.spawn().unwrap();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     while child.try_wait().unwrap().is_none() {
         if Instant::now() >= deadline {
             child.kill().unwrap();

@@ -120,7 +120,7 @@ pub(crate) fn resolv_conf() -> String {
 pub(crate) fn http(address: &str, path: &str) -> String {
     use std::io::Read;
     let address = (address.parse::<std::net::IpAddr>().unwrap(), 80).into();
-    let mut stream = std::net::TcpStream::connect_timeout(&address, crate::common::PATIENCE).unwrap();
+    let mut stream = std::net::TcpStream::connect_timeout(&address, crate::common::patience()).unwrap();
     write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();

@@ -14,3 +14,5 @@ pub mod runtimes;
 mod strays;
 pub mod supervisor;
 mod zygote;
+
+pub use zygote::report_refused_plan;

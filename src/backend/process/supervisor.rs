@@ -20,7 +20,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Token};
 
 use crate::backend::Instance;
-use crate::call::{FrontEvent, Slot, WorkerJob};
+use crate::call::{BlankFailure, FrontEvent, Slot, WorkerJob};
 use crate::doorbell::{Desk, Line, DOORBELL_TOKEN};
 use crate::egress::Egress;
 use crate::limits::{
@@ -30,8 +30,9 @@ use crate::limits::{
 use crate::sandbox::cgroup::{Cgroup, CgroupError, CgroupRoot, Limits};
 use crate::sandbox::plan::Network;
 use crate::scheduler::RuntimeId;
-use crate::sys;
+use crate::sys::{self, executor};
 use crate::vital::Vital;
+use crate::wire::{SpawnFailure, SpawnStage};
 
 pub use super::job::SupervisorJob;
 
@@ -223,7 +224,7 @@ impl Supervisor {
     /// A zygote that has not answered in time is stuck: it is replaced, and what it owed has failed.
     fn expire(&mut self, runtime: RuntimeId) {
         if self.nurseries.get(&runtime).is_some_and(|nursery| nursery.is_stuck(Instant::now())) {
-            self.lose_zygote(runtime, &format!("it did not answer within {BLANK_START_TIMEOUT:?}"));
+            self.lose_zygote(runtime, format!("it did not answer within {BLANK_START_TIMEOUT:?}"));
         }
     }
 
@@ -253,7 +254,7 @@ impl Supervisor {
                 nursery.ready = false;
                 nursery.started = Some(Instant::now());
             }
-            Err(error) => self.lose_zygote(runtime, &format!("it cannot be started: {error}")),
+            Err(error) => self.lose_zygote(runtime, format!("it cannot be started: {error}")),
         }
     }
 
@@ -279,7 +280,7 @@ impl Supervisor {
             };
             if let Err(error) = self.spawn(runtime, order, parts) {
                 // The next one is started here, since nothing else may wake this thread.
-                self.lose_zygote(runtime, &format!("it cannot be asked for a blank: {error}"));
+                self.lose_zygote(runtime, format!("it cannot be asked for a blank: {error}"));
                 self.ensure_zygote(runtime);
             }
         }
@@ -358,13 +359,19 @@ impl Supervisor {
                         self.deliver(pending, pid);
                     }
                 }
-                Some(News::Failed { blank, reason }) => {
+                Some(News::Failed { blank: 0, failure }) => {
+                    let plan = self.settings.runtimes.zygote_plan(runtime).unwrap_or_default();
+                    return self.lose_zygote(runtime, refused("its own sandbox", &plan, failure));
+                }
+                Some(News::Failed { blank, failure }) => {
                     if let Some(pending) = nursery.pending.remove(&blank) {
                         self.graves.extend(pending.cgroup);
-                        self.fail(pending.order, reason);
+                        let (outer, _) =
+                            self.settings.runtimes.instance_plans(pending.order.slot.index, pending.order.network);
+                        self.fail(pending.order, refused("the sandbox of a blank", &outer, failure));
                     }
                 }
-                Some(News::Gone { reason }) => return self.lose_zygote(runtime, &reason),
+                Some(News::Gone { reason }) => return self.lose_zygote(runtime, reason),
             }
         }
     }
@@ -422,7 +429,8 @@ impl Supervisor {
         }
     }
 
-    fn fail(&mut self, order: Order, reason: String) {
+    fn fail(&mut self, order: Order, failure: impl Into<BlankFailure>) {
+        let failure = failure.into();
         let Order { slot, client, cgroup, .. } = order;
         self.graves.extend(cgroup);
         if slot.index >= self.settings.slots_max {
@@ -430,17 +438,18 @@ impl Supervisor {
         }
         match client {
             Client::Worker => {
-                let _ = self.front.send(FrontEvent::BlankFailed { slot, reason });
+                let _ = self.front.send(FrontEvent::BlankFailed { slot, failure });
             }
             Client::Checker(answer) => {
-                let _ = answer.send(Err(reason));
+                let _ = answer.send(Err(failure.reason));
             }
         }
     }
 
     /// The zygote is gone or useless. One that has worked is replaced at once, and its successor makes what it owed.
     /// One that never did would keep its orders waiting for nothing: they have failed.
-    fn lose_zygote(&mut self, runtime: RuntimeId, reason: &str) {
+    fn lose_zygote(&mut self, runtime: RuntimeId, failure: impl Into<BlankFailure>) {
+        let BlankFailure { reason, refused_step } = failure.into();
         log::error!("the zygote of {} is lost: {reason}", self.settings.runtimes.name(runtime));
         let Some(nursery) = self.nurseries.get_mut(&runtime) else { return };
         let has_worked = nursery.ready;
@@ -458,7 +467,7 @@ impl Supervisor {
             if has_worked && order.tries < BLANK_TRIES_MAX {
                 kept.push_back(order);
             } else {
-                self.fail(order, format!("the zygote was lost: {reason}"));
+                self.fail(order, BlankFailure { reason: format!("the zygote was lost: {reason}"), refused_step });
             }
         }
         if let Some(nursery) = self.nurseries.get_mut(&runtime) {
@@ -520,6 +529,19 @@ impl Supervisor {
             if let Err(error) = root.remove() {
                 log::warn!("the server's cgroups are left behind: {error}");
             }
+        }
+    }
+}
+
+/// What the failure of a plan means in words.
+fn refused(whose: &str, plan: &[u8], failure: SpawnFailure) -> BlankFailure {
+    let error = io::Error::from_raw_os_error(failure.errno);
+    match failure.stage {
+        SpawnStage::Fork => format!("fork: {error}").into(),
+        SpawnStage::Outer | SpawnStage::Inner => {
+            let name = executor::step_name(plan, failure.step);
+            let reason = format!("{whose}, step {}: {name}: {error}", failure.step);
+            BlankFailure { reason, refused_step: Some(name) }
         }
     }
 }

@@ -24,7 +24,7 @@ impl Front {
             Route::Invoke(name, path) => return self.invoke(client, &name, &path, request),
             Route::Health => Ok(self.health()),
             Route::FunctionsList => self.functions_list(request.head.query(), manages),
-            Route::FunctionGet(name) => self.function_get(&name, manages),
+            Route::FunctionGet(name) => self.function_get(client, request_id, &name, manages),
             Route::FunctionCreate => return self.function_create(client, request_id, request.body),
             Route::FunctionUpdate(name) => self.function_update(client, request_id, name, request.body),
             Route::FunctionDelete(name) => return self.function_delete(client, request_id, name),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
-use crate::registry::function::{ExecutionMode, FunctionConfig, Handler, Network};
+use crate::registry::function::{ExecutionMode, FunctionConfig, Handler, InvocationsMax, Network};
 
 /// SHA-256 of a function's source, 64 lower-case hexadecimal digits.
 pub fn code_sha256(code: &str) -> String {
@@ -64,6 +64,9 @@ struct StoredConfig {
     environment: BTreeMap<String, String>,
     min_instances: u32,
     max_instances: u32,
+    /// Absent: no end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_invocations_per_instance: Option<u32>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -97,6 +100,7 @@ pub(super) fn encode_config(config: &FunctionConfig) -> Result<String, serde_jso
         environment,
         min_instances,
         max_instances,
+        max_invocations_per_instance,
     } = config.clone();
     serde_json::to_string(&StoredConfig {
         runtime,
@@ -118,6 +122,10 @@ pub(super) fn encode_config(config: &FunctionConfig) -> Result<String, serde_jso
         environment,
         min_instances,
         max_instances,
+        max_invocations_per_instance: match max_invocations_per_instance {
+            InvocationsMax::Unlimited => None,
+            InvocationsMax::AtMost(calls) => Some(calls),
+        },
     })
 }
 
@@ -144,6 +152,9 @@ pub(super) fn decode_config(text: &str) -> Result<FunctionConfig, serde_json::Er
         environment: stored.environment,
         min_instances: stored.min_instances,
         max_instances: stored.max_instances,
+        max_invocations_per_instance: stored
+            .max_invocations_per_instance
+            .map_or(InvocationsMax::Unlimited, InvocationsMax::AtMost),
     })
 }
 
@@ -163,7 +174,11 @@ mod tests {
         let text = r#"{"runtime":"python3.11","execution_mode":"container","handler_module":"app","handler_name":"run",
             "timeout_ms":1500,"memory_bytes":67108864,"cpu_millis":100,"dependencies":["requests==2.28.0"],
             "environment":{"EMPTY":"","KEY":"secret"},"min_instances":1,"max_instances":3}"#;
-        let expected = FunctionConfig { network: Network::None, ..testing::config() };
+        let expected = FunctionConfig {
+            network: Network::None,
+            max_invocations_per_instance: InvocationsMax::Unlimited,
+            ..testing::config()
+        };
         assert_eq!(decode_config(text).unwrap(), expected);
     }
 

@@ -68,6 +68,15 @@ pub fn step_name(plan: &[u8], step: u16) -> &'static str {
     }
 }
 
+/// The step of which a message "step N: NAME: reason" speaks, as the native module raises it; one of our own names,
+/// whoever wrote the message.
+#[cfg(not(faas_native))]
+pub fn step_named_in(message: &str) -> Option<&'static str> {
+    let (number, rest) = message.strip_prefix("step ")?.split_once(": ")?;
+    number.parse::<u16>().ok()?;
+    Opcode::NAMES.iter().copied().find(|name| rest.strip_prefix(name).is_some_and(|rest| rest.starts_with(": ")))
+}
+
 /// Runs one step. Each arm reads exactly the fields that `Step::encode` wrote, in the same order.
 fn execute(opcode: Opcode, mut fields: Fields<'_>) -> Result<(), i32> {
     let f = &mut fields;
