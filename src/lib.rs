@@ -26,6 +26,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod doorbell;
+pub mod egress;
 pub mod front;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

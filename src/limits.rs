@@ -261,6 +261,11 @@ pub const SANDBOX_TREE_INODES: u64 = 1024;
 /// An interpreter must say what it is within this time, in which it imports a good part of its library: 0.3 s on a
 /// usual machine, more than 10 s on an emulated one under load.
 pub const RUNTIME_PROBE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Size of the file system that holds an instance's own files of /etc, in bytes.
+pub const SANDBOX_ETC_BYTES: u64 = 128 * 1024;
+/// A file of the host's /etc that is shown to functions in the host's network, in bytes: a longer one is cut, since it
+/// travels in a message.
+pub const SANDBOX_ETC_FILE_BYTES_MAX: usize = 16 * 1024;
 /// What an interpreter may print when it is asked what it is, in bytes.
 pub const RUNTIME_PROBE_BYTES_MAX: usize = 256 * 1024;
 /// Calls are not piped to a function for this long after it wrote to descriptor 1 or 2 itself.
@@ -269,6 +274,26 @@ pub const RAW_OUTPUT_QUIET: Duration = Duration::from_secs(10);
 pub const WORKER_ASK_AGAIN: Duration = Duration::from_secs(1);
 /// After so many failures in a row to make a blank, calls that need one fail at once.
 pub const BLANK_FAILURES_MAX: u32 = 3;
+
+// ---- Outbound connections ----
+
+/// Connections that the broker is making for one instance at once: beyond it EAGAIN.
+pub const EGRESS_CONNECTS_PER_INSTANCE_MAX: usize = 64;
+/// Connections that are being made for all instances at once: beyond it EAGAIN.
+pub const EGRESS_CONNECTS_MAX: usize = 1024;
+/// Connect calls of one instance that are looked at in a second: the next ones wait. Each costs the server some 100 us,
+/// which are not charged to the instance.
+pub const EGRESS_CALLS_PER_SECOND_MAX: u32 = 1000;
+/// A connection must be made within this time, if the function sets no shorter one: beyond it ETIMEDOUT.
+pub const EGRESS_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// A name server must take a connection within this time, or the next one is tried.
+pub const EGRESS_NAME_SERVER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Connections whose caller may have died meanwhile are looked at this often.
+pub const EGRESS_SWEEP_INTERVAL: Duration = Duration::from_millis(250);
+/// Stack of the thread that connects for one instance, in bytes.
+pub const EGRESS_STACK_BYTES: usize = 256 * 1024;
+/// Entries of `system.outbound_allow`.
+pub const OUTBOUND_ALLOW_MAX: usize = 256;
 
 // ---- Queues between threads ----
 
@@ -333,3 +358,5 @@ const _: () = assert!(8 * LOG_ENTRY_BYTES_MAX as u64 <= LOG_FILE_BYTES_MAX);
 const _: () = assert!(FUNCTION_VERSIONS_KEPT >= 1);
 const _: () = assert!(PIPE_DEPTH_MAX >= 1 && PIPE_DEPTH_MAX < 31);
 const _: () = assert!(PIPE_WAIT_MAX.as_nanos() <= PIPE_STALL.as_nanos());
+const _: () = assert!(EGRESS_CONNECTS_PER_INSTANCE_MAX <= EGRESS_CONNECTS_MAX);
+const _: () = assert!(EGRESS_NAME_SERVER_TIMEOUT.as_nanos() < EGRESS_CONNECT_TIMEOUT.as_nanos());

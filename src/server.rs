@@ -25,6 +25,7 @@ use crate::call::{FrontEvent, WorkerJob};
 use crate::config::{ApiScope, IsolationLevel, Settings};
 use crate::control;
 use crate::doorbell::{line, Line};
+use crate::egress::Egress;
 use crate::front::{Door, Front, FrontSettings, Lines};
 use crate::limits::{FRONT_QUEUE_MAX, SUPERVISOR_QUEUE_MAX};
 use crate::logs::{FunctionLogs, LogSink};
@@ -156,7 +157,7 @@ fn run(
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), StartError> {
     let staging = staging(&settings.storage_path).map_err(system("make the directory on which sandboxes are built"))?;
-    let runtimes = runtimes(settings, &cgroups, staging)?;
+    let runtimes = runtimes(settings, &cgroups, staging, facts.outbound_lacks(settings.sandbox_without))?;
     let loaded = store.load_all().map_err(StartError::Store)?;
     for refused in &loaded.refused {
         log::error!("function {} is not served: {}", refused.name, refused.reason);
@@ -177,7 +178,9 @@ fn run(
 
     let (front_line, front_desk) = line::<FrontEvent>(FRONT_QUEUE_MAX).map_err(system("make a queue"))?;
     let figures = cgroups.figures();
-    let threads = Threads::start(settings, Arc::clone(&runtimes), cgroups, logs.sink(), &front_line)?;
+    let address = door.listener.local_addr().map_err(system("ask for the port"))?;
+    let egress = Egress::new(address.port(), settings.outbound_allow.clone());
+    let threads = Threads::start(settings, Arc::clone(&runtimes), cgroups, egress, logs.sink(), &front_line)?;
     let checker = Checker::new(Arc::clone(&runtimes), threads.supervisor.clone());
     let declared =
         settings.functions.iter().map(|declared| (declared.name.clone(), declared.settings.clone())).collect();
@@ -209,7 +212,6 @@ fn run(
         missing_layers: missing_layers(settings, facts),
         container: "container mode is not part of this version",
     };
-    let address = door.listener.local_addr().map_err(system("ask for the port"))?;
     let front = Front::new(front_desk, front_settings, lines, door, runtimes, &functions);
     let result = front.map_err(system("watch the listener")).map(|mut front| {
         ready(address);
@@ -233,6 +235,7 @@ impl Threads {
         settings: &Settings,
         runtimes: Arc<Runtimes>,
         cgroups: CgroupRoot,
+        egress: Arc<Egress>,
         logs: LogSink,
         front: &Line<FrontEvent>,
     ) -> Result<Threads, StartError> {
@@ -250,7 +253,7 @@ impl Threads {
         }
         let (supervisor, desk) = line(SUPERVISOR_QUEUE_MAX).map_err(system("make a queue"))?;
         let supervisor_settings =
-            SupervisorSettings { runtimes, cgroups: Some(cgroups), slots_max: settings.slots_max as u32 };
+            SupervisorSettings { runtimes, cgroups: Some(cgroups), egress, slots_max: settings.slots_max as u32 };
         let supervisor_thread =
             supervisor::start(supervisor.clone(), desk, supervisor_settings, workers.clone(), front.clone())
                 .map_err(system("start the supervisor thread"))?;
@@ -276,6 +279,7 @@ pub(crate) fn runtimes(
     settings: &Settings,
     cgroups: &CgroupRoot,
     staging: PathBuf,
+    outbound_lacks: Option<String>,
 ) -> Result<Arc<Runtimes>, StartError> {
     let sandbox = SandboxSettings {
         privilege: privilege(),
@@ -284,6 +288,8 @@ pub(crate) fn runtimes(
         uid_base: settings.sandbox_uid_base,
         cgroup_fds: cgroups.hierarchies() as u32,
         staging,
+        allowed_networks: settings.allowed_networks.clone(),
+        outbound_lacks,
     };
     let mut configured = settings.runtimes.clone();
     configured.insert(RUNTIME_DEFAULT.to_owned(), settings.python.clone());

@@ -12,6 +12,7 @@ use crate::call::FrontEvent;
 use crate::cli;
 use crate::config::{ContainerRuntime, Settings};
 use crate::doorbell::line;
+use crate::egress::Egress;
 use crate::limits::SUPERVISOR_QUEUE_MAX;
 use crate::registry::function::ExecutionMode;
 use crate::registry::settings::FunctionSettings;
@@ -47,7 +48,8 @@ pub fn check(settings: &Settings, verbose: bool) -> bool {
         }
     };
     let mut details = Vec::new();
-    match server::runtimes(settings, &cgroups, staging.0.clone()) {
+    let outbound_lacks = facts.outbound_lacks(settings.sandbox_without);
+    match server::runtimes(settings, &cgroups, staging.0.clone(), outbound_lacks) {
         Ok(runtimes) => {
             let id = runtimes.known(crate::registry::settings::RUNTIME_DEFAULT);
             report.ok("interpreter", id.map(|id| runtimes.name(id)).unwrap_or_default());
@@ -95,7 +97,13 @@ fn try_sandbox(runtimes: Arc<Runtimes>, cgroups: CgroupRoot, report: &mut Report
     let outcome = (|| {
         let (front, _events) = line::<FrontEvent>(16).map_err(|error| error.to_string())?;
         let (supervisor, desk) = line(SUPERVISOR_QUEUE_MAX).map_err(|error| error.to_string())?;
-        let settings = SupervisorSettings { runtimes: Arc::clone(&runtimes), cgroups: Some(cgroups), slots_max: 0 };
+        let settings = SupervisorSettings {
+            runtimes: Arc::clone(&runtimes),
+            cgroups: Some(cgroups),
+            // Nothing connects while a line is compiled.
+            egress: Egress::new(0, Vec::new()),
+            slots_max: 0,
+        };
         let thread = supervisor::start(supervisor.clone(), desk, settings, Vec::new(), front)
             .map_err(|error| error.to_string())?;
         let config = FunctionSettings::default().resolve(ExecutionMode::Process).map_err(|error| error.to_string())?;

@@ -62,8 +62,8 @@ fn a_created_function_is_the_resource_that_its_location_names() {
     assert_eq!(
         got["config"],
         json!({
-            "runtime": "python3", "execution_mode": "process", "handler": "handle", "timeout": 30, "memory": "256Mi",
-            "cpu_limit": "1000m", "dependencies": [], "environment": {}, "min_instances": 0, "max_instances": 10,
+            "runtime": "python3", "execution_mode": "process", "network": "none", "handler": "handle", "timeout": 30,
+            "memory": "256Mi", "cpu_limit": "1000m", "dependencies": [], "environment": {}, "min_instances": 0, "max_instances": 10,
             "max_invocations_per_instance": "unlimited",
         })
     );
@@ -77,7 +77,8 @@ fn a_created_function_is_the_resource_that_its_location_names() {
 fn config_comes_back_as_it_was_given() {
     let Some(server) = server() else { return };
     let config = json!({
-        "runtime": "python3", "execution_mode": "process", "handler": "tools.run", "timeout": 1.5, "memory": "64Mi",
+        "runtime": "python3", "execution_mode": "process", "network": "none", "handler": "tools.run", "timeout": 1.5,
+        "memory": "64Mi",
         "cpu_limit": "250m", "dependencies": [], "environment": {"A": "1", "B": ""}, "min_instances": 1,
         "max_instances": 2, "max_invocations_per_instance": 1000,
     });

@@ -11,15 +11,17 @@ use faas::sandbox::description::Description;
 use faas::sandbox::host::IsolationLevel;
 use faas::sandbox::layer::Layers;
 use faas::sandbox::plan::{
-    instance_inner_plan, instance_outer_plan, zygote_plan, InstanceSpec, Plan, Privilege, ZygoteSpec,
+    instance_inner_plan, instance_outer_plan, zygote_plan, InstanceSpec, Network, Plan, Privilege, ZygoteSpec,
 };
 use faas::sandbox::runtime::Interpreter;
-use faas::sandbox::seccomp::{instance_filter, Arch};
+use faas::sandbox::seccomp::{instance_filter, Arch, Sockets};
 use faas::sandbox::tree::HostFile;
 
 /// A Debian with merged /usr and an interpreter of its own, root, three cgroup hierarchies.
-fn description(privilege: Privilege, level: IsolationLevel, arch: Arch) -> Description {
-    let mut spec = InstanceSpec::strict(privilege, 2_000_000_000, instance_filter(arch));
+fn description(privilege: Privilege, level: IsolationLevel, arch: Arch, network: Network) -> Description {
+    let sockets = if network == Network::Outbound { Sockets::Brokered } else { Sockets::Direct };
+    let mut spec = InstanceSpec::strict(privilege, 2_000_000_000, instance_filter(arch, sockets));
+    spec.network = network;
     spec.required = Layers::required_at(level);
     spec.cgroup_fds = 3;
     spec.joins_network = privilege == Privilege::Root;
@@ -31,6 +33,7 @@ fn description(privilege: Privilege, level: IsolationLevel, arch: Arch) -> Descr
         outer,
         inner,
         arch: Some(arch),
+        sockets,
     }
 }
 
@@ -84,12 +87,20 @@ fn compare(name: &str, description: &Description) {
 #[cfg(target_arch = "x86_64")] // the tree names the architecture's own directories
 #[test]
 fn the_sandbox_of_root_at_strict_is_what_was_reviewed() {
-    compare("strict.txt", &description(Privilege::Root, IsolationLevel::Strict, Arch::X86_64));
+    let strict = description(Privilege::Root, IsolationLevel::Strict, Arch::X86_64, Network::None);
+    compare("strict.txt", &strict);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn the_sandbox_with_outbound_network_is_what_was_reviewed() {
+    let outbound = description(Privilege::Root, IsolationLevel::Strict, Arch::X86_64, Network::Outbound);
+    compare("outbound.txt", &outbound);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn the_sandbox_of_a_common_user_at_standard_is_what_was_reviewed() {
     let user = Privilege::Unprivileged { uid: 1000, gid: 1000 };
-    compare("standard-unprivileged.txt", &description(user, IsolationLevel::Standard, Arch::Aarch64));
+    compare("standard-unprivileged.txt", &description(user, IsolationLevel::Standard, Arch::Aarch64, Network::None));
 }

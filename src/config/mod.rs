@@ -25,8 +25,9 @@ pub use api_keys::{ApiKeySetting, ApiScope};
 pub use error::ConfigError;
 pub use functions::DeclaredFunction;
 
+use crate::egress::policy::Exception;
 use crate::limits;
-use crate::registry::function::ExecutionMode;
+use crate::registry::function::{ExecutionMode, Network};
 pub use crate::sandbox::host::IsolationLevel;
 use crate::sandbox::layer::Layers;
 use crate::values::{Entry, KeyPath, ValueError};
@@ -85,6 +86,10 @@ pub struct Settings {
     pub python: PathBuf,
     /// Interpreters of the runtimes `python3.N`, in the same form.
     pub runtimes: BTreeMap<String, PathBuf>,
+    /// Networks that functions may have.
+    pub allowed_networks: Vec<Network>,
+    /// What functions with outbound network may reach although the rules refuse it.
+    pub outbound_allow: Vec<Exception>,
     /// Whether `demo-key` and `admin-key` are valid.
     pub well_known_keys: bool,
     /// Whether they are even on an address that others reach.
@@ -216,6 +221,8 @@ impl Settings {
             sandbox_uid_base: limits::SANDBOX_UID_BASE_DEFAULT,
             python: PathBuf::from("python3"),
             runtimes: BTreeMap::new(),
+            allowed_networks: vec![Network::None, Network::Outbound],
+            outbound_allow: Vec::new(),
             well_known_keys: true,
             allow_well_known_keys_anywhere: false,
             api_keys: Vec::new(),

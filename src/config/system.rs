@@ -1,6 +1,6 @@
 //! `system:` and `limits:` of the file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,8 +8,9 @@ use log::LevelFilter;
 
 use super::api_keys::read_api_keys;
 use super::{ContainerRuntime, IsolationLevel, ServerLimits, Settings};
+use crate::egress::policy::{Exception, ExceptionError};
 use crate::limits;
-use crate::registry::function::ExecutionMode;
+use crate::registry::function::{ExecutionMode, Network};
 use crate::registry::settings::{is_versioned_runtime, RUNTIME_DEFAULT};
 use crate::sandbox::layer::{Layer, Layers};
 use crate::values::{parse_host, Entry, Table, ValueError};
@@ -35,6 +36,8 @@ pub(super) const SYSTEM_KEYS: &[&str] = &[
     "sandbox_uid_base",
     "python",
     "runtimes",
+    "allowed_networks",
+    "outbound_allow",
     "well_known_keys",
     "allow_well_known_keys_anywhere",
     "api_keys",
@@ -100,6 +103,8 @@ pub(super) fn read_system(settings: &mut Settings, system: &Table<'_>, base: &Pa
     })?;
     set(&mut settings.python, system, "python", |entry| read_program(&entry, base))?;
     set(&mut settings.runtimes, system, "runtimes", |entry| read_runtimes(&entry, base))?;
+    set(&mut settings.allowed_networks, system, "allowed_networks", |entry| read_networks(&entry))?;
+    set(&mut settings.outbound_allow, system, "outbound_allow", |entry| read_exceptions(&entry))?;
     set(&mut settings.well_known_keys, system, "well_known_keys", |entry| entry.boolean())?;
     let anywhere = &mut settings.allow_well_known_keys_anywhere;
     set(anywhere, system, "allow_well_known_keys_anywhere", |entry| entry.boolean())?;
@@ -163,6 +168,28 @@ fn read_sandbox_without(entry: &Entry<'_>, isolation: IsolationLevel) -> Result<
         return Err(entry.not_allowed("an empty list, unless process_isolation_level is none"));
     }
     Ok(layers)
+}
+
+/// Each once, in the order of the names.
+fn read_networks(entry: &Entry<'_>) -> Result<Vec<Network>, ValueError> {
+    let networks: BTreeSet<Network> =
+        entry.list()?.iter().map(|network| network.one_of(&Network::NAMES)).collect::<Result<_, _>>()?;
+    if networks.is_empty() {
+        return Err(entry.not_allowed("a list of at least one of none, outbound and host"));
+    }
+    Ok(networks.into_iter().collect())
+}
+
+fn read_exceptions(entry: &Entry<'_>) -> Result<Vec<Exception>, ValueError> {
+    let exceptions = entry.list()?;
+    if exceptions.len() > limits::OUTBOUND_ALLOW_MAX {
+        return Err(entry.not_allowed(&format!("at most {} entries", limits::OUTBOUND_ALLOW_MAX)));
+    }
+    let read = |entry: &Entry<'_>| {
+        let text = entry.text_where(&ExceptionError::Form.to_string(), |_| true)?;
+        Exception::parse(text).map_err(|error| entry.not_allowed(&error.to_string()))
+    };
+    exceptions.iter().map(read).collect()
 }
 
 fn read_workers(entry: &Entry<'_>) -> Result<usize, ValueError> {

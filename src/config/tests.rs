@@ -100,6 +100,17 @@ fn a_wrong_key_is_named_with_its_line_and_the_nearest_right_one() {
 }
 
 #[test]
+fn networks_are_a_set_and_what_is_opened_is_checked() {
+    let settings = load_text("system:\n  allowed_networks: [host, none, host]\n  outbound_allow: ['10.0.0.0/8:80']\n");
+    assert_eq!(settings.allowed_networks, [Network::None, Network::Host]);
+    assert_eq!(settings.outbound_allow, [Exception::parse("10.0.0.0/8:80").unwrap()]);
+    for never in ["169.254.169.254", "169.254.0.0/16", "0.0.0.0/0", "fe80::/10", "'::/0'"] {
+        let message = refusal(&format!("system:\n  outbound_allow: [{never}]\n"));
+        assert!(message.contains("which can never be allowed"), "{message}");
+    }
+}
+
+#[test]
 fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
     let cases = [
         ("api_gateway_port: 65536", "api_gateway_port: got 65536; expected a whole number from 0 to 65535"),
@@ -109,6 +120,13 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
         (
             "sandbox_without: [seccomp]",
             "sandbox_without: got a list; expected an empty list, unless process_isolation_level is none",
+        ),
+        ("allowed_networks: []", "allowed_networks: got a list; expected a list of at least one of none, outbound and host"),
+        ("allowed_networks: [bridge]", "allowed_networks[0]: got \"bridge\"; expected none, outbound or host"),
+        (
+            "outbound_allow: [10.1.2.3/24]",
+            "outbound_allow[0]: got \"10.1.2.3/24\"; expected the first address of the network: no bits may be set after \
+             the first BITS",
         ),
         ("default_mode: [process]", "default_mode: got a list; expected process or container"),
         ("workers: 0", "workers: got 0; expected auto, or a whole number from 1 to 256"),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::backend::process::check::CheckError;
+use crate::backend::process::runtimes::NetworkError;
 use crate::call::FrontEvent;
 use crate::clock::unix_ms;
 use crate::http::problem::Problem;
@@ -132,6 +133,13 @@ impl Shared {
                  without them; leave the field out or empty",
             ));
         }
+        self.checker.permit(config.network).map_err(|error| {
+            let code = match error {
+                NetworkError::NotAllowed { .. } => "invalid_config",
+                NetworkError::Unavailable { .. } => "network_unavailable",
+            };
+            Problem::invalid(code, format!("config.network: {error}"))
+        })?;
         self.checker.check(code, config).map_err(|error| match error {
             CheckError::Rejected { reason, line, column, message } => {
                 let mut detail = format!("code: {message}");

@@ -2,7 +2,7 @@
 
 use serde_json::{json, Map, Value};
 
-use crate::backend::process::runtimes::RuntimeError;
+use crate::backend::process::runtimes::{with_network, RuntimeError};
 use crate::call::Slot;
 use crate::http::problem::Problem;
 use crate::logs::Since;
@@ -42,6 +42,7 @@ impl Shared {
         let runtimes = self.checker.runtimes();
         let unavailable = |error: RuntimeError| Problem::unavailable("runtime_unavailable", error.to_string());
         let runtime = runtimes.resolve(&function.config.runtime).map_err(unavailable)?;
+        let runtime = with_network(runtime, function.config.network);
         let sandbox = runtimes.description(runtime).map(|description| description.to_json()).unwrap_or_default();
         Ok(Done::Document(json!({
             "function": function.name,

@@ -115,9 +115,9 @@ impl Front {
 
     /// Makes a version the one that is called from now on.
     pub(super) fn deploy(&mut self, function: Arc<FunctionVersion>) {
-        let runtime = self.runtimes.known(&function.config.runtime);
+        let runtime = self.runtimes.known_with(&function.config.runtime, function.config.network);
         if runtime.is_none() {
-            log::error!("function {}: there is no runtime {} on this host", function.name, function.config.runtime);
+            log::error!("function {} cannot be called: {}", function.name, self.what_is_missing(&function));
         }
         let policy = runtime.map(|runtime| FunctionPolicy {
             runtime,
@@ -138,6 +138,14 @@ impl Front {
                     self.scheduler.remove(replaced, now_ns, &mut self.actions);
                 }
             }
+        }
+    }
+
+    /// Why the scheduler does not know a function.
+    pub(super) fn what_is_missing(&self, function: &FunctionVersion) -> String {
+        match self.runtimes.permit(function.config.network) {
+            Ok(()) => format!("there is no runtime {} on this host", function.config.runtime),
+            Err(error) => format!("network {error}"),
         }
     }
 

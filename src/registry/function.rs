@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+pub use crate::sandbox::plan::Network;
+
 /// One version of one function. Never changed after it is made; a new version is a new value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FunctionVersion {
@@ -28,6 +30,8 @@ pub struct FunctionConfig {
     pub runtime: String,
     /// Which backend runs it.
     pub execution_mode: ExecutionMode,
+    /// What it can reach.
+    pub network: Network,
     /// Where a call enters the code.
     pub handler: Handler,
     /// A call may take this long from its acceptance to its answer, in milliseconds.

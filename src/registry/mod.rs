@@ -14,13 +14,14 @@ pub mod store;
 pub(crate) mod testing {
     //! Values for the tests of this module and of its users.
 
-    use super::function::{ExecutionMode, FunctionConfig, FunctionVersion, Handler, InvocationsMax};
+    use super::function::{ExecutionMode, FunctionConfig, FunctionVersion, Handler, InvocationsMax, Network};
 
     /// A configuration in which no field has its default.
     pub(crate) fn config() -> FunctionConfig {
         FunctionConfig {
             runtime: "python3.11".to_string(),
             execution_mode: ExecutionMode::Container,
+            network: Network::Outbound,
             handler: Handler { module: "app".to_string(), name: "run".to_string() },
             timeout_ms: 1500,
             memory_bytes: 64 << 20,

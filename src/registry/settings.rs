@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{json, Map, Value};
 
-use super::function::{ExecutionMode, FunctionConfig, Handler, InvocationsMax};
+use super::function::{ExecutionMode, FunctionConfig, Handler, InvocationsMax, Network};
 use crate::limits;
 use crate::values::{units, Entry, KeyPath, Table};
 
@@ -23,6 +23,7 @@ pub use crate::values::ValueError as SettingError;
 pub const SETTING_KEYS: &[&str] = &[
     "runtime",
     "execution_mode",
+    "network",
     "handler",
     "timeout",
     "memory",
@@ -58,6 +59,8 @@ pub struct FunctionSettings {
     pub runtime: Option<String>,
     /// See [`FunctionConfig::execution_mode`].
     pub execution_mode: Option<ExecutionMode>,
+    /// See [`FunctionConfig::network`].
+    pub network: Option<Network>,
     /// See [`FunctionConfig::handler`].
     pub handler: Option<Handler>,
     /// See [`FunctionConfig::timeout_ms`].
@@ -90,6 +93,7 @@ impl FunctionSettings {
         Ok(Self {
             runtime: table.read("runtime", |entry| read_runtime(&entry))?,
             execution_mode: table.read("execution_mode", |entry| entry.one_of(&ExecutionMode::NAMES))?,
+            network: table.read("network", |entry| entry.one_of(&Network::NAMES))?,
             handler: table.read("handler", |entry| read_handler(&entry))?,
             timeout_ms: table.read("timeout", |entry| {
                 entry.duration_ms(limits::FUNCTION_TIMEOUT_MS_MIN..=limits::FUNCTION_TIMEOUT_MS_MAX)
@@ -115,6 +119,7 @@ impl FunctionSettings {
         FunctionSettings {
             runtime: over.runtime.or(self.runtime),
             execution_mode: over.execution_mode.or(self.execution_mode),
+            network: over.network.or(self.network),
             handler: over.handler.or(self.handler),
             timeout_ms: over.timeout_ms.or(self.timeout_ms),
             memory_bytes: over.memory_bytes.or(self.memory_bytes),
@@ -132,6 +137,7 @@ impl FunctionSettings {
         let config = FunctionConfig {
             runtime: self.runtime.clone().unwrap_or_else(|| RUNTIME_DEFAULT.to_owned()),
             execution_mode: self.execution_mode.unwrap_or(default_mode),
+            network: self.network.unwrap_or(Network::None),
             handler: self.handler.clone().unwrap_or_default(),
             timeout_ms: self.timeout_ms.unwrap_or(limits::FUNCTION_TIMEOUT_MS_DEFAULT),
             memory_bytes: self.memory_bytes.unwrap_or(limits::FUNCTION_MEMORY_BYTES_DEFAULT),
@@ -168,6 +174,7 @@ impl FunctionConfig {
         json!({
             "runtime": self.runtime,
             "execution_mode": self.execution_mode.as_str(),
+            "network": self.network.as_str(),
             "handler": self.handler.to_string(),
             "timeout": timeout,
             "memory": units::format_bytes(self.memory_bytes),
@@ -188,6 +195,7 @@ impl FunctionConfig {
         FunctionSettings {
             runtime: Some(self.runtime.clone()),
             execution_mode: Some(self.execution_mode),
+            network: Some(self.network),
             handler: Some(self.handler.clone()),
             timeout_ms: Some(self.timeout_ms),
             memory_bytes: Some(self.memory_bytes),

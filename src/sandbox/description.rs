@@ -7,7 +7,7 @@ use serde_json::{json, Value};
 
 use super::layer::{Layer, Layers};
 use super::plan::{Plan, Planned, Step};
-use super::seccomp::{self, listing::listing, Arch};
+use super::seccomp::{self, listing::listing, Arch, Sockets};
 
 /// What one function's instances are made with.
 #[derive(Debug, Clone)]
@@ -24,6 +24,8 @@ pub struct Description {
     pub inner: Plan,
     /// The architecture of the filter.
     pub arch: Option<Arch>,
+    /// Which of the two filters it is.
+    pub sockets: Sockets,
 }
 
 impl Description {
@@ -76,12 +78,12 @@ impl Description {
     }
 
     fn system_calls(&self) -> Vec<String> {
-        self.arch.map(seccomp::describe).unwrap_or_default()
+        self.arch.map(|arch| seccomp::describe(arch, self.sockets)).unwrap_or_default()
     }
 
     fn filter(&self) -> Vec<String> {
         let filter = |planned: &Planned| match &planned.step {
-            Step::Seccomp(filter) => Some(listing(filter)),
+            Step::Seccomp(filter) | Step::SeccompNotify { filter, .. } => Some(listing(filter)),
             _ => None,
         };
         self.inner.steps().iter().find_map(filter).unwrap_or_default()

@@ -19,6 +19,7 @@ use nix::mount::{mount, MsFlags};
 use nix::sched::{unshare, CloneFlags};
 
 use super::cgroup::{Absence, CgroupRoot, Controller, Version};
+use super::layer::{Layer, Layers};
 use super::seccomp::Arch;
 use crate::sys::probe::{has_mount_setattr, has_pidfd, in_child, landlock_abi, ChildOutcome};
 
@@ -72,6 +73,10 @@ pub const LANDLOCK_VERSION_MIN: u32 = 2;
 /// Open files below which a server of the default size runs out.
 const OPEN_FILES_GOOD: u64 = 16_384;
 
+/// First kernel that can put a socket into a process that waits for an answer.
+const OUTBOUND_KERNEL_MIN: (u32, u32) = (5, 9);
+const CAP_SYS_PTRACE: u64 = 1 << 19;
+
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostFacts {
@@ -85,6 +90,10 @@ pub struct HostFacts {
     pub namespaces: Vec<(&'static str, Namespace)>,
     /// Whether seccomp filters can kill and refuse, and we have one for this architecture.
     pub seccomp: bool,
+    /// Whether a filter can ask a process what to answer.
+    pub filters_ask: bool,
+    /// Whether this process may look into those of the sandboxes.
+    pub may_trace: bool,
     /// `pidfd_open`.
     pub pidfd: bool,
     /// `mount_setattr`.
@@ -134,6 +143,11 @@ impl HostFacts {
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             namespaces: NAMESPACES.map(|(what, flag)| (what, try_namespace(flag, euid.is_root()))).to_vec(),
             seccomp: Arch::native().is_some() && filters(&read("/proc/sys/kernel/seccomp/actions_avail")),
+            filters_ask: read("/proc/sys/kernel/seccomp/actions_avail")
+                .split_whitespace()
+                .any(|name| name == "user_notif"),
+            // A common user has all power over the namespaces that are made below him.
+            may_trace: !euid.is_root() || effective_capabilities(&read("/proc/self/status")) & CAP_SYS_PTRACE != 0,
             pidfd: has_pidfd(),
             mount_setattr: has_mount_setattr(),
             landlock_abi: landlock_abi(),
@@ -206,6 +220,23 @@ impl HostFacts {
         report
     }
 
+    /// What this host lacks to give functions outbound network, when these layers are left out; nothing if it can.
+    pub fn outbound_lacks(&self, without: Layers) -> Option<String> {
+        let namespace = self.namespaces.iter().find(|(what, _)| *what == "network namespaces");
+        let namespace = namespace.is_some_and(|(_, state)| *state == Namespace::Available);
+        if !self.seccomp || without.contains(Layer::Seccomp) {
+            Some("it takes a seccomp filter".to_owned())
+        } else if !namespace || without.contains(Layer::NetworkNamespace) {
+            Some("it takes a network namespace".to_owned())
+        } else if !self.filters_ask || version(&self.kernel) < OUTBOUND_KERNEL_MIN {
+            Some(format!("it takes Linux 5.9 or later, this is {}", self.kernel))
+        } else if !self.may_trace {
+            Some("the server needs CAP_SYS_PTRACE to read the address that a function connects to".to_owned())
+        } else {
+            None
+        }
+    }
+
     /// What no level insists on.
     fn report_extras(&self, report: &mut Report) {
         match self.mount_setattr {
@@ -235,6 +266,15 @@ impl HostFacts {
             ),
             Some(files) => report.ok("open files", format!("at most {files}")),
             None => report.ok("open files", "unlimited"),
+        }
+        match self.outbound_lacks(Layers::NONE) {
+            None => report.ok("outbound network", "available"),
+            Some(lacks) => report.bad(
+                Status::Degraded,
+                "outbound network",
+                lacks,
+                "run the server as root of a host with Linux 5.9 or later; functions without network run all the same",
+            ),
         }
     }
 
@@ -300,6 +340,18 @@ fn restrictions(read: impl Fn(&str) -> io::Result<String>) -> Vec<String> {
 /// Whether the kernel's filters have every action that ours uses.
 fn filters(actions: &str) -> bool {
     ["kill_process", "errno", "allow"].iter().all(|needed| actions.split_ascii_whitespace().any(|name| name == *needed))
+}
+
+/// Major and minor number of a release such as `6.18.44-generic`; zeros when it is none.
+fn version(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(|other: char| !other.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+/// The set `CapEff` of a `status`.
+fn effective_capabilities(status: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    line.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
 }
 
 /// The sum of the third column of a `uid_map`.

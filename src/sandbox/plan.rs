@@ -169,6 +169,9 @@ pub enum Step {
     Landlock { allowed: Vec<(PathBuf, u64)>, deny_tcp_connect: bool },
     /// Loads a filter of system calls: the bytes of `struct sock_filter[]`.
     Seccomp(Vec<u8>),
+    /// Loads such a filter, which asks: sends the listener for its questions through a socket, waits until that is
+    /// confirmed, and closes both.
+    SeccompNotify { filter: Vec<u8>, socket: u32 },
     /// Becomes another program.
     Exec { path: PathBuf, arguments: Vec<String>, environment: Vec<(String, String)> },
 }

@@ -12,12 +12,15 @@
 //!   kernel (`clone`'s flags by `lower_32_bits`), so high bits neither hide a refused value nor make one.
 //! - Whether a call is allowed never depends on memory behind a pointer, which another thread could change.
 //!
+//! There are two filters: where `connect` is brokered (see `egress`), `brokered` replaces some of the policy.
+//!
 //! The filter is a binary search over ranges of numbers, not a chain of comparisons: at loading, the kernel (5.11 and
 //! later) walks it once per number to learn which calls are always allowed, and those are never filtered again. It has
 //! 182 instructions on x86_64 and 193 on aarch64, no path is longer than 24, and it loads in 75 us, where a chain of
 //! 300 comparisons took 430 (Linux 6.18).
 
 pub mod assemble;
+mod brokered;
 pub mod listing;
 mod table;
 #[cfg(test)]
@@ -26,6 +29,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use assemble::{Assembler, Instruction, Label, Range, JUMP_EQUAL};
+use brokered::BROKERED;
 
 /// A processor architecture that the filter can be made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,8 +73,20 @@ pub enum Verdict {
     Allow,
     /// The call is not made and fails with this error number.
     Errno(u16),
+    /// The call waits until whoever holds the filter's listener has answered in the kernel's place.
+    Ask,
     /// The process is killed as by `SIGSYS`.
     KillProcess,
+}
+
+/// What sockets may do: the two filters that there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sockets {
+    /// What the network namespace lets them do: `connect` is the kernel's to answer.
+    Direct,
+    /// `connect` is answered by a broker, which puts sockets of the host's network namespace in the place of the
+    /// instance's own. `brokered` says what such a socket must not be used for.
+    Brokered,
 }
 
 impl Verdict {
@@ -78,6 +94,7 @@ impl Verdict {
         match self {
             Self::Allow => 0x7FFF_0000,
             Self::Errno(number) => 0x0005_0000 | number as u32,
+            Self::Ask => 0x7FC0_0000,
             Self::KillProcess => 0x8000_0000,
         }
     }
@@ -86,7 +103,9 @@ impl Verdict {
 // The errors of `asm-generic/errno.h`, which both architectures use. This module makes no call of libc.
 const EPERM: Verdict = Verdict::Errno(1);
 const ENOSYS: Verdict = Verdict::Errno(38);
+const ENOPROTOOPT: Verdict = Verdict::Errno(92);
 const EPROTONOSUPPORT: Verdict = Verdict::Errno(93);
+const EOPNOTSUPP: Verdict = Verdict::Errno(95);
 const EAFNOSUPPORT: Verdict = Verdict::Errno(97);
 
 /// Calls that are allowed with every argument, and what they are for. A name that an architecture lacks is skipped.
@@ -169,12 +188,18 @@ struct Rule {
     checks: &'static [Check],
 }
 
-/// `low 32 bits of argument & mask` is one of `values`.
-struct Check {
-    argument: u32,
-    mask: u32,
-    values: &'static [u32],
-    refusal: Verdict,
+/// What must hold of a call's arguments.
+enum Check {
+    /// `low 32 bits of argument & mask` is one of `values`.
+    OneOf { argument: u32, mask: u32, values: &'static [u32], refusal: Verdict },
+    /// The first argument named is one of these, and the second one of those that go with it.
+    Pair { arguments: [u32; 2], values: &'static [(u32, &'static [u32])], refusal: Verdict },
+}
+
+impl Check {
+    const fn one_of(argument: u32, mask: u32, values: &'static [u32], refusal: Verdict) -> Self {
+        Check::OneOf { argument, mask, values, refusal }
+    }
 }
 
 const RULES: &[Rule] = &[
@@ -183,42 +208,38 @@ const RULES: &[Rule] = &[
         purpose: "processes and threads, but no new namespace",
         // NEWTIME, NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET. NEWTIME lies in the byte of the exit
         // signal, where no valid signal sets it.
-        checks: &[Check { argument: 0, mask: 0x7E02_0080, values: &[0], refusal: EPERM }],
+        checks: &[Check::one_of(0, 0x7E02_0080, &[0], EPERM)],
     },
     Rule {
         names: "socket socketpair",
         purpose: "UNIX, INET and INET6; stream and datagram; TCP and UDP (not ICMP, SCTP, UDP-Lite, MPTCP, L2TP, …)",
         checks: &[
-            Check { argument: 0, mask: !0, values: &[1, 2, 10], refusal: EAFNOSUPPORT },
+            Check::one_of(0, !0, &[1, 2, 10], EAFNOSUPPORT),
             // Without SOCK_NONBLOCK and SOCK_CLOEXEC.
-            Check { argument: 1, mask: !0x0008_0800, values: &[1, 2], refusal: EPERM },
-            Check { argument: 2, mask: !0, values: &[0, 6, 17], refusal: EPROTONOSUPPORT },
+            Check::one_of(1, !0x0008_0800, &[1, 2], EPERM),
+            Check::one_of(2, !0, &[0, 6, 17], EPROTONOSUPPORT),
         ],
     },
     Rule {
         names: "ioctl",
         purpose: "what files, pipes, sockets and the question `isatty` need; not TIOCSTI, not TIOCLINUX",
-        checks: &[Check { argument: 1, mask: !0, values: IOCTL_REQUESTS, refusal: EPERM }],
+        checks: &[Check::one_of(1, !0, IOCTL_REQUESTS, EPERM)],
     },
     Rule {
         names: "prctl",
         purpose: "names, questions, and giving up privileges",
-        checks: &[Check { argument: 0, mask: !0, values: PRCTL_OPTIONS, refusal: EPERM }],
+        checks: &[Check::one_of(0, !0, PRCTL_OPTIONS, EPERM)],
     },
-    Rule {
-        names: "prlimit64",
-        purpose: "limits of the caller itself",
-        checks: &[Check { argument: 0, mask: !0, values: &[0], refusal: EPERM }],
-    },
+    Rule { names: "prlimit64", purpose: "limits of the caller itself", checks: &[Check::one_of(0, !0, &[0], EPERM)] },
     Rule {
         names: "mknod",
         purpose: "files, FIFOs and sockets, but no device",
-        checks: &[Check { argument: 1, mask: FILE_TYPE_MASK, values: NODE_TYPES, refusal: EPERM }],
+        checks: &[Check::one_of(1, FILE_TYPE_MASK, NODE_TYPES, EPERM)],
     },
     Rule {
         names: "mknodat",
         purpose: "files, FIFOs and sockets, but no device",
-        checks: &[Check { argument: 2, mask: FILE_TYPE_MASK, values: NODE_TYPES, refusal: EPERM }],
+        checks: &[Check::one_of(2, FILE_TYPE_MASK, NODE_TYPES, EPERM)],
     },
 ];
 
@@ -288,26 +309,28 @@ const fn offset_low(argument: u32) -> u32 {
 #[derive(Clone, Copy)]
 enum Treatment {
     Always(Verdict),
-    /// Index into [`RULES`].
-    Ruled(usize),
+    /// Every one of these must hold.
+    Checked(&'static [Check]),
 }
 
 /// Encoded `struct sock_filter[]` that confines an instance: loaded last, after everything that it forbids was done.
-pub fn instance_filter(arch: Arch) -> Vec<u8> {
-    program(arch).into_iter().flat_map(Instruction::to_bytes).collect()
+pub fn instance_filter(arch: Arch, sockets: Sockets) -> Vec<u8> {
+    program(arch, sockets).into_iter().flat_map(Instruction::to_bytes).collect()
 }
 
 /// The same program as instructions.
-pub fn program(arch: Arch) -> Vec<Instruction> {
+pub fn program(arch: Arch, sockets: Sockets) -> Vec<Instruction> {
     let mut asm = Assembler::default();
     let kill = asm.ret(Verdict::KillProcess.action());
-    let rules: Vec<Label> = RULES.iter().map(|rule| compile_rule(&mut asm, rule)).collect();
-    let ranges: Vec<Range> = ranges(arch)
+    // Names that stand in one rule share its code.
+    let rules: BTreeMap<*const Check, Label> =
+        rules(sockets).into_iter().map(|checks| (checks.as_ptr(), compile_checks(&mut asm, checks))).collect();
+    let ranges: Vec<Range> = ranges(arch, sockets)
         .into_iter()
         .map(|(start, treatment)| {
             let target = match treatment {
                 Treatment::Always(verdict) => asm.ret(verdict.action()),
-                Treatment::Ruled(index) => rules[index],
+                Treatment::Checked(checks) => rules[&checks.as_ptr()],
             };
             Range { start, target }
         })
@@ -320,8 +343,8 @@ pub fn program(arch: Arch) -> Vec<Instruction> {
 }
 
 /// The policy in words, one line per group.
-pub fn describe(arch: Arch) -> Vec<String> {
-    let known = policy();
+pub fn describe(arch: Arch, sockets: Sockets) -> Vec<String> {
+    let known = policy(sockets);
     let present = |names: &str| -> String {
         let on_arch: Vec<_> = table::numbered(arch.table()).map(|(_, name)| name).collect();
         names.split_ascii_whitespace().filter(|name| on_arch.contains(name)).collect::<Vec<_>>().join(" ")
@@ -334,24 +357,44 @@ pub fn describe(arch: Arch) -> Vec<String> {
         let names = present(rule.names);
         (!names.is_empty()).then(|| format!("allowed in part, {}: {names}", rule.purpose))
     }));
+    let brokered = if sockets == Sockets::Brokered { BROKERED } else { &[] };
+    lines
+        .extend(brokered.iter().map(|rule| format!("instead of what is said above, {}: {}", rule.purpose, rule.names)));
     lines.extend(ABSENT.iter().map(|(reason, names)| format!("absent (ENOSYS), {reason}: {}", present(names))));
     lines.push("absent (ENOSYS): whatever is newer than this list".to_owned());
     lines.push(format!("refused (EPERM): {}", refused.join(" ")));
     lines
 }
 
-/// The policy by name. A name stands in one table only (the tests hold that).
-fn policy() -> BTreeMap<&'static str, Treatment> {
+/// The policy by name. A name stands in one table only (the tests hold that), but for those of [`BROKERED`].
+fn policy(sockets: Sockets) -> BTreeMap<&'static str, Treatment> {
     let named = |names: &'static str, treatment| names.split_ascii_whitespace().map(move |name| (name, treatment));
     let allowed = ALLOWED.iter().flat_map(|(_, names)| named(names, Treatment::Always(Verdict::Allow)));
     let absent = ABSENT.iter().flat_map(|(_, names)| named(names, Treatment::Always(ENOSYS)));
-    let ruled = RULES.iter().enumerate().flat_map(|(index, rule)| named(rule.names, Treatment::Ruled(index)));
-    allowed.chain(absent).chain(ruled).collect()
+    let ruled = RULES.iter().flat_map(|rule| named(rule.names, Treatment::Checked(rule.checks)));
+    let mut policy: BTreeMap<_, _> = allowed.chain(absent).chain(ruled).collect();
+    if sockets == Sockets::Brokered {
+        policy.extend(BROKERED.iter().flat_map(|rule| named(rule.names, rule.treatment)));
+    }
+    policy
+}
+
+/// The checks that the policy refers to, each once, in the order of the tables.
+fn rules(sockets: Sockets) -> Vec<&'static [Check]> {
+    let policy = policy(sockets);
+    let brokered = BROKERED.iter().filter_map(|rule| match rule.treatment {
+        Treatment::Checked(checks) => Some(checks),
+        Treatment::Always(_) => None,
+    });
+    let is_used = |checks: &&'static [Check]| {
+        policy.values().any(|used| matches!(used, Treatment::Checked(used) if std::ptr::eq(*used, *checks)))
+    };
+    RULES.iter().map(|rule| rule.checks).chain(brokered).filter(is_used).collect()
 }
 
 /// The policy by number: from each number to the next, this treatment. The first is zero, and neighbours differ.
-fn ranges(arch: Arch) -> Vec<(u32, Treatment)> {
-    let policy = policy();
+fn ranges(arch: Arch, sockets: Sockets) -> Vec<(u32, Treatment)> {
+    let policy = policy(sockets);
     let mut ranges: Vec<(u32, Treatment)> = Vec::new();
     let mut add = |start, treatment| match (ranges.last(), treatment) {
         (Some((_, Treatment::Always(before))), Treatment::Always(now)) if *before == now => {}
@@ -372,14 +415,35 @@ fn ranges(arch: Arch) -> Vec<(u32, Treatment)> {
     ranges
 }
 
-fn compile_rule(asm: &mut Assembler, rule: &Rule) -> Label {
+fn compile_checks(asm: &mut Assembler, checks: &[Check]) -> Label {
     let mut passed = asm.ret(Verdict::Allow.action());
-    for check in rule.checks.iter().rev() {
-        let refused = asm.ret(check.refusal.action());
-        let search = asm.search(&one_of(check.values, passed, refused));
-        passed = asm.load(offset_low(check.argument), check.mask, search);
+    for check in checks.iter().rev() {
+        passed = match check {
+            Check::OneOf { argument, mask, values, refusal } => {
+                let refused = asm.ret(refusal.action());
+                compile_membership(asm, *argument, *mask, values, passed, refused)
+            }
+            Check::Pair { arguments: [first, second], values, refusal } => {
+                let refused = asm.ret(refusal.action());
+                let mut ranges = vec![Range { start: 0, target: refused }];
+                // The first values stand in rising order.
+                for (value, seconds) in *values {
+                    let target = compile_membership(asm, *second, u32::MAX, seconds, passed, refused);
+                    ranges.retain(|range| range.start != *value);
+                    ranges.push(Range { start: *value, target });
+                    ranges.push(Range { start: value + 1, target: refused });
+                }
+                let search = asm.search(&ranges);
+                asm.load(offset_low(*first), u32::MAX, search)
+            }
+        };
     }
     passed
+}
+
+fn compile_membership(asm: &mut Assembler, argument: u32, mask: u32, values: &[u32], hit: Label, miss: Label) -> Label {
+    let search = asm.search(&one_of(values, hit, miss));
+    asm.load(offset_low(argument), mask, search)
 }
 
 /// Ranges that lead the given values to `hit` and all others to `miss`.

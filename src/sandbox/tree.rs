@@ -69,7 +69,9 @@ const ETC: [(&str, &str); 5] = [
     ),
     ("group", "root:x:0:\nfunction:x:1000:\nnogroup:x:65534:\n"),
     ("hosts", "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"),
-    ("resolv.conf", "# no name servers: this sandbox has no network\n"),
+    // With outbound network the server connects this address to the host's own name servers, over TCP as all it connects
+    // (`egress`). Without network nothing is reached, and a lookup fails at once.
+    ("resolv.conf", "nameserver 127.0.0.53\noptions use-vc timeout:2 attempts:2\n"),
     (
         "nsswitch.conf",
         "passwd: files\ngroup: files\nhosts: files dns\nnetworks: files\nprotocols: files\nservices: files\n",

@@ -1,14 +1,16 @@
 //! Descriptors and sockets: pairs, pipes, datagrams with and without descriptors, reading with a deadline.
 //!
-//! Everything here is close-on-exec, and nothing here blocks but [`read_until`], which has a deadline.
+//! Everything here is close-on-exec, and nothing here blocks but what waits by its name and [`read_until`].
 
 use std::io::{self, IoSlice, IoSliceMut, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 use nix::sys::memfd::{memfd_create, MFdFlags};
-use nix::sys::socket::{recvmsg, sendmsg, socketpair, AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType};
+use nix::sys::socket::{
+    recvmsg, sendmsg, socketpair, AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
+};
 
 /// A connected pair of sockets that keep the boundaries and the order of datagrams (`SOCK_SEQPACKET`).
 ///
@@ -144,6 +146,80 @@ fn wait_any(entries: &mut [libc::pollfd], deadline: Instant) -> io::Result<()> {
     }
 }
 
+/// What is waited for on a descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Awaited {
+    /// Something to read.
+    Input,
+    /// That the other side is gone for good.
+    End,
+    /// Room to write; of a socket that connects, that this is over.
+    Output,
+}
+
+/// What came of waiting on a descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Readiness {
+    /// What was waited for is there, or an error is.
+    pub ready: bool,
+    /// The other side is gone for good, and nothing of it is left.
+    pub over: bool,
+}
+
+/// Waits until something happens on one of these descriptors, or the time is over; says of each what it is like then.
+///
+/// # Errors
+/// Those of poll(2).
+pub fn wait_all(watched: &[(BorrowedFd<'_>, Awaited)], timeout: Option<Duration>) -> io::Result<Vec<Readiness>> {
+    let events = |awaited| match awaited {
+        Awaited::Input => libc::POLLIN,
+        Awaited::Output => libc::POLLOUT,
+        // Which needs not be asked for.
+        Awaited::End => 0,
+    };
+    let entry =
+        |(fd, awaited): &(BorrowedFd<'_>, _)| libc::pollfd { fd: fd.as_raw_fd(), events: events(*awaited), revents: 0 };
+    let mut entries: Vec<libc::pollfd> = watched.iter().map(entry).collect();
+    // Rounded up, so that the time is over when the wait is.
+    let timeout_ms = timeout.map_or(-1, |time| {
+        libc::c_int::try_from(time.saturating_add(Duration::from_nanos(999_999)).as_millis())
+            .unwrap_or(libc::c_int::MAX)
+    });
+    // SAFETY: the pointer and the length are those of one live vector of pollfd.
+    if unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, timeout_ms) } < 0 {
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    let readiness = |entry: &libc::pollfd| Readiness {
+        ready: entry.revents & (entry.events | libc::POLLERR | libc::POLLHUP) != 0,
+        over: entry.revents & libc::POLLHUP != 0 && entry.revents & libc::POLLIN == 0,
+    };
+    Ok(entries.iter().map(readiness).collect())
+}
+
+/// Receives one datagram without waiting, and the descriptor that came with it, if exactly one did. A length of 0 means
+/// that the peer is gone.
+///
+/// # Errors
+/// As [`recv`].
+pub fn recv_descriptor(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+    let mut pieces = [IoSliceMut::new(buffer)];
+    let mut space = nix::cmsg_space!(RawFd);
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+    let received = recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut pieces, Some(&mut space), flags)?;
+    let mut descriptors = Vec::new();
+    for message in received.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(numbers) = message {
+            // SAFETY: the kernel has just made these descriptors for this message, and nothing else knows of them.
+            descriptors.extend(numbers.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+        }
+    }
+    let only = descriptors.pop().filter(|_| descriptors.is_empty());
+    Ok((received.bytes, only))
+}
+
 /// Reads to the end of a pipe, `limit_bytes` at most, by a deadline.
 ///
 /// # Errors
@@ -181,6 +257,43 @@ mod tests {
         drop(here);
         assert_eq!(recv(&there, &mut buffer).unwrap(), (0, false));
         assert_eq!(send(&there, &[IoSlice::new(b"x")]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn a_descriptor_comes_with_its_datagram_and_two_are_none() {
+        let (here, there) = seqpacket_pair().unwrap();
+        let (read, write) = output_pipe().unwrap();
+        send_with_descriptors(&here, &[IoSlice::new(b"x")], &[write.as_fd()]).unwrap();
+        send_with_descriptors(&here, &[IoSlice::new(b"xy")], &[write.as_fd(), read.as_fd()]).unwrap();
+        drop(write);
+        let (length, descriptor) = recv_descriptor(&there, &mut [0; 8]).unwrap();
+        nix::unistd::write(descriptor.unwrap(), b"!").unwrap();
+        let (longer, none) = recv_descriptor(&there, &mut [0; 8]).unwrap();
+        assert_eq!((length, longer, none.is_none()), (1, 2, true));
+        assert_eq!(
+            read_until(&read, 9, Instant::now() + Duration::from_secs(9)).unwrap(),
+            b"!",
+            "all writers are closed"
+        );
+        drop(here);
+        assert_eq!(recv_descriptor(&there, &mut [0; 8]).unwrap().0, 0);
+    }
+
+    #[test]
+    fn waiting_on_several_tells_each_from_the_others() {
+        let (read, write) = output_pipe().unwrap();
+        let (other, _silent) = output_pipe().unwrap();
+        let look = |timeout| {
+            let watched = [(read.as_fd(), Awaited::Input), (other.as_fd(), Awaited::Input)];
+            wait_all(&watched, timeout).unwrap().iter().map(|found| (found.ready, found.over)).collect::<Vec<_>>()
+        };
+        assert_eq!(look(Some(Duration::from_millis(5))), [(false, false), (false, false)]);
+        nix::unistd::write(&write, b"x").unwrap();
+        assert_eq!(look(None), [(true, false), (false, false)]);
+        drop(write);
+        assert_eq!(look(None), [(true, false), (false, false)], "there is something to read still");
+        nix::unistd::read(&read, &mut [0; 8]).unwrap();
+        assert_eq!(look(None), [(true, true), (false, false)]);
     }
 
     #[test]

@@ -6,3 +6,6 @@ pub mod io;
 pub mod native;
 pub mod probe;
 pub mod process;
+pub mod route;
+pub mod seccomp_notify;
+pub mod tcp;

@@ -19,7 +19,8 @@ use crate::limits::{
     LOG_ENTRY_BYTES_MAX, LOG_INVOCATION_ENTRIES_MAX, PIPE_DEPTH_MAX, WIRE_BODY_PIECE_BYTES_MAX,
     WIRE_FRAMES_PER_MESSAGE_MAX,
 };
-use crate::registry::function::{ExecutionMode, FunctionConfig, Handler};
+use crate::registry::function::{ExecutionMode, FunctionConfig, Handler, InvocationsMax};
+use crate::sandbox::plan::Network;
 use crate::wire::{self, Direction, Kind, FRAME_HEADER_BYTES};
 
 /// Deeds of one life.
@@ -492,6 +493,8 @@ fn function() -> Arc<FunctionVersion> {
             environment: BTreeMap::new(),
             min_instances: 0,
             max_instances: 1,
+            max_invocations_per_instance: InvocationsMax::Unlimited,
+            network: Network::None,
         },
         created_at_ms: 0,
         updated_at_ms: 0,

@@ -12,7 +12,7 @@ use super::*;
 use crate::backend::Custody;
 use crate::limits::{FUNCTION_CPU_MILLIS_DEFAULT, FUNCTION_MEMORY_BYTES_DEFAULT, WIRE_BODY_PIECE_BYTES_MAX};
 use crate::logs::FunctionLogs;
-use crate::registry::function::{ExecutionMode, FunctionConfig, Handler, InvocationsMax};
+use crate::registry::function::{ExecutionMode, FunctionConfig, Handler, InvocationsMax, Network};
 use crate::wire::{self, Direction, Kind};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -242,6 +242,7 @@ fn function(code: &str) -> Arc<FunctionVersion> {
         config: FunctionConfig {
             runtime: "python3".to_owned(),
             execution_mode: ExecutionMode::Process,
+            network: Network::None,
             handler: Handler { module: "function".to_owned(), name: "handle".to_owned() },
             timeout_ms: 1000,
             memory_bytes: FUNCTION_MEMORY_BYTES_DEFAULT,

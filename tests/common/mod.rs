@@ -280,7 +280,8 @@ pub fn as_nobody(home: &Home) -> Command {
     prepared(home, command)
 }
 
-/// The same started by another program, which takes what is behind its arguments for a command and becomes it.
+/// A command that becomes a server when the path of its configuration is added, with that path, its output caught: the
+/// server itself, or another program, which takes what is behind its arguments for a command and becomes it.
 pub fn prepared(home: &Home, mut command: Command) -> Command {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(home.path().join("stderr")).unwrap();
     command.arg(home.path().join("faas.yaml")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);

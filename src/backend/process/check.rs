@@ -12,12 +12,12 @@ use crate::backend::Instance;
 use crate::call::ExitReason;
 use crate::doorbell::Line;
 use crate::limits::{BLANK_START_TIMEOUT, CHECK_SANDBOXES_MAX, CHECK_TIMEOUT, WIRE_MESSAGE_BYTES_MAX};
-use crate::registry::function::FunctionConfig;
+use crate::registry::function::{FunctionConfig, Network};
 use crate::scheduler::RuntimeId;
 use crate::sys;
 use crate::wire::{self, CheckHead, CheckProblem, CodeMessages, Direction, Kind, WireError};
 
-use super::runtimes::{RuntimeError, Runtimes};
+use super::runtimes::{NetworkError, RuntimeError, Runtimes};
 use super::supervisor::SupervisorJob;
 
 /// Looks at code; cheap to clone, used by every control thread.
@@ -121,6 +121,14 @@ impl Checker {
     /// A checker that asks this supervisor for its sandboxes.
     pub fn new(runtimes: Arc<Runtimes>, supervisor: Line<SupervisorJob>) -> Self {
         Checker { runtimes, supervisor }
+    }
+
+    /// Whether functions may have this network here.
+    ///
+    /// # Errors
+    /// Why they may not.
+    pub fn permit(&self, network: Network) -> Result<(), NetworkError> {
+        self.runtimes.permit(network)
     }
 
     /// The interpreters, and what sandboxes are made with.

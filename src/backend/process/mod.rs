@@ -15,6 +15,6 @@ mod strays;
 pub mod supervisor;
 mod zygote;
 
-pub use zygote::report_refused_plan;
 #[cfg(any(test, fuzzing))]
 pub(crate) use zygote::fuzzing::fuzz_zygote_message;
+pub use zygote::report_refused_plan;

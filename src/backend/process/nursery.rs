@@ -10,6 +10,7 @@ use crate::backend::process::check::Throwaway;
 use crate::call::Slot;
 use crate::limits::{BLANK_START_TIMEOUT, START_BACKOFF_MAX, START_BACKOFF_MIN};
 use crate::sandbox::cgroup::Cgroup;
+use crate::sandbox::plan::Network;
 
 use super::zygote::Zygote;
 
@@ -25,6 +26,7 @@ pub(super) enum Client {
 pub(super) struct Order {
     pub(super) slot: Slot,
     pub(super) client: Client,
+    pub(super) network: Network,
     pub(super) ordered: Instant,
     /// Zygotes that died over it.
     pub(super) tries: u32,
@@ -41,6 +43,8 @@ pub(super) struct Pending {
     pub(super) output: OwnedFd,
     pub(super) cgroup: Option<Cgroup>,
     pub(super) network: Option<OwnedFd>,
+    /// Where the listener of its filter comes from, if that asks.
+    pub(super) handover: Option<OwnedFd>,
 }
 
 /// See the module's documentation.

@@ -1,20 +1,22 @@
 //! Interpreters by name, and the sandbox plans that go with them.
 //!
 //! A runtime's name is resolved once (which runs the candidate, so never on the front thread); from then on it is a
-//! number that everybody can look up without waiting.
+//! number that everybody can look up without waiting. The number stands for an interpreter with a network.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io;
-use std::path::PathBuf;
+use std::fmt;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::limits::SANDBOX_ETC_FILE_BYTES_MAX;
 use crate::sandbox::description::Description;
 use crate::sandbox::layer::{Layer, Layers};
 use crate::sandbox::plan::{
-    instance_inner_plan, instance_outer_plan, zygote_plan, InstanceSpec, Plan, Privilege, ZygoteSpec,
+    instance_inner_plan, instance_outer_plan, zygote_plan, InstanceSpec, Network, Plan, Privilege, ZygoteSpec,
 };
 use crate::sandbox::runtime::{self, Interpreter};
-use crate::sandbox::seccomp::{self, Arch};
+use crate::sandbox::seccomp::{self, Arch, Sockets};
 use crate::scheduler::RuntimeId;
 use crate::shim;
 
@@ -35,14 +37,98 @@ pub struct SandboxSettings {
     pub cgroup_fds: u32,
     /// An empty directory on which zygotes build their trees.
     pub staging: PathBuf,
+    /// Networks that functions may have.
+    pub allowed_networks: Vec<Network>,
+    /// What this host lacks for outbound network, if anything.
+    pub outbound_lacks: Option<String>,
 }
+
+/// Why a function cannot have the network that it asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NetworkError {
+    /// The operator does not allow it.
+    NotAllowed {
+        /// What was asked for.
+        network: Network,
+        /// What could have been.
+        allowed: Vec<Network>,
+    },
+    /// This host cannot give outbound network.
+    Unavailable {
+        /// What is missing, and where it is found.
+        lacks: String,
+    },
+}
+
+impl fmt::Display for NetworkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NetworkError::NotAllowed { network, allowed } => {
+                let allowed: Vec<&str> = allowed.iter().map(|network| network.as_str()).collect();
+                let allowed = allowed.join(", ");
+                write!(f, "{network} is not allowed on this server, which allows {allowed} (system.allowed_networks)")
+            }
+            NetworkError::Unavailable { lacks } => write!(f, "outbound is not available on this host: {lacks}"),
+        }
+    }
+}
+
+impl std::error::Error for NetworkError {}
+
+/// Files of the host's /etc that a function in the host's network sees as they are: the rest of the tree's says nothing
+/// of networks.
+const HOST_ETC: [&str; 2] = ["resolv.conf", "hosts"];
+
+fn host_etc(name: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(Path::new("/etc").join(name)).ok()?;
+    file.take(SANDBOX_ETC_FILE_BYTES_MAX as u64).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+// A runtime's number stands for an interpreter and a network: each pair has a pool of its own, all networks of an
+// interpreter one zygote, since what differs is in the plans that come with each blank.
+
+fn number(index: usize, network: Network) -> RuntimeId {
+    RuntimeId(index as u32 * NETWORKS + network as u32)
+}
+
+fn index_of(id: RuntimeId) -> usize {
+    (id.0 / NETWORKS) as usize
+}
+
+/// The same interpreter with another network.
+pub fn with_network(id: RuntimeId, network: Network) -> RuntimeId {
+    number(index_of(id), network)
+}
+
+/// The network of instances of this runtime.
+pub(super) fn network_of(id: RuntimeId) -> Network {
+    let by_number = |network: &Network| *network as u32 == id.0 % NETWORKS;
+    Network::NAMES.map(|(_, network)| network).into_iter().find(by_number).unwrap_or(Network::None)
+}
+
+/// The runtime that stands for all that share its zygote.
+pub(super) fn zygote_of(id: RuntimeId) -> RuntimeId {
+    number(index_of(id), Network::None)
+}
+
+fn sockets(network: Network) -> Sockets {
+    match network {
+        Network::Outbound => Sockets::Brokered,
+        Network::None | Network::Host => Sockets::Direct,
+    }
+}
+
+const NETWORKS: u32 = Network::NAMES.len() as u32;
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Runtimes {
     settings: SandboxSettings,
-    /// The filter of every instance, compiled once.
+    /// The filter of every instance, compiled once, and that of instances with outbound network.
     filter: Vec<u8>,
+    brokered_filter: Vec<u8>,
     /// Interpreters that the configuration names.
     configured: BTreeMap<String, PathBuf>,
     table: Mutex<Table>,
@@ -58,11 +144,13 @@ struct Table {
 impl Runtimes {
     /// No runtime is resolved yet. `configured` maps names to interpreters, `python3` to the default one.
     pub fn new(settings: SandboxSettings, configured: BTreeMap<String, PathBuf>) -> Self {
-        let filter = Arch::native().map(seccomp::instance_filter).unwrap_or_default();
-        Runtimes { settings, filter, configured, table: Mutex::default() }
+        let compile = |sockets| Arch::native().map(|arch| seccomp::instance_filter(arch, sockets)).unwrap_or_default();
+        let (filter, brokered_filter) = (compile(Sockets::Direct), compile(Sockets::Brokered));
+        Runtimes { settings, filter, brokered_filter, configured, table: Mutex::default() }
     }
 
-    /// The number of the runtime with this name. Runs the interpreter if the name is new: not for the front thread.
+    /// The number of the runtime with this name, without network. Runs the interpreter if the name is new: not for the
+    /// front thread.
     ///
     /// # Errors
     /// When there is no such interpreter on this host, or it cannot be used.
@@ -78,19 +166,40 @@ impl Runtimes {
             table.interpreters.push((name.to_owned(), interpreter));
             table.interpreters.len() - 1
         });
-        let id = RuntimeId(index as u32);
+        let id = number(index, Network::None);
         table.by_name.insert(name.to_owned(), id);
         Ok(id)
     }
 
-    /// The number of a runtime that has been resolved.
+    /// The number of a runtime that has been resolved, without network.
     pub fn known(&self, name: &str) -> Option<RuntimeId> {
         self.table().by_name.get(name).copied()
     }
 
+    /// The number of a runtime that has been resolved, with this network; none where [`permit`](Self::permit) refuses it.
+    pub fn known_with(&self, name: &str, network: Network) -> Option<RuntimeId> {
+        self.permit(network).ok()?;
+        self.known(name).map(|id| with_network(id, network))
+    }
+
+    /// Whether functions may have this network here.
+    ///
+    /// # Errors
+    /// Why they may not.
+    pub fn permit(&self, network: Network) -> Result<(), NetworkError> {
+        if !self.settings.allowed_networks.contains(&network) {
+            let allowed = self.settings.allowed_networks.clone();
+            return Err(NetworkError::NotAllowed { network, allowed });
+        }
+        match &self.settings.outbound_lacks {
+            Some(lacks) if network == Network::Outbound => Err(NetworkError::Unavailable { lacks: lacks.clone() }),
+            _ => Ok(()),
+        }
+    }
+
     /// A name for people.
     pub fn name(&self, id: RuntimeId) -> String {
-        match self.table().interpreters.get(id.0 as usize) {
+        match self.table().interpreters.get(index_of(id)) {
             Some((name, interpreter)) => {
                 let (major, minor, micro) = interpreter.version;
                 format!("{name} ({major}.{minor}.{micro}, {})", interpreter.executable.display())
@@ -104,7 +213,7 @@ impl Runtimes {
     /// # Errors
     /// When the runtime does not exist.
     pub fn zygote_plan(&self, id: RuntimeId) -> io::Result<Vec<u8>> {
-        let interpreter = self.table().interpreters.get(id.0 as usize).map(|(_, interpreter)| interpreter.clone());
+        let interpreter = self.table().interpreters.get(index_of(id)).map(|(_, interpreter)| interpreter.clone());
         let interpreter = interpreter.ok_or(io::ErrorKind::NotFound)?;
         Ok(self.plan_of(&interpreter).encode())
     }
@@ -121,8 +230,8 @@ impl Runtimes {
     }
 
     /// The encoded outer and inner plan of the instance in this slot.
-    pub fn instance_plans(&self, slot_index: u32) -> (Vec<u8>, Vec<u8>) {
-        let spec = self.instance_spec(slot_index);
+    pub fn instance_plans(&self, slot_index: u32, network: Network) -> (Vec<u8>, Vec<u8>) {
+        let spec = self.instance_spec(slot_index, network);
         (instance_outer_plan(&spec).encode(), instance_inner_plan(&spec).encode())
     }
 
@@ -132,25 +241,35 @@ impl Runtimes {
         self.settings.privilege == Privilege::Root && !self.settings.without.contains(Layer::NetworkNamespace)
     }
 
+    /// The same for an instance with this network.
+    pub fn joins(&self, network: Network) -> bool {
+        network != Network::Host && self.joins_network()
+    }
+
     /// The layers that are left out.
     pub fn without(&self) -> Layers {
         self.settings.without
     }
 
-    fn instance_spec(&self, slot_index: u32) -> InstanceSpec {
+    fn instance_spec(&self, slot_index: u32, network: Network) -> InstanceSpec {
         let host_uid = self.settings.uid_base.saturating_add(slot_index);
-        let mut spec = InstanceSpec::strict(self.settings.privilege, host_uid, self.filter.clone());
+        let filter = if network == Network::Outbound { &self.brokered_filter } else { &self.filter };
+        let mut spec = InstanceSpec::strict(self.settings.privilege, host_uid, filter.clone());
+        spec.network = network;
+        if network == Network::Host {
+            spec.etc = HOST_ETC.iter().filter_map(|name| Some((*name, host_etc(name)?))).collect();
+        }
         spec.required = self.settings.required;
         spec.without = self.settings.without;
-        spec.joins_network = self.joins_network();
+        spec.joins_network = self.joins(network);
         spec.cgroup_fds = self.settings.cgroup_fds;
         spec
     }
 
     /// The sandbox of this runtime's instances, for people. Looks at the host's files: not for the front thread.
     pub fn description(&self, id: RuntimeId) -> Option<Description> {
-        let interpreter = self.table().interpreters.get(id.0 as usize).map(|(_, known)| known.clone())?;
-        let spec = self.instance_spec(0);
+        let interpreter = self.table().interpreters.get(index_of(id)).map(|(_, known)| known.clone())?;
+        let spec = self.instance_spec(0, network_of(id));
         Some(Description {
             required: self.settings.required,
             without: self.settings.without,
@@ -158,6 +277,7 @@ impl Runtimes {
             outer: instance_outer_plan(&spec),
             inner: instance_inner_plan(&spec),
             arch: Arch::native(),
+            sockets: sockets(spec.network),
         })
     }
 

@@ -22,11 +22,13 @@ use mio::{Events, Interest, Token};
 use crate::backend::Instance;
 use crate::call::{BlankFailure, FrontEvent, Slot, WorkerJob};
 use crate::doorbell::{Desk, Line, DOORBELL_TOKEN};
+use crate::egress::Egress;
 use crate::limits::{
     BLANK_START_TIMEOUT, FUNCTION_CPU_MILLIS_DEFAULT, FUNCTION_MEMORY_BYTES_DEFAULT, INSTANCE_TASKS_MAX,
     WIRE_MESSAGE_BYTES_MAX, ZYGOTE_FORKS_MAX, ZYGOTE_SPAWNS_AT_ONCE_MAX,
 };
 use crate::sandbox::cgroup::{Cgroup, CgroupError, CgroupRoot, Limits, OomWatch};
+use crate::sandbox::plan::Network;
 use crate::scheduler::RuntimeId;
 use crate::sys::{self, executor};
 use crate::vital::Vital;
@@ -38,7 +40,7 @@ use super::check::Throwaway;
 use super::custody::ProcessCustody;
 use super::networks::Networks;
 use super::nursery::{Client, Nursery, Order, Pending};
-use super::runtimes::Runtimes;
+use super::runtimes::{network_of, zygote_of, Runtimes};
 use super::strays::Strays;
 use super::zygote::{News, Zygote};
 
@@ -48,6 +50,8 @@ pub struct SupervisorSettings {
     pub runtimes: Arc<Runtimes>,
     /// Parent of every instance's cgroup; `None` when this host gives none and the isolation level allows that.
     pub cgroups: Option<CgroupRoot>,
+    /// Connects for instances with outbound network.
+    pub egress: Arc<Egress>,
     /// Slots that the scheduler uses; checkers use those from here on.
     pub slots_max: u32,
 }
@@ -67,6 +71,8 @@ struct Parts {
     cgroup: Option<Cgroup>,
     join_fds: Vec<OwnedFd>,
     network: Option<OwnedFd>,
+    /// To the broker: our end and the instance's.
+    handover: Option<(OwnedFd, OwnedFd)>,
 }
 
 struct Supervisor {
@@ -192,8 +198,9 @@ impl Supervisor {
     }
 
     fn order(&mut self, runtime: RuntimeId, slot: Slot, client: Client) {
-        let order = Order { slot, client, ordered: Instant::now(), tries: 0, cgroup: None };
-        self.nurseries.entry(runtime).or_default().orders.push_back(order);
+        let network = network_of(runtime);
+        let order = Order { slot, client, network, ordered: Instant::now(), tries: 0, cgroup: None };
+        self.nurseries.entry(zygote_of(runtime)).or_default().orders.push_back(order);
     }
 
     /// Starts zygotes that are wanted and works on orders; replaces what is stuck; tries graves again.
@@ -292,13 +299,16 @@ impl Supervisor {
         let (channel, instance_end) = sys::io::seqpacket_pair()?;
         sys::io::refuse_descriptors(&channel);
         let (output, output_writer) = sys::io::output_pipe()?;
-        let network = self.settings.runtimes.joins_network().then(|| self.networks.take()).transpose()?;
+        let network = self.settings.runtimes.joins(order.network).then(|| self.networks.take()).transpose()?;
+        let handover = (order.network == Network::Outbound).then(sys::io::seqpacket_pair).transpose()?;
         let cgroup = match order.cgroup.take() {
             Some(left) => Some(left),
             None => self.make_cgroup(order.slot)?,
         };
         match cgroup.as_ref().map_or(Ok(Vec::new()), Cgroup::join_fds) {
-            Ok(join_fds) => Ok(Parts { channel, instance_end, output, output_writer, cgroup, join_fds, network }),
+            Ok(join_fds) => {
+                Ok(Parts { channel, instance_end, output, output_writer, cgroup, join_fds, network, handover })
+            }
             Err(error) => {
                 order.cgroup = cgroup;
                 Err(io::Error::other(error))
@@ -308,10 +318,11 @@ impl Supervisor {
 
     /// Asks the zygote for a blank.
     fn spawn(&mut self, runtime: RuntimeId, order: Order, parts: Parts) -> io::Result<()> {
-        let Parts { channel, instance_end, output, output_writer, cgroup, join_fds, network } = parts;
-        let (outer, inner) = self.settings.runtimes.instance_plans(order.slot.index);
+        let Parts { channel, instance_end, output, output_writer, cgroup, join_fds, network, handover } = parts;
+        let (handover, instance_handover) = handover.unzip();
+        let (outer, inner) = self.settings.runtimes.instance_plans(order.slot.index, order.network);
         let mut fds: Vec<BorrowedFd<'_>> = vec![instance_end.as_fd(), output_writer.as_fd()];
-        fds.extend(join_fds.iter().chain(&network).map(AsFd::as_fd));
+        fds.extend(join_fds.iter().chain(&network).chain(&instance_handover).map(AsFd::as_fd));
         let blank = self.next_blank;
         self.next_blank += 1;
         let nursery = self.nurseries.entry(runtime).or_default();
@@ -322,7 +333,7 @@ impl Supervisor {
         drop(fds);
         // Also if it could not be asked: it is then one of those that the lost zygote owes.
         let asked_at = Instant::now();
-        let pending = Pending { order, asked: asked_at, channel, instance_end, output, cgroup, network };
+        let pending = Pending { order, asked: asked_at, channel, instance_end, output, cgroup, network, handover };
         nursery.pending.insert(blank, pending);
         asked
     }
@@ -383,7 +394,8 @@ impl Supervisor {
                 Some(News::Failed { blank, failure }) => {
                     if let Some(pending) = nursery.pending.remove(&blank) {
                         self.graves.extend(pending.cgroup);
-                        let (outer, _) = self.settings.runtimes.instance_plans(pending.order.slot.index);
+                        let (outer, _) =
+                            self.settings.runtimes.instance_plans(pending.order.slot.index, pending.order.network);
                         self.fail(pending.order, refused("the sandbox of a blank", &outer, failure));
                     }
                 }
@@ -394,7 +406,7 @@ impl Supervisor {
 
     /// The blank has a process: from here on it belongs to who ordered it.
     fn deliver(&mut self, pending: Pending, pid: u32) {
-        let Pending { order, channel, instance_end, output, cgroup, network, .. } = pending;
+        let Pending { order, channel, instance_end, output, cgroup, network, handover, .. } = pending;
         // Its parent has exited or is about to, and then it is this process's child, which nobody else reaps: the pid
         // cannot have been given to another process.
         let process = match sys::process::pidfd_open(pid) {
@@ -405,6 +417,10 @@ impl Supervisor {
             }
         };
         self.strays.in_custody(pid);
+        if let Some(Err(error)) = handover.map(|handover| self.settings.egress.adopt(order.slot, handover)) {
+            // The blank's plan fails for want of a broker, and it says so to whoever gets it.
+            log::error!("{}: there is no thread to connect for it: {error}", order.slot);
+        }
         let custody = Box::new(ProcessCustody {
             slot: order.slot,
             pid,

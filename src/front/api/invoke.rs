@@ -25,8 +25,10 @@ impl Front {
     fn begin_call(&mut self, client: ClientId, name: &str, path: &str, request: Request) -> Result<(), Problem> {
         let live = self.functions.get(name).ok_or_else(|| Problem::no_function(name))?;
         let version = live.key.ok_or_else(|| {
-            let runtime = &live.function.config.runtime;
-            Problem::unavailable("runtime_unavailable", format!("there is no runtime {runtime} on this host"))
+            let config = &live.function.config;
+            let permitted = self.runtimes.permit(config.network).is_ok();
+            let code = if permitted { "runtime_unavailable" } else { "network_unavailable" };
+            Problem::unavailable(code, self.what_is_missing(&live.function))
         })?;
         let Request { head, body } = request;
         let request_id = *head.request_id();

@@ -22,8 +22,8 @@ fn nothing_given_is_the_defaults() {
     assert_eq!(
         config.to_json(true),
         json!({
-            "runtime": "python3", "execution_mode": "process", "handler": "handle", "timeout": 30, "memory": "256Mi",
-            "cpu_limit": "1000m", "dependencies": [], "environment": {}, "min_instances": 0, "max_instances": 10,
+            "runtime": "python3", "execution_mode": "process", "network": "none", "handler": "handle", "timeout": 30,
+            "memory": "256Mi", "cpu_limit": "1000m", "dependencies": [], "environment": {}, "min_instances": 0, "max_instances": 10,
             "max_invocations_per_instance": "unlimited",
         })
     );
@@ -77,6 +77,7 @@ fn each_wrong_value_is_refused_by_name() {
             ],
         ),
         ("execution_mode", vec![json!("vm"), json!(""), json!(true)]),
+        ("network", vec![json!("bridge"), json!(""), json!(false), json!(["none"])]),
         (
             "handler",
             vec![
@@ -218,6 +219,7 @@ fn any_config() -> impl Strategy<Value = FunctionConfig> {
     let handler = (identifier.clone(), identifier).prop_map(|(module, name)| Handler { module, name });
     let runtime = prop_oneof![Just("python3".to_owned()), (8..100_u32).prop_map(|minor| format!("python3.{minor}"))];
     let mode = prop_oneof![Just(ExecutionMode::Process), Just(ExecutionMode::Container)];
+    let network = prop_oneof![Just(Network::None), Just(Network::Outbound), Just(Network::Host)];
     let numbers = (
         limits::FUNCTION_TIMEOUT_MS_MIN..=limits::FUNCTION_TIMEOUT_MS_MAX,
         limits::FUNCTION_MEMORY_BYTES_MIN..=limits::FUNCTION_MEMORY_BYTES_MAX,
@@ -231,10 +233,11 @@ fn any_config() -> impl Strategy<Value = FunctionConfig> {
     );
     let dependencies = prop::collection::vec("[a-z]{1,9}(==[0-9.]{1,5})?", 0..4);
     let environment = prop::collection::btree_map("[A-Za-z_][A-Za-z0-9_]{0,9}", "[^\0]{0,20}", 0..4);
-    (runtime, mode, handler, numbers, dependencies, environment).prop_map(
-        |(runtime, execution_mode, handler, numbers, dependencies, environment)| FunctionConfig {
+    (runtime, mode, network, handler, numbers, dependencies, environment).prop_map(
+        |(runtime, execution_mode, network, handler, numbers, dependencies, environment)| FunctionConfig {
             runtime,
             execution_mode,
+            network,
             handler,
             timeout_ms: numbers.0,
             memory_bytes: numbers.1,

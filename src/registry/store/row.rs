@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
-use crate::registry::function::{ExecutionMode, FunctionConfig, Handler, InvocationsMax};
+use crate::registry::function::{ExecutionMode, FunctionConfig, Handler, InvocationsMax, Network};
 
 /// SHA-256 of a function's source, 64 lower-case hexadecimal digits.
 pub fn code_sha256(code: &str) -> String {
@@ -53,6 +53,8 @@ impl Sealed<'_> {
 struct StoredConfig {
     runtime: String,
     execution_mode: StoredMode,
+    #[serde(default)]
+    network: StoredNetwork,
     handler_module: String,
     handler_name: String,
     timeout_ms: u64,
@@ -74,11 +76,22 @@ enum StoredMode {
     Container,
 }
 
+/// None for a function that was stored before there was a choice.
+#[derive(Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+enum StoredNetwork {
+    #[default]
+    None,
+    Outbound,
+    Host,
+}
+
 pub(super) fn encode_config(config: &FunctionConfig) -> Result<String, serde_json::Error> {
     // Destructured whole, so that a new field cannot be forgotten here.
     let FunctionConfig {
         runtime,
         execution_mode,
+        network,
         handler: Handler { module, name },
         timeout_ms,
         memory_bytes,
@@ -94,6 +107,11 @@ pub(super) fn encode_config(config: &FunctionConfig) -> Result<String, serde_jso
         execution_mode: match execution_mode {
             ExecutionMode::Process => StoredMode::Process,
             ExecutionMode::Container => StoredMode::Container,
+        },
+        network: match network {
+            Network::None => StoredNetwork::None,
+            Network::Outbound => StoredNetwork::Outbound,
+            Network::Host => StoredNetwork::Host,
         },
         handler_module: module,
         handler_name: name,
@@ -120,6 +138,11 @@ pub(super) fn decode_config(text: &str) -> Result<FunctionConfig, serde_json::Er
         execution_mode: match stored.execution_mode {
             StoredMode::Process => ExecutionMode::Process,
             StoredMode::Container => ExecutionMode::Container,
+        },
+        network: match stored.network {
+            StoredNetwork::None => Network::None,
+            StoredNetwork::Outbound => Network::Outbound,
+            StoredNetwork::Host => Network::Host,
         },
         handler: Handler { module: stored.handler_module, name: stored.handler_name },
         timeout_ms: stored.timeout_ms,
@@ -151,8 +174,12 @@ mod tests {
         let text = r#"{"runtime":"python3.11","execution_mode":"container","handler_module":"app","handler_name":"run",
             "timeout_ms":1500,"memory_bytes":67108864,"cpu_millis":100,"dependencies":["requests==2.28.0"],
             "environment":{"EMPTY":"","KEY":"secret"},"min_instances":1,"max_instances":3}"#;
-        let unlimited = FunctionConfig { max_invocations_per_instance: InvocationsMax::Unlimited, ..testing::config() };
-        assert_eq!(decode_config(text).unwrap(), unlimited);
+        let expected = FunctionConfig {
+            network: Network::None,
+            max_invocations_per_instance: InvocationsMax::Unlimited,
+            ..testing::config()
+        };
+        assert_eq!(decode_config(text).unwrap(), expected);
     }
 
     #[test]

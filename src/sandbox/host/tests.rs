@@ -8,6 +8,8 @@ fn good() -> HostFacts {
         kernel: "6.18.44".into(),
         namespaces: NAMESPACES.map(|(what, _)| (what, Namespace::Available)).to_vec(),
         seccomp: true,
+        filters_ask: true,
+        may_trace: true,
         pidfd: true,
         mount_setattr: true,
         landlock_abi: Some(7),
@@ -26,7 +28,7 @@ fn a_good_host_misses_nothing_and_every_line_is_ok() {
     let report = good().report(IsolationLevel::Strict);
     assert_eq!(good().missing_for(IsolationLevel::Strict), []);
     assert_eq!(report.worst(), Status::Ok, "{}", report.render());
-    assert_eq!(report.lines.len(), 1 + 2 + 7 + 1 + 3 + 3);
+    assert_eq!(report.lines.len(), 1 + 2 + 7 + 1 + 3 + 4);
 }
 
 #[test]
@@ -83,6 +85,29 @@ fn extras_degrade_and_never_fail() {
     let report = facts.report(IsolationLevel::Strict);
     assert_eq!(report.worst(), Status::Degraded);
     assert_eq!(report.lines.iter().filter(|line| line.mend.is_some()).count(), 3);
+}
+
+#[test]
+fn outbound_network_says_what_it_lacks() {
+    let without = |take: fn(&mut HostFacts)| {
+        let mut facts = good();
+        take(&mut facts);
+        let text = facts.report(IsolationLevel::Strict).render();
+        let lacks = facts.outbound_lacks(Layers::NONE).unwrap_or_default();
+        assert!(text.contains("outbound network") && text.contains(&lacks), "{text}");
+        lacks
+    };
+    assert_eq!(without(|_| ()), "");
+    assert_eq!(without(|facts| facts.kernel = "5.9.0".into()), "");
+    assert_eq!(without(|facts| facts.kernel = "5.8.19-x".into()), "it takes Linux 5.9 or later, this is 5.8.19-x");
+    assert_eq!(without(|facts| facts.kernel = "4.19".into()), "it takes Linux 5.9 or later, this is 4.19");
+    assert!(without(|facts| facts.filters_ask = false).contains("5.9"));
+    assert!(without(|facts| facts.may_trace = false).contains("CAP_SYS_PTRACE"));
+    assert!(without(|facts| facts.namespaces[3].1 = Namespace::Unknown).contains("network namespace"));
+    assert!(good().outbound_lacks(Layers::of(&[Layer::Seccomp])).is_some());
+    assert!(good().outbound_lacks(Layers::of(&[Layer::NetworkNamespace])).is_some());
+    assert_eq!(effective_capabilities("CapPrm:\t0\nCapEff:\t00000000a80c25fb\n") & CAP_SYS_PTRACE, CAP_SYS_PTRACE);
+    assert_eq!(effective_capabilities("CapEff:\t00000000a80425fb\n") & CAP_SYS_PTRACE, 0);
 }
 
 #[test]

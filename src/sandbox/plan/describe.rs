@@ -85,6 +85,13 @@ impl fmt::Display for Step {
                 f.write_str(if *deny_tcp_connect { "; no TCP connection" } else { "" })
             }
             Step::Seccomp(filter) => write!(f, "allow-list of system calls ({} instructions)", filter.len() / 8),
+            Step::SeccompNotify { filter, socket } => {
+                let instructions = filter.len() / 8;
+                write!(
+                    f,
+                    "allow-list of system calls ({instructions} instructions); descriptor {socket} takes its questions"
+                )
+            }
             Step::Exec { path, arguments, .. } => write!(f, "run {} as {arguments:?}", path.display()),
         }
     }

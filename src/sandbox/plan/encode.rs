@@ -98,6 +98,10 @@ impl Step {
             }
             Step::Chdir(path) => out.string(Opcode::Chdir, path),
             Step::Umask(mask) => out.number(Opcode::Umask, *mask),
+            Step::SeccompNotify { filter, socket } => {
+                out.u32(*socket).bytes(filter);
+                Opcode::SeccompNotify
+            }
             Step::Landlock { allowed, deny_tcp_connect } => {
                 out.u32(u32::from(*deny_tcp_connect)).u32(u32::try_from(allowed.len()).unwrap_or(u32::MAX));
                 for (path, access) in allowed {

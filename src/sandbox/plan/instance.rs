@@ -7,8 +7,8 @@
 use std::path::PathBuf;
 
 use super::{
-    landlock, Plan, Privilege, Resource, Step, CAP_SETPCAP, CAP_SYS_ADMIN, NEW_CGROUP, NEW_IPC, NEW_MOUNT, NEW_NET,
-    NEW_PID, NEW_USER, NEW_UTS,
+    landlock, BindKind, Plan, Privilege, Resource, Step, CAP_SETPCAP, CAP_SYS_ADMIN, NEW_CGROUP, NEW_IPC, NEW_MOUNT,
+    NEW_NET, NEW_PID, NEW_USER, NEW_UTS,
 };
 use crate::limits;
 use crate::sandbox::layer::{Layer, Layers};
@@ -23,6 +23,8 @@ pub const FIRST_CGROUP_FD: u32 = 12;
 const PARENT_PIDFD: u32 = 9;
 /// The instance's channel as the instance knows it.
 const INSTANCE_CHANNEL_FD: u32 = 3;
+/// The socket to the broker, until the plan's last step closes it.
+const INSTANCE_EGRESS_FD: u32 = 4;
 
 /// The user id, and group id, that an instance sees as its own.
 pub(super) const INSTANCE_UID: u32 = 1000;
@@ -51,12 +53,35 @@ const PROC_MASKED: [&str; 16] = [
 const PROC_READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
 
 /// Which network an instance is in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Network {
     /// A network namespace of its own, with nothing in it.
     None,
+    /// The same; but a broker of the server connects for it (see `egress`).
+    Outbound,
     /// The host's.
     Host,
+}
+
+impl Network {
+    /// All, by the names that settings use.
+    pub const NAMES: [(&'static str, Network); 3] =
+        [("none", Network::None), ("outbound", Network::Outbound), ("host", Network::Host)];
+
+    /// The name that settings use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Network::None => "none",
+            Network::Outbound => "outbound",
+            Network::Host => "host",
+        }
+    }
+}
+
+impl std::fmt::Display for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// Everything that the plans of one instance depend on.
@@ -76,6 +101,8 @@ pub struct InstanceSpec {
     pub network: Network,
     /// Whether an empty network namespace lies behind the descriptor that follows those. Without one it is made.
     pub joins_network: bool,
+    /// Files of /etc, by name, that it sees in place of those of the tree.
+    pub etc: Vec<(&'static str, Vec<u8>)>,
     /// Its host name.
     pub hostname: String,
     /// Size of /tmp in bytes.
@@ -103,6 +130,7 @@ impl InstanceSpec {
             cgroup_fds: 0,
             network: Network::None,
             joins_network: false,
+            etc: Vec::new(),
             hostname: "faas".to_owned(),
             tmp_bytes: limits::SANDBOX_TMP_BYTES,
             shm_bytes: limits::SANDBOX_SHM_BYTES,
@@ -111,6 +139,20 @@ impl InstanceSpec {
             file_bytes: limits::SANDBOX_FILE_BYTES,
             seccomp,
         }
+    }
+
+    /// The layers without which this instance is not made. With a broker, the namespace and the filter are what makes
+    /// sure that nothing leaves but through him, so no level goes without them.
+    fn required(&self) -> Layers {
+        match self.network {
+            Network::Outbound => self.required.with(Layer::NetworkNamespace).with(Layer::Seccomp),
+            Network::None | Network::Host => self.required,
+        }
+    }
+
+    /// Where the zygote places the socket to the broker: behind all others.
+    fn egress_fd(&self) -> u32 {
+        FIRST_CGROUP_FD + self.cgroup_fds + u32::from(self.joins_network)
     }
 }
 
@@ -128,14 +170,14 @@ pub fn instance_outer_plan(spec: &InstanceSpec) -> Plan {
     plan.layer(Layer::IpcNamespace, [Step::Unshare(NEW_IPC)]);
     plan.layer(Layer::UtsNamespace, [Step::Unshare(NEW_UTS)]);
     plan.layer(Layer::CgroupNamespace, [Step::Unshare(NEW_CGROUP)]);
-    if spec.network == Network::None {
+    if spec.network != Network::Host {
         let network = match spec.joins_network {
             true => Step::JoinNetwork { fd: FIRST_CGROUP_FD + spec.cgroup_fds },
             false => Step::Unshare(NEW_NET),
         };
         plan.layer(Layer::NetworkNamespace, [network]);
     }
-    plan.for_level(spec.required, spec.without)
+    plan.for_level(spec.required(), spec.without)
 }
 
 /// What the instance does to itself before it runs code that is not ours.
@@ -151,14 +193,19 @@ pub fn instance_inner_plan(spec: &InstanceSpec) -> Plan {
     plan.always([Step::Umask(0o077), Step::Chdir("/tmp".into())]);
     identity(spec, &mut plan);
     privileges(&mut plan);
-    descriptors(&mut plan);
+    descriptors(spec, &mut plan);
     // These two are last, since they forbid most of what is above, and the filter also forbids Landlock's calls.
     plan.layer(Layer::Landlock, [landlock::restriction(spec.network != Network::Host)]);
-    if !spec.seccomp.is_empty() || spec.required.contains(Layer::Seccomp) {
+    if !spec.seccomp.is_empty() || spec.required().contains(Layer::Seccomp) {
+        let filter = spec.seccomp.clone();
         // A required filter that is empty fails in the executor.
-        plan.layer(Layer::Seccomp, [Step::Seccomp(spec.seccomp.clone())]);
+        let step = match spec.network {
+            Network::Outbound => Step::SeccompNotify { filter, socket: INSTANCE_EGRESS_FD },
+            Network::None | Network::Host => Step::Seccomp(filter),
+        };
+        plan.layer(Layer::Seccomp, [step]);
     }
-    plan.for_level(spec.required, spec.without)
+    plan.for_level(spec.required(), spec.without)
 }
 
 fn mounts(spec: &InstanceSpec, plan: &mut Plan) {
@@ -174,6 +221,7 @@ fn mounts(spec: &InstanceSpec, plan: &mut Plan) {
     plan.layer(Layer::Proc, [Step::MountProc { target: "/proc".into(), whole: false }]);
     plan.layer(Layer::Proc, PROC_MASKED.iter().map(|name| Step::Mask(proc(name))));
     plan.layer(Layer::Proc, PROC_READ_ONLY.iter().map(|name| Step::ReadOnly { path: proc(name), recursive: false }));
+    etc(spec, plan);
     // For tmpfs 0 means no limit.
     let limited = |limit: u64| if spec.without.contains(Layer::TmpfsLimits) { 0 } else { limit };
     plan.always([("/tmp", spec.tmp_bytes), ("/dev/shm", spec.shm_bytes)].map(|(target, bytes)| Step::MountTmpfs {
@@ -183,6 +231,25 @@ fn mounts(spec: &InstanceSpec, plan: &mut Plan) {
         mode: 0o1777,
         executable: false,
     }));
+}
+
+/// Files of /etc that are this instance's own. They lie in a file system that disappears under the /tmp to come, and are
+/// shown where the tree has theirs.
+fn etc(spec: &InstanceSpec, plan: &mut Plan) {
+    if spec.etc.is_empty() {
+        return;
+    }
+    let size_bytes = limits::SANDBOX_ETC_BYTES;
+    let target = PathBuf::from("/tmp");
+    plan.always([Step::MountTmpfs { target, size_bytes, inodes: 16, mode: 0o755, executable: false }]);
+    for (name, bytes) in &spec.etc {
+        let path = PathBuf::from("/tmp").join(name);
+        let target = PathBuf::from("/etc").join(name);
+        plan.always([
+            Step::WriteFile { path: path.clone(), mode: 0o444, bytes: bytes.clone() },
+            Step::Bind { source: path, target, kind: BindKind::Plain },
+        ]);
+    }
 }
 
 fn resource_limits(spec: &InstanceSpec, plan: &mut Plan) {
@@ -244,7 +311,7 @@ fn privileges(plan: &mut Plan) {
     plan.layer(Layer::NoNewPrivileges, [Step::NoNewPrivs]);
 }
 
-fn descriptors(plan: &mut Plan) {
+fn descriptors(spec: &InstanceSpec, plan: &mut Plan) {
     plan.layer(
         Layer::DeathSignal,
         [
@@ -262,5 +329,12 @@ fn descriptors(plan: &mut Plan) {
         Step::Dup2 { from: OUTPUT_FD, to: 2 },
         Step::Dup2 { from: CHANNEL_FD, to: INSTANCE_CHANNEL_FD },
     ]);
-    plan.layer(Layer::Descriptors, [Step::CloseFrom(INSTANCE_CHANNEL_FD + 1)]);
+    let last = match spec.network {
+        Network::Outbound => {
+            plan.always([Step::Dup2 { from: spec.egress_fd(), to: INSTANCE_EGRESS_FD }]);
+            INSTANCE_EGRESS_FD
+        }
+        Network::None | Network::Host => INSTANCE_CHANNEL_FD,
+    };
+    plan.layer(Layer::Descriptors, [Step::CloseFrom(last + 1)]);
 }

@@ -255,3 +255,38 @@ fn a_description_numbers_the_steps_as_failures_do() {
     let lines = instance_outer_plan(&InstanceSpec { required: Layers::NONE, ..spec() }).describe();
     assert_eq!(lines[1], "  1  mount_namespace    new namespaces: mount (if the host can)");
 }
+
+#[test]
+fn with_a_broker_no_level_goes_without_the_filter_that_asks_nor_without_the_namespace() {
+    for level in [IsolationLevel::Strict, IsolationLevel::Standard, IsolationLevel::None] {
+        for joins_network in [false, true] {
+            let required = Layers::required_at(level);
+            let spec = InstanceSpec { network: Network::Outbound, required, joins_network, cgroup_fds: 2, ..spec() };
+            let (outer, inner) = (instance_outer_plan(&spec), instance_inner_plan(&spec));
+            let network = position(&outer, |step| matches!(step, Step::Unshare(NEW_NET) | Step::JoinNetwork { .. }));
+            assert!(outer.steps()[network].required, "{level}");
+            let last = inner.steps().last().unwrap();
+            assert!(matches!(last.step, Step::SeccompNotify { socket: 4, .. }) && last.required, "{level}");
+            // The socket to the broker is the last that the zygote places, and is kept until the listener is sent.
+            let from = FIRST_CGROUP_FD + 2 + u32::from(joins_network);
+            let kept = position(&inner, |step| *step == Step::Dup2 { from, to: 4 });
+            assert_order(&inner, &[("kept", kept), ("close", position(&inner, |step| *step == Step::CloseFrom(5)))]);
+        }
+    }
+}
+
+#[test]
+fn in_the_hosts_network_its_names_are_shown_and_tmp_is_made_over_where_they_lie() {
+    let etc = vec![("resolv.conf", b"nameserver 10.0.0.2".to_vec())];
+    let spec = InstanceSpec { network: Network::Host, etc, ..spec() };
+    let inner = instance_inner_plan(&spec);
+    let shown =
+        position(&inner, |step| matches!(step, Step::Bind { target, .. } if target.ends_with("etc/resolv.conf")));
+    let is_tmp = |step: &Step| matches!(step, Step::MountTmpfs { target, .. } if target.ends_with("tmp"));
+    let mounts: Vec<usize> =
+        inner.steps().iter().enumerate().filter(|(_, planned)| is_tmp(&planned.step)).map(|(at, _)| at).collect();
+    assert_order(&inner, &[("for the files", mounts[0]), ("shown", shown), ("for the function", mounts[1])]);
+    assert!(matches!(inner.steps().last(), Some(Planned { step: Step::Seccomp(_), .. })), "there is no broker");
+    let outer = instance_outer_plan(&spec);
+    assert!(outer.steps().iter().all(|planned| planned.step != Step::Unshare(NEW_NET)));
+}

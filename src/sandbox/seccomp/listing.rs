@@ -51,13 +51,14 @@ fn action(action: u32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{instance_filter, Arch};
+    use super::super::{instance_filter, Arch, Sockets};
     use super::*;
 
     #[test]
     fn every_instruction_of_the_filter_is_known_and_every_jump_lands_in_it() {
-        for arch in [Arch::X86_64, Arch::Aarch64] {
-            let lines = listing(&instance_filter(arch));
+        let arches = [Arch::X86_64, Arch::Aarch64].into_iter();
+        for (arch, sockets) in arches.flat_map(|arch| [(arch, Sockets::Direct), (arch, Sockets::Brokered)]) {
+            let lines = listing(&instance_filter(arch, sockets));
             assert!(lines[0].ends_with("load the architecture"), "{}", lines[0]);
             for (at, line) in lines.iter().enumerate() {
                 assert!(!line.contains("unknown") && !line.contains("offset"), "{line}");

@@ -43,16 +43,21 @@ fn run(program: &[Instruction], call: Call) -> (u32, usize) {
 }
 
 fn answer(arch: Arch, name: &str, arguments: &[u64]) -> Verdict {
+    answer_of(Sockets::Direct, arch, name, arguments)
+}
+
+fn answer_of(sockets: Sockets, arch: Arch, name: &str, arguments: &[u64]) -> Verdict {
     let number = numbers(arch)[name];
     let mut padded = [0; 6];
     padded[..arguments.len()].copy_from_slice(arguments);
-    decode(run(&program(arch), Call { number, arch: arch.audit(), arguments: padded }).0)
+    decode(run(&program(arch, sockets), Call { number, arch: arch.audit(), arguments: padded }).0)
 }
 
 fn decode(action: u32) -> Verdict {
     match action {
         0x7FFF_0000 => Verdict::Allow,
         0x8000_0000 => Verdict::KillProcess,
+        0x7FC0_0000 => Verdict::Ask,
         0x0005_0000..0x0006_0000 => Verdict::Errno(action as u16),
         other => panic!("action {other:#x}"),
     }
@@ -134,7 +139,7 @@ fn every_number_from_0_to_599_has_its_verdict() {
     };
     for arch in ARCHES {
         let names: BTreeMap<u32, &str> = table::numbered(arch.table()).collect();
-        let program = program(arch);
+        let program = program(arch, Sockets::Direct);
         for number in 0..600 {
             let expected = match names.get(&number) {
                 None => ENOSYS,
@@ -151,7 +156,7 @@ fn every_number_from_0_to_599_has_its_verdict() {
 #[test]
 fn another_architecture_kills_whatever_the_number() {
     for arch in ARCHES {
-        let program = program(arch);
+        let program = program(arch, Sockets::Direct);
         for number in 0..600 {
             let other = ARCHES.into_iter().find(|&other| other != arch).unwrap().audit();
             for foreign in [I386, 0, !arch.audit(), other] {
@@ -162,7 +167,7 @@ fn another_architecture_kills_whatever_the_number() {
     }
     for number in [X32_BIT, X32_BIT + 1, X32_BIT | 520, u32::MAX] {
         let call = Call { number, arch: Arch::X86_64.audit(), arguments: [0; 6] };
-        assert_eq!(decode(run(&program(Arch::X86_64), call).0), Verdict::KillProcess, "{number:#x}");
+        assert_eq!(decode(run(&program(Arch::X86_64, Sockets::Direct), call).0), Verdict::KillProcess, "{number:#x}");
     }
 }
 
@@ -250,17 +255,108 @@ fn limits_are_changed_on_oneself_only_and_nodes_are_no_devices() {
     assert_eq!(answer(Arch::X86_64, "mknod", &[0, block]), EPERM);
 }
 
+/// What the filter with the broker says of a call.
+fn brokered(arch: Arch, name: &str, arguments: &[u64]) -> Verdict {
+    answer_of(Sockets::Brokered, arch, name, arguments)
+}
+
+#[test]
+fn with_a_broker_connect_is_asked_for_and_nothing_else_leads_out() {
+    for arch in ARCHES {
+        assert_eq!(answer(arch, "connect", &[3]), Verdict::Allow);
+        assert_eq!(brokered(arch, "connect", &[3]), Verdict::Ask);
+        assert_eq!((brokered(arch, "bind", &[3]), brokered(arch, "listen", &[3])), (EPERM, EPERM));
+        for (call, flags) in [("sendto", 3), ("sendmmsg", 3), ("sendmsg", 2)] {
+            let with = |value: u64| {
+                let mut arguments = [0; 6];
+                arguments[flags] = value;
+                brokered(arch, call, &arguments)
+            };
+            for fast_open in [0x2000_0000, 0x2000_4000, 0xFFFF_FFFF_2000_0000, u64::MAX] {
+                assert_eq!(with(fast_open), EOPNOTSUPP, "{call} {fast_open:#x}");
+            }
+            assert_eq!((with(0), with(0x4000)), (Verdict::Allow, Verdict::Allow), "{call}");
+        }
+        for request in [0x8910, 0x8912, 0x8913, 0x8915, 0x891B, 0x8921, 0x8933, 0xFFFF_FFFF_0000_8912] {
+            assert_eq!(answer(arch, "ioctl", &[0, request]), Verdict::Allow, "{request:#x}");
+            assert_eq!(brokered(arch, "ioctl", &[0, request]), EPERM, "{request:#x}");
+        }
+        for request in [0x5401, 0x5421, 0x541B, 0x5451, 0x8905] {
+            assert_eq!(brokered(arch, "ioctl", &[0, request]), Verdict::Allow, "{request:#x}");
+        }
+    }
+}
+
+#[test]
+fn with_a_broker_only_harmless_options_can_be_set() {
+    let (ip, socket, tcp, ipv6, tls) = (0, 1, 6, 41, 282);
+    let harmless = [(socket, 2), (socket, 9), (socket, 20), (socket, 67), (tcp, 1), (tcp, 4), (tcp, 18), (ipv6, 26)];
+    // SO_BINDTODEVICE, SO_DONTROUTE, SO_MARK, SO_ATTACH_FILTER, SO_REUSEPORT, SO_BINDTOIFINDEX, SO_LINGER; TCP_ULP,
+    // TCP_FASTOPEN_CONNECT, TCP_FASTOPEN, TCP_CONGESTION, TCP_REPAIR; IP_OPTIONS, IP_TTL, IP_RECVERR, IP_TRANSPARENT;
+    // IPV6_RTHDR, IPV6_HOPOPTS, IPV6_UNICAST_HOPS, IPV6_RECVERR; SOL_TLS.
+    let harmful = [
+        (socket, 25),
+        (socket, 5),
+        (socket, 36),
+        (socket, 26),
+        (socket, 15),
+        (socket, 62),
+        (socket, 13),
+        (tcp, 31),
+        (tcp, 30),
+        (tcp, 23),
+        (tcp, 13),
+        (tcp, 19),
+        (ip, 4),
+        (ip, 2),
+        (ip, 11),
+        (ip, 19),
+        (ipv6, 57),
+        (ipv6, 54),
+        (ipv6, 16),
+        (ipv6, 25),
+        (tls, 1),
+        (u64::from(u32::MAX), 1),
+    ];
+    for arch in ARCHES {
+        for (level, option) in harmless {
+            assert_eq!(brokered(arch, "setsockopt", &[3, level, option]), Verdict::Allow, "{level} {option}");
+        }
+        for (level, option) in harmful {
+            assert_eq!(brokered(arch, "setsockopt", &[3, level, option]), ENOPROTOOPT, "{level} {option}");
+            assert_eq!(answer(arch, "setsockopt", &[3, level, option]), Verdict::Allow, "{level} {option}");
+        }
+        let high = 0xFFFF_FFFF_0000_0000;
+        assert_eq!(brokered(arch, "setsockopt", &[3, high | socket, high | 25]), ENOPROTOOPT);
+    }
+}
+
+#[test]
+fn both_filters_agree_on_all_that_is_no_socket() {
+    let differ: BTreeSet<&str> = BROKERED.iter().flat_map(|rule| rule.names.split_ascii_whitespace()).collect();
+    for arch in ARCHES {
+        let (direct, brokered) = (program(arch, Sockets::Direct), program(arch, Sockets::Brokered));
+        let names: BTreeMap<u32, &str> = table::numbered(arch.table()).collect();
+        for number in (0..600).filter(|number| names.get(number).is_none_or(|name| !differ.contains(name))) {
+            for arguments in [[0; 6], [1; 6], [u64::MAX; 6]] {
+                let call = Call { number, arch: arch.audit(), arguments };
+                assert_eq!(run(&direct, call).0, run(&brokered, call).0, "{:?}", names.get(&number));
+            }
+        }
+    }
+}
+
 #[test]
 fn the_program_is_short_and_so_is_every_path() {
-    for arch in ARCHES {
-        let program = program(arch);
+    for (arch, sockets) in ARCHES.into_iter().flat_map(|arch| [(arch, Sockets::Direct), (arch, Sockets::Brokered)]) {
+        let program = program(arch, sockets);
         let arguments = [0; 6];
         let longest = (0..600).map(|number| run(&program, Call { number, arch: arch.audit(), arguments }).1).max();
-        println!("{arch:?}: {} instructions, longest path {longest:?}", program.len());
+        println!("{arch:?}, {sockets:?}: {} instructions, longest path {longest:?}", program.len());
         assert!(program.len() <= 4096, "the kernel takes no more");
         assert!(program.len() <= 300, "{} instructions", program.len());
         assert!(longest <= Some(24), "{longest:?}");
-        assert_eq!(instance_filter(arch).len(), program.len() * 8);
+        assert_eq!(instance_filter(arch, sockets).len(), program.len() * 8);
     }
 }
 
@@ -341,11 +437,14 @@ fn the_generic_table_has_the_published_numbers() {
 
 #[test]
 fn the_description_names_every_group() {
-    let text = describe(Arch::X86_64).join("\n");
+    let text = describe(Arch::X86_64, Sockets::Direct).join("\n");
     for part in ["killed: ", "openat", "allowed in part, processes and threads", "clone3", "refused (EPERM): ", "bpf"] {
         assert!(text.contains(part), "{part}\n{text}");
     }
-    assert!(!describe(Arch::Aarch64).join("\n").contains(" vfork "), "aarch64 has no vfork");
+    assert!(!describe(Arch::Aarch64, Sockets::Direct).join("\n").contains(" vfork "), "aarch64 has no vfork");
+    assert!(!text.contains("instead"), "{text}");
+    let brokered = describe(Arch::X86_64, Sockets::Brokered).join("\n");
+    assert!(brokered.contains("instead of what is said above, the broker answers: connect"), "{brokered}");
 }
 
 proptest! {

@@ -5,6 +5,7 @@
 //! Results are `Err(errno)`. A test compares the numbers with those of the `libc` crate.
 
 use core::ffi::{c_char, c_int, c_long, CStr};
+use core::mem::size_of;
 
 extern "C" {
     fn syscall(number: c_long, ...) -> c_long;
@@ -47,8 +48,10 @@ numbers! {
     PPOLL = 271, 73;
     PRCTL = 157, 167;
     PRLIMIT64 = 302, 261;
+    READ = 0, 63;
     RT_SIGPROCMASK = 14, 135;
     SECCOMP = 317, 277;
+    SENDMSG = 46, 211;
     SETGROUPS = 116, 159;
     SETHOSTNAME = 170, 161;
     SETNS = 308, 268;
@@ -90,6 +93,11 @@ const LANDLOCK_CREATE_RULESET_VERSION: usize = 1;
 const LANDLOCK_RULE_PATH_BENEATH: usize = 1;
 const NEW_NET: usize = 0x4000_0000;
 const SECCOMP_SET_MODE_FILTER: usize = 1;
+const SECCOMP_NEW_LISTENER: usize = 1 << 3;
+const SECCOMP_WAIT_KILLABLE_RECV: usize = 1 << 5;
+const SOL_SOCKET: u32 = 1;
+const SCM_RIGHTS: u32 = 1;
+const MSG_NOSIGNAL: usize = 0x4000;
 const SIG_SETMASK: usize = 2;
 const F_SETFD: usize = 2;
 const POLLIN: i16 = 1;
@@ -385,6 +393,20 @@ pub(super) fn umask(mask: u32) {
 
 /// Loads a seccomp filter of `instructions` instructions.
 pub(super) fn seccomp(filter: &[u8], instructions: u16) -> Result<(), i32> {
+    load_filter(filter, instructions, 0).map(drop)
+}
+
+/// The same for a filter that asks, and returns the listener on which it does. A call that the listener has received is
+/// then only interrupted by what kills its caller, where the kernel knows that (5.19).
+pub(super) fn seccomp_listener(filter: &[u8], instructions: u16) -> Result<u32, i32> {
+    let listener = match load_filter(filter, instructions, SECCOMP_NEW_LISTENER | SECCOMP_WAIT_KILLABLE_RECV) {
+        Err(EINVAL) => load_filter(filter, instructions, SECCOMP_NEW_LISTENER),
+        other => other,
+    };
+    listener.map(|fd| fd as u32)
+}
+
+fn load_filter(filter: &[u8], instructions: u16, flags: usize) -> Result<usize, i32> {
     #[repr(C)]
     struct Program {
         length: u16,
@@ -394,10 +416,74 @@ pub(super) fn seccomp(filter: &[u8], instructions: u16) -> Result<(), i32> {
         return Err(EINVAL);
     }
     let program = Program { length: instructions, filter: filter.as_ptr() };
-    let arguments = [SECCOMP_SET_MODE_FILTER, 0, (&raw const program) as usize, 0, 0, 0];
+    let arguments = [SECCOMP_SET_MODE_FILTER, flags, (&raw const program) as usize, 0, 0, 0];
     // SAFETY: `program` has the layout of a `struct sock_fprog`, and its filter holds `length` instructions of eight
     // bytes, which was checked above. The kernel copies them and wants no alignment.
-    unsafe { call(nr::SECCOMP, arguments) }.map(drop)
+    unsafe { call(nr::SECCOMP, arguments) }
+}
+
+/// Sends one byte and with it a duplicate of a descriptor.
+pub(super) fn send_descriptor(socket: u32, descriptor: u32) -> Result<(), i32> {
+    #[repr(C)]
+    struct Rights {
+        length: usize,
+        level: u32,
+        kind: u32,
+        descriptor: u32,
+        padding: u32,
+    }
+    #[repr(C)]
+    struct Piece {
+        start: *const u8,
+        length: usize,
+    }
+    #[repr(C)]
+    struct Message {
+        name: usize,
+        name_length: usize,
+        pieces: *const Piece,
+        pieces_length: usize,
+        control: *const Rights,
+        control_length: usize,
+        flags: usize,
+    }
+    let byte = [0u8; 1];
+    let piece = Piece { start: byte.as_ptr(), length: byte.len() };
+    // Its length is without the padding.
+    let length = size_of::<Rights>() - size_of::<u32>();
+    let rights = Rights { length, level: SOL_SOCKET, kind: SCM_RIGHTS, descriptor, padding: 0 };
+    let message = Message {
+        name: 0,
+        name_length: 0,
+        pieces: &raw const piece,
+        pieces_length: 1,
+        control: &raw const rights,
+        control_length: size_of::<Rights>(),
+        flags: 0,
+    };
+    loop {
+        let arguments = [socket as usize, (&raw const message) as usize, MSG_NOSIGNAL, 0, 0, 0];
+        // SAFETY: `message` has the layout of a `struct msghdr` of 64-bit Linux, its pieces that of a `struct iovec` and
+        // its control message that of a `struct cmsghdr` with one int; all live on, and the kernel only reads them.
+        match unsafe { call(nr::SENDMSG, arguments) } {
+            Err(EINTR) => {}
+            other => return other.map(drop),
+        }
+    }
+}
+
+/// Waits for one byte; `EIO` when the other side closes instead.
+pub(super) fn await_byte(socket: u32) -> Result<(), i32> {
+    let mut byte = [0u8; 1];
+    loop {
+        // SAFETY: the address and the length are those of a live, writable array.
+        match unsafe { call(nr::READ, [socket as usize, byte.as_mut_ptr() as usize, byte.len(), 0, 0, 0]) } {
+            Err(EINTR) => {}
+            Ok(1) => return Ok(()),
+            Ok(_) => return Err(EIO),
+            Err(errno) => return Err(errno),
+        }
+    }
 }
 
 /// Replaces the program. Returns only to report a failure.

@@ -120,6 +120,7 @@ fn execute(opcode: Opcode, mut fields: Fields<'_>) -> Result<(), i32> {
         Opcode::Umask => f.last_u32().map(kernel::umask),
         Opcode::Landlock => landlock::restrict(f),
         Opcode::Seccomp => privileges::load_seccomp(f.last_bytes()?),
+        Opcode::SeccompNotify => privileges::load_seccomp_notify(f.u32()?, f.last_bytes()?),
         Opcode::Exec => exec(f),
     }
 }

@@ -82,4 +82,5 @@ opcodes! {
     Exec = 36, "exec";
     JoinNetwork = 37, "join network namespace";
     Landlock = 38, "restrict by landlock";
+    SeccompNotify = 39, "load seccomp filter that asks";
 }

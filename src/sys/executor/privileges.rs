@@ -83,9 +83,26 @@ pub(super) fn death_signal(signal: u32) -> Result<(), i32> {
 /// Loads a filter given as the bytes of `struct sock_filter[]`. An empty one is refused here and not left to the
 /// kernel: it must never pass for success.
 pub(super) fn load_seccomp(filter: &[u8]) -> Result<(), i32> {
+    let instructions = instructions(filter)?;
+    kernel::seccomp(filter, instructions)
+}
+
+/// Loads a filter that asks, sends its listener through `socket`, and waits until the other side has taken it. Neither
+/// the listener nor the socket is left open, whatever comes of it.
+pub(super) fn load_seccomp_notify(socket: u32, filter: &[u8]) -> Result<(), i32> {
+    let loaded = instructions(filter).and_then(|instructions| kernel::seccomp_listener(filter, instructions));
+    let sent = loaded.and_then(|listener| {
+        let sent = kernel::send_descriptor(socket, listener);
+        kernel::close(listener);
+        sent.and_then(|()| kernel::await_byte(socket))
+    });
+    kernel::close(socket);
+    sent
+}
+
+fn instructions(filter: &[u8]) -> Result<u16, i32> {
     if filter.is_empty() || filter.len() % 8 != 0 {
         return Err(EBADMSG);
     }
-    let instructions = u16::try_from(filter.len() / 8).map_err(|_| EBADMSG)?;
-    kernel::seccomp(filter, instructions)
+    u16::try_from(filter.len() / 8).map_err(|_| EBADMSG)
 }
