@@ -9,6 +9,7 @@ packages=(build-essential curl python3 python3-dev python3-numpy python3-venv li
 # A Docker that came from elsewhere conflicts with Debian's.
 command -v docker >/dev/null || packages+=(docker.io)
 ./apt.sh "${packages[@]}"
+./install-vm.sh
 
 command -v cargo >/dev/null || {
     echo "Rust is missing; rust-version in Cargo.toml says which is needed" >&2

@@ -35,8 +35,8 @@ fn main() -> ExitCode {
             }
             Err(error) => failed(&error),
         },
-        Command::CheckSystem(options) => with_settings(&options, |settings| {
-            if faas::system_check::check(settings) {
+        Command::CheckSystem { options, verbose } => with_settings(&options, |settings| {
+            if faas::system_check::check(settings, verbose) {
                 ExitCode::SUCCESS
             } else {
                 ExitCode::FAILURE

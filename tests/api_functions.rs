@@ -389,3 +389,23 @@ fn a_listing_is_sorted_paged_and_without_code() {
         assert!(said.starts_with(query.split('=').next().unwrap()), "{query}: {said}");
     }
 }
+
+#[test]
+fn a_function_tells_what_its_sandbox_is_made_of() {
+    let Some(server) = server() else { return };
+    server.deploy("boxed", "def handle(request): return 1", json!({}));
+    let document = server.get("/functions/boxed/sandbox").json();
+    assert_eq!((&document["function"], &document["version"]), (&json!("boxed"), &json!(1)));
+    let sandbox = &document["sandbox"];
+    let layers = sandbox["layers"].as_array().unwrap();
+    assert!(layers.iter().any(|layer| layer["name"] == "seccomp" && layer["state"] == "required"), "{layers:?}");
+    let plans = sandbox["plans"].as_array().unwrap();
+    let last = |plan: &Value| plan["steps"].as_array().unwrap().last().unwrap().as_str().unwrap().to_owned();
+    assert_eq!(plans.len(), 3);
+    assert!(last(&plans[0]).contains("zygote.py") && last(&plans[2]).contains("allow-list"), "{plans:?}");
+    // The listing is of the filter that is loaded: the step says how many instructions that has.
+    let filter = sandbox["filter"].as_array().unwrap();
+    assert!(last(&plans[2]).contains(&format!("({} instructions)", filter.len())), "{}", last(&plans[2]));
+    assert_eq!(server.get("/functions/nobody/sandbox").refused(404, "not_found"), "there is no function nobody");
+    assert_eq!(server.call("POST", "/functions/boxed/sandbox", "").status, 405);
+}

@@ -98,6 +98,29 @@ fn a_process_that_takes_too_much_memory_is_killed_and_counted() {
 }
 
 #[test]
+fn on_v1_all_of_a_group_can_be_ended_when_its_memory_has_run_out_and_only_then() {
+    let Some(root) = root("together") else { return };
+    let mut cgroup = root.create("hog").unwrap();
+    let Some(watch) = cgroup.oom_watch().cloned() else {
+        // Version 2 ends a group as one by itself, which the test of the server sees.
+        return finish(&root, cgroup);
+    };
+    cgroup.set_limits(LIMITS).unwrap();
+    let mut bystander = joined(&cgroup, "print('there', flush=True)\ntime.sleep(60)");
+    assert_eq!(first_line(&mut bystander), "there");
+    watch.respond().unwrap();
+    assert!(bystander.try_wait().unwrap().is_none() && !cgroup.ran_out_of_memory(), "nothing has happened yet");
+    let mut hog = joined(&cgroup, "b = bytearray(200 << 20)\nprint('survived')");
+    faas::sys::io::wait_readable(watch.event(), Instant::now() + Duration::from_secs(30)).unwrap();
+    watch.respond().unwrap();
+    for child in [&mut hog, &mut bystander] {
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.wait().unwrap()), Some(9));
+    }
+    assert!(cgroup.ran_out_of_memory());
+    finish(&root, cgroup);
+}
+
+#[test]
 fn forks_and_threads_beyond_the_limit_get_eagain() {
     let Some(root) = root("pids") else { return };
     let mut cgroup = root.create("forks").unwrap();

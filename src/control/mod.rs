@@ -59,6 +59,8 @@ pub enum Work {
         /// Only entries after this.
         since: Option<Since>,
     },
+    /// `GET /functions/NAME/sandbox`.
+    Sandbox(Arc<FunctionVersion>),
     /// Add what the kernel counts of each instance to its object in the document's array, and answer with the document.
     Figures {
         /// The document.
@@ -159,6 +161,7 @@ impl Shared {
             Work::Update(name, body) => self.update(ticket, &name, &body),
             Work::Delete(name) => self.delete(ticket, &name),
             Work::Logs { function, limit, since } => self.answer(ticket, self.read_logs(&function, limit, since)),
+            Work::Sandbox(function) => self.answer(ticket, self.describe_sandbox(&function)),
             Work::Figures { document, array, instances } => {
                 self.answer(ticket, Ok(self.add_figures(document, array, &instances)));
             }

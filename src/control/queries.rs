@@ -2,9 +2,11 @@
 
 use serde_json::{json, Map, Value};
 
+use crate::backend::process::runtimes::RuntimeError;
 use crate::call::Slot;
 use crate::http::problem::Problem;
 use crate::logs::Since;
+use crate::registry::function::FunctionVersion;
 use crate::sandbox::cgroup::Figures;
 
 use super::{Done, Shared};
@@ -31,6 +33,21 @@ impl Shared {
         let memory = |slot: &Slot| self.settings.figures.memory_bytes(&slot.to_string());
         document["memory_bytes"] = instances.iter().filter_map(memory).sum::<u64>().into();
         Done::Document(document)
+    }
+}
+
+impl Shared {
+    /// What the function's instances are made with, to be read by people.
+    pub(super) fn describe_sandbox(&self, function: &FunctionVersion) -> Result<Done, Problem> {
+        let runtimes = self.checker.runtimes();
+        let unavailable = |error: RuntimeError| Problem::unavailable("runtime_unavailable", error.to_string());
+        let runtime = runtimes.resolve(&function.config.runtime).map_err(unavailable)?;
+        let sandbox = runtimes.description(runtime).map(|description| description.to_json()).unwrap_or_default();
+        Ok(Done::Document(json!({
+            "function": function.name,
+            "version": function.version,
+            "sandbox": sandbox,
+        })))
     }
 }
 

@@ -21,6 +21,7 @@ pub mod discover;
 mod error;
 mod figures;
 mod instance;
+mod oom;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,7 @@ use discover::{discover, Hierarchy};
 pub use error::{Absence, CgroupError};
 pub use figures::{FigureSource, Figures};
 pub use instance::{Cgroup, Limits};
+pub use oom::OomWatch;
 
 /// What `sweep` gives killed processes to disappear in.
 const SWEEP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -197,8 +199,10 @@ impl CgroupRoot {
     /// A controller that a v1 hierarchy holds is never offered here, so the two interfaces do not meet.
     fn prepare_v2(&mut self, hierarchy: &Hierarchy, name: &str) {
         let (parent, occupied) = v2_parent(hierarchy);
-        let offered = std::fs::read_to_string(parent.join("cgroup.controllers")).unwrap_or_default();
-        let offered: Vec<_> = offered.split_ascii_whitespace().filter_map(Controller::from_name).collect();
+        let offered = offered(&parent);
+        for withheld in self::offered(&hierarchy.mount_point).into_iter().filter(|it| !offered.contains(it)) {
+            self.set(withheld, Err(Absence::NotDelegated(parent.clone())));
+        }
         if offered.is_empty() {
             return;
         }
@@ -239,7 +243,9 @@ impl CgroupRoot {
 /// The v2 group to put ours into, and whether it cannot be split because others live in it.
 ///
 /// A group that holds only this process was made for it (systemd with `Delegate=`, a container): we move to a leaf and
-/// use it. A group that it shares, such as a login session, is left alone, and root takes the top of the tree.
+/// use it. A group that it shares, such as a login session, is left alone, and root takes the top of the tree. So it
+/// does where the own group was given less than the tree has: systemd enables the processor controller in a service's
+/// group only for those who ask.
 fn v2_parent(hierarchy: &Hierarchy) -> (PathBuf, bool) {
     let own = &hierarchy.own;
     if own.ends_with(SUPERVISOR_LEAF) {
@@ -252,14 +258,22 @@ fn v2_parent(hierarchy: &Hierarchy) -> (PathBuf, bool) {
     if !own.join("cgroup.events").exists() {
         return (own.clone(), false);
     }
-    if holds_only_us(own) && move_to_leaf(&own.join(SUPERVISOR_LEAF)).is_ok() {
+    let is_root = nix::unistd::geteuid().is_root();
+    let suffices = !is_root || offered(&hierarchy.mount_point).iter().all(|has| offered(own).contains(has));
+    if suffices && holds_only_us(own) && move_to_leaf(&own.join(SUPERVISOR_LEAF)).is_ok() {
         return (own.clone(), false);
     }
-    if nix::unistd::geteuid().is_root() && *own != hierarchy.mount_point {
+    if is_root && *own != hierarchy.mount_point {
         return (hierarchy.mount_point.clone(), false);
     }
     let writable = nix::unistd::access(own, nix::unistd::AccessFlags::W_OK).is_ok();
     (own.clone(), writable)
+}
+
+/// The controllers that a v2 group may hand on to its children.
+fn offered(group: &Path) -> Vec<Controller> {
+    let names = std::fs::read_to_string(group.join("cgroup.controllers")).unwrap_or_default();
+    names.split_ascii_whitespace().filter_map(Controller::from_name).collect()
 }
 
 fn holds_only_us(dir: &Path) -> bool {

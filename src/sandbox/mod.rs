@@ -3,6 +3,7 @@
 //! had; [`host`] which of all that this machine can give. `sys::executor` does it.
 
 pub mod cgroup;
+pub mod description;
 pub mod host;
 pub mod layer;
 pub mod plan;

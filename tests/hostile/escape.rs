@@ -134,7 +134,7 @@ fn nothing_of_a_function_outlives_a_server_that_is_killed() {
     let (_home, status) = scene.server.end(Signal::SIGKILL);
     assert!(!status.success());
     for process in &held {
-        let deadline = std::time::Instant::now() + common::PATIENCE;
+        let deadline = std::time::Instant::now() + common::patience();
         faas::sys::io::wait_readable(process, deadline).expect("a process outlived its server");
     }
 }

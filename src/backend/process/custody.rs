@@ -81,7 +81,9 @@ impl ProcessCustody {
         match end {
             Ok(None) => None,
             Ok(Some(ProcessEnd::Status(status))) => Some(ExitReason::Status(status)),
-            Ok(Some(ProcessEnd::Signal(libc::SIGKILL))) if self.cgroup.as_ref().is_some_and(ran_out_of_memory) => {
+            Ok(Some(ProcessEnd::Signal(libc::SIGKILL)))
+                if self.cgroup.as_ref().is_some_and(Cgroup::ran_out_of_memory) =>
+            {
                 Some(ExitReason::OutOfMemory { limit_bytes: self.memory_bytes })
             }
             Ok(Some(ProcessEnd::Signal(signal))) => Some(ExitReason::Signal(signal)),
@@ -96,9 +98,4 @@ impl ProcessCustody {
             }
         }
     }
-}
-
-/// Whether the kernel has killed any process of the instance for its memory limit.
-fn ran_out_of_memory(cgroup: &Cgroup) -> bool {
-    matches!(cgroup.oom_kills(), Ok(Some(kills)) if kills > 0)
 }

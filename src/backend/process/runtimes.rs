@@ -8,7 +8,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::limits::INSTANCE_TASKS_MAX;
+use crate::sandbox::description::Description;
 use crate::sandbox::layer::{Layer, Layers};
 use crate::sandbox::plan::{
     instance_inner_plan, instance_outer_plan, zygote_plan, InstanceSpec, Plan, Privilege, ZygoteSpec,
@@ -147,19 +147,18 @@ impl Runtimes {
         spec
     }
 
-    /// The plans as people read them, for `--check-system` and the log: zygote, outer and inner.
-    pub fn describe(&self, id: RuntimeId) -> Vec<String> {
-        let Some(interpreter) = self.table().interpreters.get(id.0 as usize).map(|(_, known)| known.clone()) else {
-            return Vec::new();
-        };
+    /// The sandbox of this runtime's instances, for people. Looks at the host's files: not for the front thread.
+    pub fn description(&self, id: RuntimeId) -> Option<Description> {
+        let interpreter = self.table().interpreters.get(id.0 as usize).map(|(_, known)| known.clone())?;
         let spec = self.instance_spec(0);
-        let mut lines = vec!["zygote".to_owned()];
-        lines.extend(self.plan_of(&interpreter).describe());
-        lines.push("instance, before its process is made".to_owned());
-        lines.extend(instance_outer_plan(&spec).describe());
-        lines.push(format!("instance (at most {INSTANCE_TASKS_MAX} tasks)"));
-        lines.extend(instance_inner_plan(&spec).describe());
-        lines
+        Some(Description {
+            required: self.settings.required,
+            without: self.settings.without,
+            zygote: self.plan_of(&interpreter),
+            outer: instance_outer_plan(&spec),
+            inner: instance_inner_plan(&spec),
+            arch: Arch::native(),
+        })
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

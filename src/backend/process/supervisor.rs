@@ -12,7 +12,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ use crate::limits::{
     BLANK_START_TIMEOUT, FUNCTION_CPU_MILLIS_DEFAULT, FUNCTION_MEMORY_BYTES_DEFAULT, INSTANCE_TASKS_MAX,
     WIRE_MESSAGE_BYTES_MAX, ZYGOTE_FORKS_MAX, ZYGOTE_SPAWNS_AT_ONCE_MAX,
 };
-use crate::sandbox::cgroup::{Cgroup, CgroupError, CgroupRoot, Limits};
+use crate::sandbox::cgroup::{Cgroup, CgroupError, CgroupRoot, Limits, OomWatch};
 use crate::scheduler::RuntimeId;
 use crate::sys::{self, executor};
 use crate::vital::Vital;
@@ -55,6 +55,9 @@ pub struct SupervisorSettings {
 /// Zygotes that may die over one blank before it counts as failed: the blank may be what kills them.
 const BLANK_TRIES_MAX: u32 = 3;
 
+/// Events of slots are told from those of zygotes by their tokens: they begin here.
+const OOM_TOKENS: usize = 1 << 32;
+
 /// What a blank is made with.
 struct Parts {
     channel: OwnedFd,
@@ -80,6 +83,8 @@ struct Supervisor {
     /// Cgroups whose last process is still leaving.
     graves: Vec<Cgroup>,
     networks: Networks,
+    /// By slot, where the kernel tells of memory that has run out.
+    oom_watches: HashMap<usize, Weak<OomWatch>>,
     strays: Strays,
     buffer: Box<[u8]>,
 }
@@ -109,6 +114,7 @@ pub fn start(
         next_checker_generation: 0,
         graves: Vec::new(),
         networks: Networks::default(),
+        oom_watches: HashMap::new(),
         strays: Strays::default(),
         buffer: vec![0; WIRE_MESSAGE_BYTES_MAX + 1].into_boxed_slice(),
     };
@@ -128,8 +134,10 @@ impl Supervisor {
                 std::thread::sleep(Duration::from_millis(10));
             }
             for event in &events {
-                if event.token() != DOORBELL_TOKEN {
-                    self.hear(RuntimeId(event.token().0 as u32));
+                match event.token() {
+                    DOORBELL_TOKEN => {}
+                    Token(slot) if slot >= OOM_TOKENS => self.end_for_memory(slot - OOM_TOKENS),
+                    Token(runtime) => self.hear(RuntimeId(runtime as u32)),
                 }
             }
             while let Some(job) = self.desk.try_recv() {
@@ -319,9 +327,17 @@ impl Supervisor {
         asked
     }
 
-    fn make_cgroup(&self, slot: Slot) -> io::Result<Option<Cgroup>> {
+    fn make_cgroup(&mut self, slot: Slot) -> io::Result<Option<Cgroup>> {
         let Some(root) = &self.settings.cgroups else { return Ok(None) };
         let mut cgroup = root.create(&slot.to_string()).map_err(io::Error::other)?;
+        if let Some(watch) = cgroup.oom_watch() {
+            // Its end is the watch's own: the kernel forgets a descriptor that is closed.
+            let slot = slot.index as usize;
+            let event = watch.event().as_raw_fd();
+            let token = Token(OOM_TOKENS + slot);
+            self.desk.registry().register(&mut SourceFd(&event), token, Interest::READABLE)?;
+            self.oom_watches.insert(slot, Arc::downgrade(watch));
+        }
         let limits = Limits {
             memory_bytes: FUNCTION_MEMORY_BYTES_DEFAULT,
             cpu_millis: FUNCTION_CPU_MILLIS_DEFAULT,
@@ -333,6 +349,18 @@ impl Supervisor {
                 let _ = cgroup.remove();
                 Err(io::Error::other(error))
             }
+        }
+    }
+
+    /// The instance in this slot has used up its memory, or its cgroup is being removed.
+    fn end_for_memory(&mut self, slot: usize) {
+        match self.oom_watches.get(&slot).and_then(Weak::upgrade) {
+            Some(watch) => {
+                if let Err(error) = watch.respond() {
+                    log::error!("an instance that is out of memory cannot be ended: {error}");
+                }
+            }
+            None => drop(self.oom_watches.remove(&slot)),
         }
     }
 

@@ -95,6 +95,13 @@ impl Front {
         self.ask_control(client, request_id, Work::Delete(name));
     }
 
+    pub(super) fn function_sandbox(&mut self, client: ClientId, request_id: RequestId, name: &str) -> Answer {
+        let live = self.functions.get(name).ok_or_else(|| Problem::no_function(name))?;
+        let function = std::sync::Arc::clone(&live.function);
+        self.ask_control(client, request_id, Work::Sandbox(function));
+        Ok(None)
+    }
+
     pub(super) fn function_logs(
         &mut self,
         client: ClientId,

@@ -29,6 +29,7 @@ impl Front {
             Route::FunctionUpdate(name) => self.function_update(client, request_id, name, request.body),
             Route::FunctionDelete(name) => return self.function_delete(client, request_id, name),
             Route::FunctionLogs(name) => self.function_logs(client, request_id, name, request.head.query()),
+            Route::FunctionSandbox(name) => self.function_sandbox(client, request_id, &name),
             Route::Stats => return self.stats(client, request_id),
             Route::FunctionStats(name) => self.function_stats(client, request_id, &name),
             Route::Instances => return self.instances(client, request_id),

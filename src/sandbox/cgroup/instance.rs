@@ -5,9 +5,11 @@
 use std::fs::OpenOptions;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::sys::process::{pidfd_kill, pidfd_open};
 
+use super::oom::OomWatch;
 use super::{field, read, remove_dir, write, CgroupError, Controller, Group, Version};
 
 /// Length of a period of the processor quota, in microseconds: the kernel's default. A shorter one makes throttling
@@ -32,11 +34,14 @@ pub struct Cgroup {
     limits: Option<Limits>,
     /// Whether v1 counts swap: only with `swapaccount=1` on older kernels.
     swap_counted: bool,
+    /// Tells of memory that has run out, on v1.
+    oom_watch: Option<Arc<OomWatch>>,
 }
 
 impl Cgroup {
     pub(super) fn make(groups: Vec<Group>) -> Result<Self, CgroupError> {
-        let mut cgroup = Self { groups: Vec::with_capacity(groups.len()), limits: None, swap_counted: true };
+        let mut cgroup =
+            Self { groups: Vec::with_capacity(groups.len()), limits: None, swap_counted: true, oom_watch: None };
         for group in groups {
             if let Err(source) = std::fs::create_dir(&group.dir) {
                 // The error to report is the first one; groups made a moment ago are empty.
@@ -54,7 +59,7 @@ impl Cgroup {
 
     /// A group found at the start, to be killed and removed.
     pub(super) fn existing(group: Group) -> Self {
-        Self { groups: vec![group], limits: None, swap_counted: true }
+        Self { groups: vec![group], limits: None, swap_counted: true, oom_watch: None }
     }
 
     /// Descriptors, one per hierarchy, through which a process joins by writing `0`.
@@ -102,6 +107,17 @@ impl Cgroup {
         }
         self.limits = Some(limits);
         Ok(())
+    }
+
+    /// What is to be listened to, on v1, so that an instance out of memory ends as a whole.
+    pub fn oom_watch(&self) -> Option<&Arc<OomWatch>> {
+        self.oom_watch.as_ref()
+    }
+
+    /// Whether its memory has run out, and a process was killed for it.
+    pub fn ran_out_of_memory(&self) -> bool {
+        let seen = self.oom_watch.as_ref().is_some_and(|watch| watch.seen());
+        seen || matches!(self.oom_kills(), Ok(Some(kills)) if kills > 0)
     }
 
     /// Processes the kernel killed because the memory limit was reached; `None` without the controller.
@@ -155,6 +171,9 @@ impl Cgroup {
         let dir = group.dir.clone();
         match group.version {
             Version::V1 => {
+                let watch = OomWatch::start(group, &self.groups);
+                // A kernel that cannot tell still kills, one process at a time.
+                self.oom_watch = watch.map(Arc::new).inspect_err(|error| log::debug!("{error}")).ok();
                 self.swap_counted = dir.join("memory.memsw.limit_in_bytes").exists();
                 // Swap that is not counted is at least avoided.
                 if self.swap_counted {
@@ -212,7 +231,7 @@ impl Cgroup {
     }
 }
 
-fn kill_each(group: &Group) -> Result<(), CgroupError> {
+pub(super) fn kill_each(group: &Group) -> Result<(), CgroupError> {
     if group.controllers.contains(&Controller::Pids) {
         write(group.dir.join("pids.max"), "0")?;
     }
