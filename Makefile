@@ -1,8 +1,8 @@
-# What a person types. CONTRIBUTING.md says more; .ci/run calls `make check`.
+# What a person types. CONTRIBUTING.md says more; .ci/run calls `make check` and `make test-vm`.
 
 PYTHON ?= python3
 
-.PHONY: help run test test-rust test-python check fmt bench deny fuzz
+.PHONY: help run test test-rust test-python test-vm check fmt bench bench-sandbox deny fuzz
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,7 +19,10 @@ test-python: ## the shim's tests on every Python found, and the benchmark's own
 	$(PYTHON) tests/python/run_all.py
 	$(PYTHON) -m unittest discover -s benches -p 'test_*.py'
 
-check: ## what CI runs: format, clippy, documentation, all tests
+test-vm: ## the sandbox's tests on cgroup v2 and on v1, in a virtual machine
+	$(PYTHON) tests/vm/run.py $(VM)
+
+check: ## what every commit passes: format, clippy, documentation, all tests
 	cargo fmt --all -- --check
 	cargo fmt --manifest-path fuzz/Cargo.toml -- --check
 	cargo clippy --locked --all-targets -- -D warnings
@@ -32,6 +35,9 @@ fmt: ## format the Rust code
 
 bench: ## faas and its peers under wrk, and cold starts; BENCH="--quick" for a look
 	$(PYTHON) benches/run.py $(BENCH)
+
+bench-sandbox: ## sandboxes by the thousand and what is left of them; a neighbour under attack
+	$(PYTHON) benches/sandbox.py $(BENCH)
 
 fuzz: ## the fuzzers, FUZZ_SECONDS=60 each
 	fuzz/run

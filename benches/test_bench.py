@@ -9,7 +9,9 @@ import time
 import unittest
 from pathlib import Path
 
+import churn
 import report
+import sandbox
 from client import Connection, HttpError
 from process import Process, ProcessError
 from stats import quantile, summary
@@ -34,6 +36,35 @@ class Quantiles(unittest.TestCase):
 
     def test_one_value_is_every_quantile(self):
         self.assertEqual(set(summary([7]).values()), {7})
+
+
+class Sandboxes(unittest.TestCase):
+    HELD = {"processes": 3, "cgroups": 12}
+
+    def judged(self, after, per_second, ratio):
+        result = {"before": self.HELD, "after": after, "per_second": per_second}
+        return [kept for kept, _ in sandbox.judge(result, [{"attack": "processor", "ratio_p99": ratio}])]
+
+    def test_each_promise_is_missed_by_itself(self):
+        self.assertEqual(self.judged(dict(self.HELD), 200, 2.0), [True, True, True])
+        self.assertEqual(self.judged({"processes": 3, "cgroups": 13}, 200, 2.0), [False, True, True])
+        self.assertEqual(self.judged(dict(self.HELD), 199, 2.1), [True, False, False])
+
+    def test_holdings_see_what_a_process_has(self):
+        read, write = os.pipe()
+        try:
+            before = churn.holdings(os.getpid())
+            child = os.posix_spawn("/bin/sleep", ["sleep", "60"], {})
+            extra = os.dup(read)
+            after = churn.holdings(os.getpid())
+            os.close(extra)
+        finally:
+            os.kill(child, 9)
+            os.waitpid(child, 0)
+            os.close(read)
+            os.close(write)
+        self.assertEqual(after["processes"], before["processes"] + 1)
+        self.assertEqual(after["descriptors"], before["descriptors"] + 1)
 
 
 class Report(unittest.TestCase):

@@ -96,9 +96,6 @@ def _prepare(channel):
     gc.enable()
     # The frozen start-up heap is not traversed, so young collections are cheap but rarely of use to a short call.
     gc.set_threshold(5000, 10, 10)
-    random = sys.modules.get("random")
-    if random is not None:
-        random.seed()
     # What a cold start writes to first is still shared with the zygote; this has the kernel copy those pages now.
     exec(compile("def handle(request):\n    return {}\n", "<blank>", "exec", 0, True), {})
     encode_json({"a": [_loads(b'{"b": 1}')]})

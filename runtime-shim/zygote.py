@@ -1,7 +1,9 @@
 """The zygote: a small single-threaded process that forks blanks. Run as `python -I -S -B /faas/zygote.py`.
 
 Descriptor 3 is its control socket. It holds no secret and runs no user code; what it has loaded, every instance shares
-with it page by page.
+with it page by page. So it loads nothing that draws at random (`random`, `tempfile`, `uuid`, `ssl`, `numpy`): each
+instance loads that for itself and seeds it from the kernel, and no two go on alike. The one seed they share is that of
+`hash`, which Python draws once, when it starts.
 
 For each `Spawn` it forks M, which applies the outer plan (that changes the process it runs in, and the zygote must
 stay as it is), forks the instance, says `Spawned`, and exits. The zygote does not wait for that: it takes the next

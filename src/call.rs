@@ -129,15 +129,33 @@ pub enum InvokeError {
         /// The limit, in invocations.
         limit: usize,
     },
-    /// No instance can be started at present (the zygote is down, `fork` fails).
-    NoInstances {
-        /// What the backend said.
-        reason: String,
-    },
+    /// No instance can be started at present (the zygote is down, `fork` fails, a step of the sandbox is refused).
+    NoInstances(BlankFailure),
     /// The function was deleted while the call waited.
     Deleted,
     /// The server is stopping.
     ShuttingDown,
+}
+
+/// Why there is no blank.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BlankFailure {
+    /// In words, for the log: it may name paths.
+    pub reason: String,
+    /// The step of the sandbox that this host refused, if it was that. A name of our own, which anybody may be told.
+    pub refused_step: Option<&'static str>,
+}
+
+impl From<String> for BlankFailure {
+    fn from(reason: String) -> Self {
+        Self { reason, refused_step: None }
+    }
+}
+
+impl From<&str> for BlankFailure {
+    fn from(reason: &str) -> Self {
+        reason.to_owned().into()
+    }
 }
 
 /// How an instance ended.
@@ -215,7 +233,7 @@ pub enum FrontEvent {
         /// Where.
         slot: Slot,
         /// Why, for the log and for `InvokeError::NoInstances`.
-        reason: String,
+        failure: BlankFailure,
     },
     /// The function's top-level code ran (or did not) in this instance.
     Loaded {

@@ -19,8 +19,17 @@ pub use crate::config::CliOptions;
 /// The first argument that makes this process the executor of a sandbox plan: for the server's own use.
 pub const RUN_PLAN: &str = "__run-plan";
 
-const FLAGS: &[&str] =
-    &["--config", "--host", "--port", "--debug", "--check-system", "--create-config", "--help", "--version"];
+const FLAGS: &[&str] = &[
+    "--config",
+    "--host",
+    "--port",
+    "--debug",
+    "--check-system",
+    "--verbose",
+    "--create-config",
+    "--help",
+    "--version",
+];
 
 /// What `--help` prints.
 pub const HELP: &str = "\
@@ -39,6 +48,8 @@ Options:
       --debug                 Log more: the same as logging_level DEBUG
       --check-system          Print what this host offers and what to do about what
                               is missing, and exit: 1 if functions cannot run here
+      --verbose               With --check-system: also the sandbox, step by step,
+                              with its system calls
       --create-config [PATH]  Write a commented configuration file and exit; never
                               overwrites [default: ./faas_config.yaml]
   -h, --help                  Print this help and exit
@@ -79,7 +90,12 @@ pub enum Command {
     /// Run the server.
     Serve(CliOptions),
     /// Print what this host offers.
-    CheckSystem(CliOptions),
+    CheckSystem {
+        /// The configuration to look with.
+        options: CliOptions,
+        /// Print the sandbox too.
+        verbose: bool,
+    },
     /// Write the sample configuration to this path.
     CreateConfig(PathBuf),
     /// Print [`HELP`].
@@ -123,6 +139,13 @@ pub enum UsageError {
         /// As given, cut.
         given: String,
     },
+    /// A flag makes sense with another one only.
+    Without {
+        /// The flag.
+        flag: &'static str,
+        /// The one that is missing.
+        needs: &'static str,
+    },
     /// There is one argument too many.
     UnexpectedArgument {
         /// As given, cut.
@@ -140,6 +163,7 @@ impl fmt::Display for UsageError {
             Self::MissingValue { flag, expected } => write!(f, "{flag} needs {expected}"),
             Self::WrongValue { flag, given, expected } => write!(f, "{flag}: got {given:?}; expected {expected}"),
             Self::UnexpectedValue { flag, given } => write!(f, "{flag} takes no value; got {given:?}"),
+            Self::Without { flag, needs } => write!(f, "{flag} goes with {needs}"),
             Self::UnexpectedArgument { given } => {
                 write!(f, "unexpected argument {given:?}; one configuration file is enough")
             }
@@ -159,6 +183,7 @@ pub fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Comm
     let mut options = CliOptions::default();
     let mut file = None;
     let mut check_system = false;
+    let mut verbose = false;
     let mut create_config = None;
     while let Some(arg) = parser.next().map_err(usage_error)? {
         match arg {
@@ -177,11 +202,15 @@ pub fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Comm
             }
             Arg::Long("debug") => options.debug = true,
             Arg::Long("check-system") => check_system = true,
+            Arg::Long("verbose") => verbose = true,
             Arg::Long("create-config") => create_config = Some(optional_path(&mut parser)),
             Arg::Value(path) if file.is_none() => file = Some(PathBuf::from(path)),
             Arg::Value(extra) => return Err(UsageError::UnexpectedArgument { given: shown(&extra) }),
             Arg::Short(_) | Arg::Long(_) => return Err(usage_error(arg.unexpected())),
         }
+    }
+    if verbose && !check_system {
+        return Err(UsageError::Without { flag: "--verbose", needs: "--check-system" });
     }
     match (file, &options.config, create_config) {
         (Some(extra), Some(_), _) | (Some(extra), None, Some(_)) => {
@@ -190,7 +219,7 @@ pub fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Comm
         (None, _, Some(path)) => Ok(Command::CreateConfig(path)),
         (file, _, None) => {
             options.config = file.or(options.config);
-            Ok(if check_system { Command::CheckSystem(options) } else { Command::Serve(options) })
+            Ok(if check_system { Command::CheckSystem { options, verbose } } else { Command::Serve(options) })
         }
     }
 }

@@ -114,6 +114,8 @@ pub const FUNCTION_CPU_MILLIS_MAX: u32 = 1_024_000;
 pub const FUNCTION_INSTANCES_DEFAULT: u32 = 10;
 /// Largest `max_instances` of a function.
 pub const FUNCTION_INSTANCES_MAX: u32 = 1000;
+/// Largest `max_invocations_per_instance` of a function; `unlimited` is beyond it.
+pub const FUNCTION_INVOCATIONS_PER_INSTANCE_MAX: u32 = 1_000_000_000;
 /// Tasks (processes and threads) of one instance.
 pub const INSTANCE_TASKS_MAX: u32 = 64;
 /// Largest answer of a function, in bytes: beyond it 502.
@@ -215,6 +217,8 @@ pub const BLANK_START_TIMEOUT: Duration = Duration::from_secs(10);
 pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// Forks after which a zygote is replaced by a fresh one, so that nothing can pile up in it.
 pub const ZYGOTE_FORKS_MAX: u32 = 10_000;
+/// Empty network namespaces that wait for the next instances. Each takes about 300 kB of the kernel's memory.
+pub const NETWORKS_IDLE: usize = 8;
 /// Blanks that one zygote is asked for at once; it makes them one after the other.
 pub const ZYGOTE_SPAWNS_AT_ONCE_MAX: usize = 4;
 /// Jobs in the supervisor's queue.

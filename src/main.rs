@@ -19,7 +19,7 @@ fn main() -> ExitCode {
         }
     };
     match command {
-        Command::RunPlan => faas::sandbox::run_plan_main(),
+        Command::RunPlan => faas::sandbox::run_plan_main(faas::backend::process::report_refused_plan),
         Command::Help => {
             cli::say(cli::HELP);
             ExitCode::SUCCESS
@@ -35,8 +35,8 @@ fn main() -> ExitCode {
             }
             Err(error) => failed(&error),
         },
-        Command::CheckSystem(options) => with_settings(&options, |settings| {
-            if faas::system_check::check(settings) {
+        Command::CheckSystem { options, verbose } => with_settings(&options, |settings| {
+            if faas::system_check::check(settings, verbose) {
                 ExitCode::SUCCESS
             } else {
                 ExitCode::FAILURE

@@ -32,8 +32,9 @@ use crate::registry::function::FunctionVersion;
 use crate::registry::settings::RUNTIME_DEFAULT;
 use crate::registry::store::Store;
 use crate::sandbox::cgroup::CgroupRoot;
-use crate::sandbox::host::{HostFacts, Missing};
-use crate::sandbox::plan::{Privilege, Required};
+use crate::sandbox::host::{HostFacts, Missing, LANDLOCK_VERSION_MIN};
+use crate::sandbox::layer::{Layer, Layers};
+use crate::sandbox::plan::Privilege;
 use crate::scheduler::SchedulerLimits;
 use crate::server_log;
 use crate::sys;
@@ -121,7 +122,7 @@ pub fn serve(settings: &Settings, ready: impl FnOnce(SocketAddr)) -> Result<(), 
     let store = Store::open(&settings.storage_path).map_err(StartError::Store)?;
     let address = SocketAddr::new(settings.host, settings.port);
     let listener = TcpListener::bind(address).map_err(|source| StartError::Bind { address, source })?;
-    let cgroups = CgroupRoot::prepare(&state_id(&settings.storage_path)).map_err(StartError::Cgroups)?;
+    let mut cgroups = CgroupRoot::prepare(&state_id(&settings.storage_path)).map_err(StartError::Cgroups)?;
     let facts = HostFacts::probe(&cgroups);
     let missing = facts.missing_for(settings.isolation);
     let fatal = settings.isolation == IsolationLevel::Strict || missing.iter().any(|missing| missing.essential);
@@ -135,11 +136,12 @@ pub fn serve(settings: &Settings, ready: impl FnOnce(SocketAddr)) -> Result<(), 
     if swept > 0 {
         log::warn!("removed {swept} cgroups that a killed server had left");
     }
+    cgroups.leave_out(settings.sandbox_without);
     sys::process::adopt_orphans().map_err(system("adopt orphaned processes"))?;
     let descriptors = sys::process::raise_open_files_limit().map_err(system("raise the limit of open files"))?;
     log::debug!("{descriptors} descriptors may be open");
 
-    let result = run(settings, store, cgroups, Door { listener, keys, signals }, ready);
+    let result = run(settings, store, cgroups, &facts, Door { listener, keys, signals }, ready);
     log_guard.flush();
     result
 }
@@ -149,6 +151,7 @@ fn run(
     settings: &Settings,
     store: Store,
     cgroups: CgroupRoot,
+    facts: &HostFacts,
     door: Door,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), StartError> {
@@ -173,7 +176,7 @@ fn run(
         .map_err(StartError::Logs)?;
 
     let (front_line, front_desk) = line::<FrontEvent>(FRONT_QUEUE_MAX).map_err(system("make a queue"))?;
-    let memory_files = cgroups.memory_files();
+    let figures = cgroups.figures();
     let threads = Threads::start(settings, Arc::clone(&runtimes), cgroups, logs.sink(), &front_line)?;
     let checker = Checker::new(Arc::clone(&runtimes), threads.supervisor.clone());
     let declared =
@@ -185,6 +188,7 @@ fn run(
             default_mode: settings.default_mode,
             declared,
             functions_max: settings.limits.max_functions,
+            figures,
         },
         checker,
         logs.sink(),
@@ -202,8 +206,8 @@ fn run(
         scheduler: scheduler_limits(settings),
         drain_timeout: settings.drain_timeout,
         isolation: settings.isolation.to_string(),
+        missing_layers: facts.missing_for(IsolationLevel::Strict).into_iter().map(|missing| missing.what).collect(),
         container: "container mode is not part of this version",
-        memory_files,
     };
     let address = door.listener.local_addr().map_err(system("ask for the port"))?;
     let front = Front::new(front_desk, front_settings, lines, door, runtimes, &functions);
@@ -275,11 +279,8 @@ pub(crate) fn runtimes(
 ) -> Result<Arc<Runtimes>, StartError> {
     let sandbox = SandboxSettings {
         privilege: privilege(),
-        required: match settings.isolation {
-            IsolationLevel::Strict => Required::STRICT,
-            IsolationLevel::Standard => Required::STANDARD,
-            IsolationLevel::None => Required::NONE,
-        },
+        required: required_layers(settings.isolation),
+        without: settings.sandbox_without,
         uid_base: settings.sandbox_uid_base,
         cgroup_fds: cgroups.hierarchies() as u32,
         staging,
@@ -290,6 +291,15 @@ pub(crate) fn runtimes(
     let id = runtimes.resolve(RUNTIME_DEFAULT).map_err(StartError::Runtime)?;
     log::info!("functions run on {}", runtimes.name(id));
     Ok(runtimes)
+}
+
+/// What this level insists on, on this host: Landlock only where the kernel has it.
+fn required_layers(level: IsolationLevel) -> Layers {
+    let required = Layers::required_at(level);
+    match sys::probe::landlock_abi() {
+        Some(version) if version >= LANDLOCK_VERSION_MIN => required,
+        _ => required.except(Layer::Landlock),
+    }
 }
 
 fn privilege() -> Privilege {
@@ -315,6 +325,9 @@ fn report_isolation(settings: &Settings, facts: &HostFacts) {
                 log::warn!("isolation {level}: running without {missing}");
             }
         }
+    }
+    if !settings.sandbox_without.is_empty() {
+        log::warn!("sandbox_without: running without {}", settings.sandbox_without);
     }
     if settings.isolation == IsolationLevel::None {
         log::warn!("process_isolation_level is none: functions are NOT isolated from this host; for development only");

@@ -22,8 +22,9 @@ use crate::server;
 /// The system's socket of the Docker daemon.
 const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 
-/// Prints the report. Must run in a process with one thread. `true` when process mode can run.
-pub fn check(settings: &Settings) -> bool {
+/// Prints the report, and with `verbose` the sandbox in every detail. Must run in a process with one thread. `true` when
+/// process mode can run.
+pub fn check(settings: &Settings, verbose: bool) -> bool {
     // A name of its own, so that a server on the same state is not disturbed.
     let name = format!("check-{}", std::process::id());
     let cgroups = match CgroupRoot::prepare(&name) {
@@ -45,10 +46,13 @@ pub fn check(settings: &Settings) -> bool {
             return false;
         }
     };
+    let mut details = Vec::new();
     match server::runtimes(settings, &cgroups, staging.0.clone()) {
         Ok(runtimes) => {
             let id = runtimes.known(crate::registry::settings::RUNTIME_DEFAULT);
             report.ok("interpreter", id.map(|id| runtimes.name(id)).unwrap_or_default());
+            let description = id.filter(|_| verbose).and_then(|id| runtimes.description(id));
+            details.extend(description.iter().flat_map(|description| description.lines()));
             try_sandbox(runtimes, cgroups, &mut report);
         }
         Err(error) => {
@@ -64,6 +68,9 @@ pub fn check(settings: &Settings) -> bool {
     drop(staging);
     container(settings, &mut report);
     cli::say(&report.render());
+    if !details.is_empty() {
+        cli::say(&(details.join("\n") + "\n"));
+    }
     report.worst() != Status::Failed
 }
 

@@ -227,7 +227,7 @@ fn health_needs_no_key_and_says_what_works() {
     assert_eq!((reply.status, &health["status"]), (200, &json!("healthy")), "{health}");
     assert_eq!(health["version"], env!("CARGO_PKG_VERSION"));
     assert!(health["uptime_seconds"].is_u64());
-    assert_eq!(health["modes"]["process"], json!({"status": "available", "isolation": "strict"}));
+    assert_eq!(health["modes"]["process"], json!({"status": "available", "isolation": "strict", "missing": []}));
     assert_eq!(health["modes"]["container"]["status"], "unavailable");
     // A key that is wrong is not looked at here: a probe may send what it likes.
     assert_eq!(ask(&server, "GET", "/health?x=1", &["Bearer wrong"]).status, 200);

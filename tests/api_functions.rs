@@ -49,7 +49,9 @@ fn a_created_function_is_the_resource_that_its_location_names() {
     assert_eq!(created.header("content-type"), Some("application/json"));
     let got = server.get("/functions/hello-world");
     assert_eq!(got.status, 200);
-    let (created, got) = (created.json(), got.json());
+    let (created, mut got) = (created.json(), got.json());
+    let details = got.as_object_mut().unwrap().shift_remove("instance_details");
+    assert_eq!(details, Some(json!([])), "a look at it tells of its instances besides");
     assert_eq!(created, got);
     let fields: Vec<&String> = got.as_object().unwrap().keys().collect();
     let expected = ["name", "version", "code", "code_sha256", "config", "created_at", "updated_at", "instances"];
@@ -62,6 +64,7 @@ fn a_created_function_is_the_resource_that_its_location_names() {
         json!({
             "runtime": "python3", "execution_mode": "process", "handler": "handle", "timeout": 30, "memory": "256Mi",
             "cpu_limit": "1000m", "dependencies": [], "environment": {}, "min_instances": 0, "max_instances": 10,
+            "max_invocations_per_instance": "unlimited",
         })
     );
     assert_eq!(got["created_at"], got["updated_at"]);
@@ -76,7 +79,7 @@ fn config_comes_back_as_it_was_given() {
     let config = json!({
         "runtime": "python3", "execution_mode": "process", "handler": "tools.run", "timeout": 1.5, "memory": "64Mi",
         "cpu_limit": "250m", "dependencies": [], "environment": {"A": "1", "B": ""}, "min_instances": 1,
-        "max_instances": 2,
+        "max_instances": 2, "max_invocations_per_instance": 1000,
     });
     let reply = server.deploy("f", "def run(request):\n    return __name__\n", config.clone());
     assert_eq!(reply.json()["config"], config);
@@ -305,8 +308,7 @@ fn put_merges_config_and_code_into_the_next_version() {
 #[test]
 fn a_put_that_changes_nothing_makes_no_version() {
     let Some(server) = server() else { return };
-    server.deploy("f", HELLO, json!({"timeout": 5}));
-    let before = server.get("/functions/f").json();
+    let before = server.deploy("f", HELLO, json!({"timeout": 5})).json();
     for body in [json!({}), json!({"code": HELLO}), json!({"config": {"timeout": 5}}), json!({"config": null})] {
         let reply = put(&server, "f", &body);
         assert_eq!((reply.status, &reply.json()), (200, &before), "{body}");
@@ -386,4 +388,24 @@ fn a_listing_is_sorted_paged_and_without_code() {
         let said = server.get(&format!("/functions?{query}")).refused(400, "invalid_query");
         assert!(said.starts_with(query.split('=').next().unwrap()), "{query}: {said}");
     }
+}
+
+#[test]
+fn a_function_tells_what_its_sandbox_is_made_of() {
+    let Some(server) = server() else { return };
+    server.deploy("boxed", "def handle(request): return 1", json!({}));
+    let document = server.get("/functions/boxed/sandbox").json();
+    assert_eq!((&document["function"], &document["version"]), (&json!("boxed"), &json!(1)));
+    let sandbox = &document["sandbox"];
+    let layers = sandbox["layers"].as_array().unwrap();
+    assert!(layers.iter().any(|layer| layer["name"] == "seccomp" && layer["state"] == "required"), "{layers:?}");
+    let plans = sandbox["plans"].as_array().unwrap();
+    let last = |plan: &Value| plan["steps"].as_array().unwrap().last().unwrap().as_str().unwrap().to_owned();
+    assert_eq!(plans.len(), 3);
+    assert!(last(&plans[0]).contains("zygote.py") && last(&plans[2]).contains("allow-list"), "{plans:?}");
+    // The listing is of the filter that is loaded: the step says how many instructions that has.
+    let filter = sandbox["filter"].as_array().unwrap();
+    assert!(last(&plans[2]).contains(&format!("({} instructions)", filter.len())), "{}", last(&plans[2]));
+    assert_eq!(server.get("/functions/nobody/sandbox").refused(404, "not_found"), "there is no function nobody");
+    assert_eq!(server.call("POST", "/functions/boxed/sandbox", "").status, 405);
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Instant;
 
-use common::{is_root, skip, Home, Server, PATIENCE};
+use common::{is_root, patience, skip, Home, Server};
 use nix::sys::signal::Signal;
 
 /// The configuration that was promised to load as it stands, but for where it keeps functions.
@@ -57,7 +57,7 @@ fn faas(directory: &Path, args: &[&str], environment: &[(&str, &str)]) -> Comman
 #[track_caller]
 fn ended(mut command: Command) -> (i32, String, String) {
     let mut child = command.spawn().unwrap();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     while child.try_wait().unwrap().is_none() {
         if Instant::now() >= deadline {
             child.kill().unwrap();
@@ -324,6 +324,12 @@ fn check_system_prints_what_this_host_gives() {
         assert!(["ok", "degraded"].iter().any(|status| line.contains(status)), "{line}");
     }
     assert!(!home.path().join(".local").exists(), "a look changes nothing");
+    assert!(!stdout.contains("system calls"), "only --verbose says how");
+    let (status, verbose, _) = ended(faas(home.path(), &["--check-system", "--verbose"], &[]));
+    assert_eq!(status, 0, "{verbose}");
+    for word in ["layers", "the zygote", "an instance, in its process", "system calls", "return allow"] {
+        assert!(verbose.contains(word), "{word} in\n{verbose}");
+    }
     // An interpreter that is not there is one thing without which nothing runs.
     write_config(&home, "  python: /no/such/python\n", "");
     let (status, stdout, _) = ended(faas(home.path(), &["--check-system", "faas.yaml"], &[]));

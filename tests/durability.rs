@@ -44,7 +44,7 @@ fn refusal(home: &Home) -> String {
 
 fn refusal_of(mut command: Command) -> String {
     let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
-    let deadline = std::time::Instant::now() + common::PATIENCE;
+    let deadline = std::time::Instant::now() + common::patience();
     while child.try_wait().unwrap().is_none() && std::time::Instant::now() < deadline {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }

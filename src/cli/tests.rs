@@ -55,7 +55,13 @@ fn commands() {
     assert_eq!(parse(["-h"]), Ok(Command::Help));
     assert_eq!(parse(["-V"]), Ok(Command::Version));
     let options = CliOptions { config: Some("a.yaml".into()), ..CliOptions::default() };
-    assert_eq!(parse(["a.yaml", "--check-system"]), Ok(Command::CheckSystem(options)));
+    assert_eq!(
+        parse(["a.yaml", "--check-system"]),
+        Ok(Command::CheckSystem { options: options.clone(), verbose: false })
+    );
+    assert_eq!(parse(["--check-system", "a.yaml", "--verbose"]), Ok(Command::CheckSystem { options, verbose: true }));
+    let alone = UsageError::Without { flag: "--verbose", needs: "--check-system" };
+    assert_eq!(parse(["--verbose"]), Err(alone));
     assert_eq!(parse([RUN_PLAN]), Ok(Command::RunPlan));
     assert_eq!(serve(&["./__run-plan"]).config, Some("./__run-plan".into()), "only the bare word is the subcommand");
 }

@@ -22,6 +22,7 @@ pub(super) const FUNCTION_KEYS: &[&str] = &[
     "environment",
     "min_instances",
     "max_instances",
+    "max_invocations_per_instance",
     "code",
     "source",
 ];

@@ -28,6 +28,7 @@ pub use functions::DeclaredFunction;
 use crate::limits;
 use crate::registry::function::ExecutionMode;
 pub use crate::sandbox::host::IsolationLevel;
+use crate::sandbox::layer::Layers;
 use crate::values::{Entry, KeyPath, ValueError};
 use functions::{read_bounded, read_functions, DeclarationError};
 use system::{read_limits, read_log_level, read_mode, read_port, read_system, LIMIT_KEYS, SYSTEM_KEYS};
@@ -68,6 +69,8 @@ pub struct Settings {
     pub base_image: String,
     /// What happens when a layer of the sandbox is missing on this host.
     pub isolation: IsolationLevel,
+    /// Layers of the sandbox that are left out, for experiments at level `none`.
+    pub sandbox_without: Layers,
     /// Least important lines that the server's log takes.
     pub log_level: LevelFilter,
     /// Worker threads.
@@ -205,6 +208,7 @@ impl Settings {
             container_runtime: ContainerRuntime::Docker,
             base_image: "python:3.11-slim".to_owned(),
             isolation: IsolationLevel::Strict,
+            sandbox_without: Layers::NONE,
             log_level: LevelFilter::Info,
             workers: default_workers(),
             pin_workers: true,

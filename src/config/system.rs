@@ -11,6 +11,7 @@ use super::{ContainerRuntime, IsolationLevel, ServerLimits, Settings};
 use crate::limits;
 use crate::registry::function::ExecutionMode;
 use crate::registry::settings::{is_versioned_runtime, RUNTIME_DEFAULT};
+use crate::sandbox::layer::{Layer, Layers};
 use crate::values::{parse_host, Entry, Table, ValueError};
 
 /// Keys of `system:`.
@@ -26,6 +27,7 @@ pub(super) const SYSTEM_KEYS: &[&str] = &[
     "container_runtime",
     "base_image",
     "process_isolation_level",
+    "sandbox_without",
     "logging_level",
     "workers",
     "pin_workers",
@@ -77,6 +79,8 @@ pub(super) fn read_system(settings: &mut Settings, system: &Table<'_>, base: &Pa
     set(&mut settings.container_runtime, system, "container_runtime", |entry| entry.one_of(CONTAINER_RUNTIMES))?;
     set(&mut settings.base_image, system, "base_image", |entry| read_image(&entry))?;
     set(&mut settings.isolation, system, "process_isolation_level", |entry| entry.one_of(ISOLATION_LEVELS))?;
+    let isolation = settings.isolation;
+    set(&mut settings.sandbox_without, system, "sandbox_without", |entry| read_sandbox_without(&entry, isolation))?;
     set(&mut settings.cold_start_timeout, system, "cold_start_timeout", |entry| {
         Ok(Duration::from_millis(entry.duration_ms(limits::COLD_START_TIMEOUT_MS)?))
     })?;
@@ -147,6 +151,18 @@ fn read_image(entry: &Entry<'_>) -> Result<String, ValueError> {
         (1..=255).contains(&image.len()) && image.bytes().all(|byte| byte.is_ascii_graphic())
     })?;
     Ok(text.to_owned())
+}
+
+/// An experiment on what each layer is worth. At a level that promises anything it would break that promise.
+fn read_sandbox_without(entry: &Entry<'_>, isolation: IsolationLevel) -> Result<Layers, ValueError> {
+    let layers: Layers = entry.list()?.iter().map(|layer| layer.one_of(Layer::NAMES)).collect::<Result<_, _>>()?;
+    if layers.contains(Layer::MountNamespace) {
+        return Err(entry.not_allowed("any layer but mount_namespace, without which a sandbox cannot be built"));
+    }
+    if !layers.is_empty() && isolation != IsolationLevel::None {
+        return Err(entry.not_allowed("an empty list, unless process_isolation_level is none"));
+    }
+    Ok(layers)
 }
 
 fn read_workers(entry: &Entry<'_>) -> Result<usize, ValueError> {

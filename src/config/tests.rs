@@ -106,6 +106,10 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
         ("api_gateway_port: http", "api_gateway_port: got \"http\"; expected a whole number from 0 to 65535"),
         ("pin_workers: sometimes", "pin_workers: got \"sometimes\"; expected true or false"),
         ("process_isolation_level: loose", "process_isolation_level: got \"loose\"; expected strict, standard or none"),
+        (
+            "sandbox_without: [seccomp]",
+            "sandbox_without: got a list; expected an empty list, unless process_isolation_level is none",
+        ),
         ("default_mode: [process]", "default_mode: got a list; expected process or container"),
         ("workers: 0", "workers: got 0; expected auto, or a whole number from 1 to 256"),
         ("max_concurrent_functions: -1", "max_concurrent_functions: got -1; expected a whole number from 1 to 65536"),

@@ -11,7 +11,6 @@ mod queries;
 use std::collections::HashMap;
 use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -19,7 +18,7 @@ use crossbeam_channel::{bounded, Receiver, Sender};
 use serde_json::Value;
 
 use crate::backend::process::check::Checker;
-use crate::call::FrontEvent;
+use crate::call::{FrontEvent, Slot};
 use crate::doorbell::Line;
 use crate::http::problem::Problem;
 use crate::limits::{CONTROL_QUEUE_MAX, CONTROL_THREADS};
@@ -27,6 +26,7 @@ use crate::logs::{LogSink, Since};
 use crate::registry::function::{ExecutionMode, FunctionVersion};
 use crate::registry::settings::FunctionSettings;
 use crate::registry::store::Store;
+use crate::sandbox::cgroup::FigureSource;
 
 /// Names the client that waits for an answer; the front's own business.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,9 +40,6 @@ pub struct ControlJob {
     /// What is to be done.
     pub work: Work,
 }
-
-/// A figure to be read: its place in a document as a JSON pointer, none if it only counts for the sum, and its file.
-pub type MemoryFigure = (Option<String>, PathBuf);
 
 /// What is to be done.
 #[derive(Debug)]
@@ -62,31 +59,24 @@ pub enum Work {
         /// Only entries after this.
         since: Option<Since>,
     },
-    /// Fill in the memory of instances and answer with the document: `/instances` and `/stats`.
-    Memory {
+    /// `GET /functions/NAME/sandbox`.
+    Sandbox(Arc<FunctionVersion>),
+    /// Add what the kernel counts of each instance to its object in the document's array, and answer with the document.
+    Figures {
         /// The document.
         document: Value,
-        /// The files that hold the figures.
-        files: Vec<MemoryFile>,
-        /// JSON pointer of the place for the sum, if there is one.
-        total: Option<String>,
+        /// The field of the document that holds the array.
+        array: &'static str,
+        /// The instances in the order of the array.
+        instances: Vec<Slot>,
     },
-}
-
-/// A file that tells how much memory an instance uses.
-#[derive(Debug)]
-pub struct MemoryFile {
-    /// Where it is.
-    pub path: PathBuf,
-    /// JSON pointer of the figure's own place in the document; without one it only counts towards the sum.
-    pub pointer: Option<String>,
-}
-
-impl MemoryFile {
-    /// A file whose figure is of interest as part of the sum.
-    pub fn summed(path: PathBuf) -> Self {
-        MemoryFile { path, pointer: None }
-    }
+    /// Add the memory of all these instances together to the document as `memory_bytes`, and answer with it.
+    MemorySum {
+        /// The document.
+        document: Value,
+        /// The instances.
+        instances: Vec<Slot>,
+    },
 }
 
 /// What a control thread answers.
@@ -122,6 +112,8 @@ pub struct ControlSettings {
     pub declared: HashMap<String, FunctionSettings>,
     /// `limits.max_functions`.
     pub functions_max: usize,
+    /// Where the kernel's figures of instances are.
+    pub figures: FigureSource,
 }
 
 /// What the control threads share.
@@ -169,9 +161,11 @@ impl Shared {
             Work::Update(name, body) => self.update(ticket, &name, &body),
             Work::Delete(name) => self.delete(ticket, &name),
             Work::Logs { function, limit, since } => self.answer(ticket, self.read_logs(&function, limit, since)),
-            Work::Memory { document, files, total } => {
-                self.answer(ticket, Ok(Done::Document(queries::fill_memory(document, &files, total.as_deref()))));
+            Work::Sandbox(function) => self.answer(ticket, self.describe_sandbox(&function)),
+            Work::Figures { document, array, instances } => {
+                self.answer(ticket, Ok(self.add_figures(document, array, &instances)));
             }
+            Work::MemorySum { document, instances } => self.answer(ticket, Ok(self.add_memory(document, &instances))),
         }
     }
 

@@ -1,11 +1,15 @@
 //! Questions that need a file or another thread to answer.
 
-use serde_json::Value;
+use serde_json::{json, Map, Value};
 
+use crate::backend::process::runtimes::RuntimeError;
+use crate::call::Slot;
 use crate::http::problem::Problem;
 use crate::logs::Since;
+use crate::registry::function::FunctionVersion;
+use crate::sandbox::cgroup::Figures;
 
-use super::{Done, MemoryFile, Shared};
+use super::{Done, Shared};
 
 impl Shared {
     pub(super) fn read_logs(&self, function: &str, limit: usize, since: Option<Since>) -> Result<Done, Problem> {
@@ -13,47 +17,67 @@ impl Shared {
             Problem::unavailable("logs_unavailable", format!("the log cannot be read now: {error}"))
         })?;
         let count = entries.len();
-        Ok(Done::Document(serde_json::json!({ "entries": entries, "count": count })))
+        Ok(Done::Document(json!({ "entries": entries, "count": count })))
+    }
+
+    /// An instance that has ended since it was listed has no figures: its fields are null.
+    pub(super) fn add_figures(&self, mut document: Value, array: &str, instances: &[Slot]) -> Done {
+        let objects = document.get_mut(array).and_then(Value::as_array_mut).into_iter().flatten();
+        for (object, slot) in objects.filter_map(Value::as_object_mut).zip(instances) {
+            add_to(object, &self.settings.figures.read(&slot.to_string()));
+        }
+        Done::Document(document)
+    }
+
+    pub(super) fn add_memory(&self, mut document: Value, instances: &[Slot]) -> Done {
+        let memory = |slot: &Slot| self.settings.figures.memory_bytes(&slot.to_string());
+        document["memory_bytes"] = instances.iter().filter_map(memory).sum::<u64>().into();
+        Done::Document(document)
     }
 }
 
-/// Puts the figure of each file at its pointer, null where it cannot be read, and their sum at `total`.
-pub(super) fn fill_memory(mut document: Value, files: &[MemoryFile], total: Option<&str>) -> Value {
-    let mut sum = 0;
-    for file in files {
-        // The instance may have ended since: then there is no such file and no such figure.
-        let bytes = std::fs::read_to_string(&file.path).ok().and_then(|text| text.trim().parse::<u64>().ok());
-        sum += bytes.unwrap_or(0);
-        if let Some(place) = file.pointer.as_ref().and_then(|pointer| document.pointer_mut(pointer)) {
-            *place = bytes.map_or(Value::Null, Value::from);
-        }
+impl Shared {
+    /// What the function's instances are made with, to be read by people.
+    pub(super) fn describe_sandbox(&self, function: &FunctionVersion) -> Result<Done, Problem> {
+        let runtimes = self.checker.runtimes();
+        let unavailable = |error: RuntimeError| Problem::unavailable("runtime_unavailable", error.to_string());
+        let runtime = runtimes.resolve(&function.config.runtime).map_err(unavailable)?;
+        let sandbox = runtimes.description(runtime).map(|description| description.to_json()).unwrap_or_default();
+        Ok(Done::Document(json!({
+            "function": function.name,
+            "version": function.version,
+            "sandbox": sandbox,
+        })))
     }
-    if let Some(place) = total.and_then(|pointer| document.pointer_mut(pointer)) {
-        *place = Value::from(sum);
-    }
-    document
+}
+
+fn add_to(object: &mut Map<String, Value>, figures: &Figures) {
+    let seconds = |us: u64| us as f64 / 1e6;
+    let fields = [
+        ("memory_bytes", json!(figures.memory_bytes)),
+        ("memory_peak_bytes", json!(figures.memory_peak_bytes)),
+        ("memory_limit_bytes", json!(figures.memory_limit_bytes)),
+        ("cpu_seconds", json!(figures.cpu_us.map(seconds))),
+        ("cpu_throttled_seconds", json!(figures.cpu_throttled_us.map(seconds))),
+        ("tasks", json!(figures.tasks)),
+        ("tasks_limit", json!(figures.tasks_limit)),
+    ];
+    object.extend(fields.map(|(name, value)| (name.to_owned(), value)));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
-    fn memory_is_filled_in_where_it_can_be_read() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("memory.current");
-        std::fs::write(&file, "4096\n").unwrap();
-        let at = |pointer: &str, path| MemoryFile { path, pointer: Some(pointer.to_owned()) };
-        let files = vec![
-            at("/instances/0/memory_bytes", file.clone()),
-            at("/instances/1/memory_bytes", directory.path().join("gone")),
-            MemoryFile::summed(file),
-        ];
-        let document = json!({"instances": [{"memory_bytes": null}, {"memory_bytes": null}], "memory_bytes": 0});
-        assert_eq!(
-            fill_memory(document, &files, Some("/memory_bytes")),
-            json!({"instances": [{"memory_bytes": 4096}, {"memory_bytes": null}], "memory_bytes": 8192})
-        );
+    fn figures_are_numbers_in_the_units_of_their_names_or_null() {
+        let figures = Figures { memory_bytes: Some(4096), cpu_us: Some(1_500_000), ..Figures::default() };
+        let mut object = Map::new();
+        add_to(&mut object, &figures);
+        let expected = json!({
+            "memory_bytes": 4096, "memory_peak_bytes": null, "memory_limit_bytes": null, "cpu_seconds": 1.5,
+            "cpu_throttled_seconds": null, "tasks": null, "tasks_limit": null,
+        });
+        assert_eq!(Value::Object(object), expected);
     }
 }

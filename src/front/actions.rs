@@ -30,7 +30,7 @@ impl Front {
             Action::MakeBlank { slot, runtime } => {
                 let job = SupervisorJob::MakeBlank { slot, runtime };
                 if self.lines.supervisor.push(job).is_err() {
-                    self.take_in(FrontEvent::BlankFailed { slot, reason: "the supervisor is too busy".to_owned() });
+                    self.take_in(FrontEvent::BlankFailed { slot, failure: "the supervisor is too busy".into() });
                 }
                 self.lines.supervisor.ring();
             }
@@ -109,8 +109,8 @@ impl Front {
     /// came to its end.
     pub(super) fn fail(&mut self, invocation: InvocationId, error: &InvokeError, service_ns: Option<u64>) {
         let Some(call) = self.calls.finish(invocation) else { return };
-        if let InvokeError::NoInstances { reason } = error {
-            log::error!("no instance for a call: {reason}");
+        if let InvokeError::NoInstances(failure) = error {
+            log::error!("no instance for a call: {}", failure.reason);
         }
         let elapsed_ns = self.now_ns().saturating_sub(call.accepted_ns);
         self.functions.count(&call.function.name, |stats: &mut CallStats| {

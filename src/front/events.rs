@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::call::{CallRequest, FrontEvent, InvocationId};
 use crate::control::{ControlJob, ControlReply, Done, Ticket, Work};
 use crate::http::{HeaderName, HeaderValue, Problem, RequestId, Response};
-use crate::registry::function::FunctionVersion;
+use crate::registry::function::{FunctionVersion, InvocationsMax};
 use crate::scheduler::FunctionPolicy;
 
 use super::api;
@@ -29,12 +29,12 @@ impl Front {
                 self.pids.insert(slot, pid);
                 self.scheduler.blank_ready(slot, now_ns, &mut self.actions);
             }
-            FrontEvent::BlankFailed { slot, reason } => {
+            FrontEvent::BlankFailed { slot, failure } => {
                 if self.blank_trouble.is_none() && self.stopping_since.is_none() {
-                    log::error!("a blank cannot be made: {reason}");
+                    log::error!("a blank cannot be made: {}", failure.reason);
                 }
-                self.blank_trouble = Some(reason.clone());
-                self.scheduler.blank_failed(slot, reason, now_ns, &mut self.actions);
+                self.blank_trouble = Some(failure.clone());
+                self.scheduler.blank_failed(slot, failure, now_ns, &mut self.actions);
             }
             FrontEvent::Loaded { slot, result } => self.scheduler.loaded(slot, result, now_ns, &mut self.actions),
             FrontEvent::Completed { slot, invocation, service_ns, raw_output, result } => {
@@ -124,6 +124,10 @@ impl Front {
             timeout_ns: Duration::from_millis(function.config.timeout_ms).as_nanos() as u64,
             min_instances: function.config.min_instances,
             max_instances: function.config.max_instances,
+            invocations_max: match function.config.max_invocations_per_instance {
+                InvocationsMax::Unlimited => u64::MAX,
+                InvocationsMax::AtMost(calls) => calls.into(),
+            },
         });
         let (key, replaces) = self.functions.put(function, policy.is_some());
         let now_ns = self.now_ns();

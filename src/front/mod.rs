@@ -31,7 +31,7 @@ use nix::sys::signal::Signal;
 use crate::auth::KeyRing;
 use crate::backend::process::runtimes::Runtimes;
 use crate::backend::process::supervisor::SupervisorJob;
-use crate::call::{FrontEvent, Slot, WorkerJob};
+use crate::call::{BlankFailure, FrontEvent, Slot, WorkerJob};
 use crate::clock::Monotonic;
 use crate::control::ControlJob;
 use crate::doorbell::{Desk, Line, DOORBELL_TOKEN};
@@ -40,7 +40,6 @@ use crate::http::{HttpLimits, Stamp};
 use crate::limits::{FRONT_EVENTS_PER_TURN_MAX, HTTP_SWEEP_INTERVAL};
 use crate::logs::LogSink;
 use crate::registry::function::FunctionVersion;
-use crate::sandbox::cgroup::MemoryFiles;
 use crate::scheduler::{Action, Scheduler, SchedulerLimits};
 
 use calls::Calls;
@@ -62,10 +61,10 @@ pub struct FrontSettings {
     pub drain_timeout: Duration,
     /// What `/health` says of process mode besides its state: the isolation level.
     pub isolation: String,
+    /// And the names of the layers of the sandbox that this host does not give.
+    pub missing_layers: Vec<String>,
     /// What `/health` says of container mode.
     pub container: &'static str,
-    /// Where the memory figures of instances are; `None` without cgroups.
-    pub memory_files: Option<MemoryFiles>,
 }
 
 /// What reaches the front from outside.
@@ -119,7 +118,7 @@ pub struct Front {
     now: Instant,
     next_sweep: Instant,
     /// Why the last blank could not be made, if none has been made since.
-    blank_trouble: Option<String>,
+    blank_trouble: Option<BlankFailure>,
     /// When a signal or a request asked the server to stop.
     stopping_since: Option<Instant>,
     stop_now: bool,

@@ -17,6 +17,7 @@ pub(super) enum Route {
     FunctionUpdate(String),
     FunctionDelete(String),
     FunctionLogs(String),
+    FunctionSandbox(String),
     /// The function, and the decoded path behind its name (`/` when there is none).
     Invoke(String, String),
     Stats,
@@ -98,6 +99,11 @@ static TABLE: &[Resource] = &[
     Resource {
         pattern: &[Is("functions"), Name, Is("logs")],
         methods: &[("GET", MANAGE, |names, _| Some(Route::FunctionLogs(names.first()?.clone())))],
+        allow: "GET, HEAD, OPTIONS",
+    },
+    Resource {
+        pattern: &[Is("functions"), Name, Is("sandbox")],
+        methods: &[("GET", MANAGE, |names, _| Some(Route::FunctionSandbox(names.first()?.clone())))],
         allow: "GET, HEAD, OPTIONS",
     },
     Resource {

@@ -238,9 +238,12 @@ impl From<&InvokeError> for Problem {
             InvokeError::Overloaded { limit } => {
                 Problem::unavailable("overloaded", format!("the server holds {limit} calls already"))
             }
-            // The reason is the backend's own and stays in the server's log.
-            InvokeError::NoInstances { reason: _ } => {
-                Problem::unavailable("no_instances", "no instance can be started at present")
+            // The reason is the backend's own and stays in the server's log; the name of a step is nobody's secret.
+            InvokeError::NoInstances(failure) => {
+                let refused =
+                    failure.refused_step.map(|step| format!(": this host refuses a step of the sandbox, {step}"));
+                let detail = format!("no instance can be started at present{}", refused.unwrap_or_default());
+                Problem::unavailable("no_instances", detail)
             }
             InvokeError::Deleted => Problem::new(
                 404,
@@ -309,6 +312,7 @@ impl From<BodyError> for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::call::BlankFailure;
     use crate::http::request_id::RequestIds;
 
     #[test]
@@ -343,9 +347,11 @@ mod tests {
 
     #[test]
     fn what_the_backend_said_is_not_told() {
-        let problem = Problem::from(&InvokeError::NoInstances { reason: "/run/secret: EIO".into() });
+        let failure = BlankFailure { reason: "/run/secret: EIO".into(), refused_step: Some("mount proc") };
+        let problem = Problem::from(&InvokeError::NoInstances(failure));
         assert_eq!((problem.status(), problem.code()), (503, "no_instances"));
-        assert!(!problem.detail().contains("secret"));
+        let detail = "no instance can be started at present: this host refuses a step of the sandbox, mount proc";
+        assert_eq!(problem.detail(), detail);
     }
 
     #[test]

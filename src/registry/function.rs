@@ -44,6 +44,18 @@ pub struct FunctionConfig {
     pub min_instances: u32,
     /// Instances that may run at once.
     pub max_instances: u32,
+    /// Calls after which an instance is replaced by a fresh one.
+    pub max_invocations_per_instance: InvocationsMax,
+}
+
+/// How many calls an instance is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum InvocationsMax {
+    /// As many as come.
+    #[default]
+    Unlimited,
+    /// No more than so many, at least one.
+    AtMost(u32),
 }
 
 /// Which backend runs a function.

@@ -14,7 +14,7 @@ pub mod store;
 pub(crate) mod testing {
     //! Values for the tests of this module and of its users.
 
-    use super::function::{ExecutionMode, FunctionConfig, FunctionVersion, Handler};
+    use super::function::{ExecutionMode, FunctionConfig, FunctionVersion, Handler, InvocationsMax};
 
     /// A configuration in which no field has its default.
     pub(crate) fn config() -> FunctionConfig {
@@ -29,6 +29,7 @@ pub(crate) mod testing {
             environment: [("KEY", "secret"), ("EMPTY", "")].map(|(k, v)| (k.to_string(), v.to_string())).into(),
             min_instances: 1,
             max_instances: 3,
+            max_invocations_per_instance: InvocationsMax::AtMost(50),
         }
     }
 

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{json, Map, Value};
 
-use super::function::{ExecutionMode, FunctionConfig, Handler};
+use super::function::{ExecutionMode, FunctionConfig, Handler, InvocationsMax};
 use crate::limits;
 use crate::values::{units, Entry, KeyPath, Table};
 
@@ -31,10 +31,15 @@ pub const SETTING_KEYS: &[&str] = &[
     "environment",
     "min_instances",
     "max_instances",
+    "max_invocations_per_instance",
 ];
 
 /// The interpreter of a function that names none.
 pub const RUNTIME_DEFAULT: &str = "python3";
+
+/// What `max_invocations_per_instance` says when there is no end: a word, so that an update can take a number back,
+/// for which `null` would not do ("not given").
+const UNLIMITED: &str = "unlimited";
 
 /// Oldest Python that the shim runs on: 3.8.
 const RUNTIME_MINOR_MIN: u32 = 8;
@@ -69,6 +74,8 @@ pub struct FunctionSettings {
     pub min_instances: Option<u32>,
     /// See [`FunctionConfig::max_instances`].
     pub max_instances: Option<u32>,
+    /// See [`FunctionConfig::max_invocations_per_instance`].
+    pub max_invocations_per_instance: Option<InvocationsMax>,
 }
 
 impl FunctionSettings {
@@ -98,6 +105,8 @@ impl FunctionSettings {
             environment: table.read("environment", |entry| read_environment(&entry))?,
             min_instances: table.read("min_instances", |entry| Ok(entry.integer(0..=instances_max)? as u32))?,
             max_instances: table.read("max_instances", |entry| Ok(entry.integer(1..=instances_max)? as u32))?,
+            max_invocations_per_instance: table
+                .read("max_invocations_per_instance", |entry| read_invocations_max(&entry))?,
         })
     }
 
@@ -114,6 +123,7 @@ impl FunctionSettings {
             environment: over.environment.or(self.environment),
             min_instances: over.min_instances.or(self.min_instances),
             max_instances: over.max_instances.or(self.max_instances),
+            max_invocations_per_instance: over.max_invocations_per_instance.or(self.max_invocations_per_instance),
         }
     }
 
@@ -130,6 +140,7 @@ impl FunctionSettings {
             environment: self.environment.clone().unwrap_or_default(),
             min_instances: self.min_instances.unwrap_or(0),
             max_instances: self.max_instances.unwrap_or(limits::FUNCTION_INSTANCES_DEFAULT),
+            max_invocations_per_instance: self.max_invocations_per_instance.unwrap_or_default(),
         };
         if config.min_instances > config.max_instances {
             return Err(SettingError::Exceeds {
@@ -165,6 +176,10 @@ impl FunctionConfig {
             "environment": environment,
             "min_instances": self.min_instances,
             "max_instances": self.max_instances,
+            "max_invocations_per_instance": match self.max_invocations_per_instance {
+                InvocationsMax::Unlimited => json!(UNLIMITED),
+                InvocationsMax::AtMost(calls) => json!(calls),
+            },
         })
     }
 
@@ -181,6 +196,7 @@ impl FunctionConfig {
             environment: Some(self.environment.clone()),
             min_instances: Some(self.min_instances),
             max_instances: Some(self.max_instances),
+            max_invocations_per_instance: Some(self.max_invocations_per_instance),
         }
     }
 }
@@ -262,6 +278,17 @@ fn read_runtime(entry: &Entry<'_>) -> Result<String, SettingError> {
 fn read_handler(entry: &Entry<'_>) -> Result<Handler, SettingError> {
     const ALLOWED: &str = "name or module.name, each a Python identifier in ASCII and no keyword";
     Handler::parse(entry.text_where(ALLOWED, |_| true)?).ok_or_else(|| entry.not_allowed(ALLOWED))
+}
+
+fn read_invocations_max(entry: &Entry<'_>) -> Result<InvocationsMax, SettingError> {
+    let most = limits::FUNCTION_INVOCATIONS_PER_INSTANCE_MAX;
+    if entry.text().is_ok_and(|text| text.eq_ignore_ascii_case(UNLIMITED)) {
+        return Ok(InvocationsMax::Unlimited);
+    }
+    match entry.integer(1..=most.into()) {
+        Ok(calls) => Ok(InvocationsMax::AtMost(calls as u32)),
+        Err(_) => Err(entry.not_allowed(&format!("a whole number from 1 to {most}, or {UNLIMITED}"))),
+    }
 }
 
 fn read_dependencies(entry: &Entry<'_>) -> Result<Vec<String>, SettingError> {

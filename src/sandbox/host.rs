@@ -67,6 +67,8 @@ const NAMESPACES: [(&str, CloneFlags); 7] = [
 
 /// User ids that the host must give out: one per instance, above the range that people and services use.
 const HOST_UIDS_MIN: u64 = 1 << 17;
+/// Version 1 of Landlock refuses to rename from one directory to another, so it counts as missing.
+pub const LANDLOCK_VERSION_MIN: u32 = 2;
 /// Open files below which a server of the default size runs out.
 const OPEN_FILES_GOOD: u64 = 16_384;
 
@@ -216,12 +218,12 @@ impl HostFacts {
             ),
         }
         match self.landlock_abi {
-            Some(version) => report.ok("landlock", format!("version {version}")),
-            None => report.bad(
+            Some(version) if version >= LANDLOCK_VERSION_MIN => report.ok("landlock", format!("version {version}")),
+            _ => report.bad(
                 Status::Degraded,
                 "landlock",
-                "not enabled; the other layers stand without it",
-                "add landlock to the kernel's lsm= parameter (Linux 5.13 or later)",
+                "not enabled, or too old; the other layers stand without it",
+                "add landlock to the kernel's lsm= parameter (Linux 5.19 or later)",
             ),
         }
         match self.open_files_max {

@@ -9,9 +9,12 @@
 mod describe;
 mod encode;
 mod instance;
+mod landlock;
 mod zygote;
 
 use std::path::{Path, PathBuf};
+
+use super::layer::{Layer, Layers};
 
 pub use instance::{
     instance_inner_plan, instance_outer_plan, InstanceSpec, Network, CHANNEL_FD, FIRST_CGROUP_FD, OUTPUT_FD,
@@ -59,30 +62,6 @@ pub enum Privilege {
     },
 }
 
-/// Which layers a sandbox must have. A layer that is not required is tried all the same, and gone without when the
-/// host refuses it. Mount and pid namespaces, the change of root, dropping capabilities and `no_new_privs` are always
-/// required: without them instances would mix with each other or with the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Required {
-    /// The network, IPC, UTS and cgroup namespaces.
-    pub namespaces: bool,
-    /// The user namespace of the instance.
-    pub user_namespace: bool,
-    /// A /proc of its own; without one there is none.
-    pub proc: bool,
-    /// The seccomp filter.
-    pub seccomp: bool,
-}
-
-impl Required {
-    /// Isolation level `strict`: every layer.
-    pub const STRICT: Required = Required { namespaces: true, user_namespace: true, proc: true, seccomp: true };
-    /// Isolation level `standard`: what the host offers, and seccomp.
-    pub const STANDARD: Required = Required { namespaces: false, user_namespace: false, proc: false, seccomp: true };
-    /// Isolation level `none`: whatever works.
-    pub const NONE: Required = Required { namespaces: false, user_namespace: false, proc: false, seccomp: false };
-}
-
 /// Kernel numbers of the limits that a plan sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -116,6 +95,8 @@ pub enum BindKind {
 pub enum Step {
     /// Leaves the namespaces named by the flags for new ones.
     Unshare(u32),
+    /// Leaves the network namespace for the one behind a descriptor.
+    JoinNetwork { fd: u32 },
     /// Ends the propagation of mounts to and from the host.
     MakePrivate,
     /// Mounts an empty file system in memory, nosuid and nodev.
@@ -128,9 +109,9 @@ pub enum Step {
     WriteFile { path: PathBuf, mode: u32, bytes: Vec<u8> },
     /// Shows `source` at `target`.
     Bind { source: PathBuf, target: PathBuf, kind: BindKind },
-    /// Mounts the process information of the current pid namespace, other users' processes hidden, and of the rest
-    /// of /proc nothing where the kernel can leave it out (since 5.8).
-    MountProc { target: PathBuf },
+    /// Mounts the process information of the current pid namespace: other users' processes hidden, and of the rest of
+    /// /proc nothing where the kernel can leave it out (since 5.8); or the `whole` of it.
+    MountProc { target: PathBuf, whole: bool },
     /// Hides a file or a directory, if it is there.
     Mask(PathBuf),
     /// Makes a tree read-only and nosuid, if it is there; with the mounts below it when `recursive`.
@@ -183,18 +164,23 @@ pub enum Step {
     Chdir(PathBuf),
     /// Sets the mask of permissions for new files.
     Umask(u32),
+    /// Confines the process to these paths, each with what may be done below it, to no TCP connection at all when
+    /// `deny_tcp_connect`, and to abstract sockets and processes of its own: as far as the kernel's Landlock goes.
+    Landlock { allowed: Vec<(PathBuf, u64)>, deny_tcp_connect: bool },
     /// Loads a filter of system calls: the bytes of `struct sock_filter[]`.
     Seccomp(Vec<u8>),
     /// Becomes another program.
     Exec { path: PathBuf, arguments: Vec<String>, environment: Vec<(String, String)> },
 }
 
-/// A step, and whether the plan ends when the kernel refuses it.
+/// A step, what it is for, and whether the plan ends when the kernel refuses it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Planned {
     /// What to do.
     pub step: Step,
-    /// Whether it may be gone without.
+    /// The layer that it is part of; none when the process could not run without it, sandbox or not.
+    pub layer: Option<Layer>,
+    /// Whether the plan ends when it fails. A step that is not required is tried all the same.
     pub required: bool,
 }
 
@@ -203,10 +189,10 @@ pub struct Planned {
 pub struct Plan(Vec<Planned>);
 
 impl Plan {
-    /// A plan of required steps.
+    /// A plan of steps that are part of no layer.
     pub fn new(steps: impl IntoIterator<Item = Step>) -> Self {
         let mut plan = Plan::default();
-        plan.require_all(steps);
+        plan.always(steps);
         plan
     }
 
@@ -215,26 +201,32 @@ impl Plan {
         &self.0
     }
 
-    /// Adds a step that must succeed.
-    pub fn require(&mut self, step: Step) {
-        self.push(true, step);
+    /// Adds steps that the process could not run without.
+    pub fn always(&mut self, steps: impl IntoIterator<Item = Step>) {
+        self.0.extend(steps.into_iter().map(|step| Planned { step, layer: None, required: true }));
     }
 
-    /// Adds steps that must succeed.
-    pub fn require_all(&mut self, steps: impl IntoIterator<Item = Step>) {
-        steps.into_iter().for_each(|step| self.require(step));
+    /// Adds steps that make up a layer, or a part of one.
+    pub fn layer(&mut self, layer: Layer, steps: impl IntoIterator<Item = Step>) {
+        self.0.extend(steps.into_iter().map(|step| Planned { step, layer: Some(layer), required: true }));
     }
 
-    /// Adds a step that must succeed if `required`.
-    pub fn push(&mut self, required: bool, step: Step) {
-        self.0.push(Planned { step, required });
+    /// The plan for a level: steps of layers that are not `required` may fail, those of layers `without` are gone.
+    #[must_use]
+    pub fn for_level(mut self, required: Layers, without: Layers) -> Self {
+        self.0.retain(|planned| planned.layer.is_none_or(|layer| !without.contains(layer)));
+        for planned in &mut self.0 {
+            planned.required = planned.layer.is_none_or(|layer| required.contains(layer));
+        }
+        self
     }
 
-    /// One line for each step, numbered as in the executor's reports.
+    /// One line for each step, numbered as in the executor's reports, with the name of its layer.
     pub fn describe(&self) -> Vec<String> {
         let line = |(number, planned): (usize, &Planned)| {
+            let layer = planned.layer.map_or("", Layer::name);
             let mark = if planned.required { "" } else { " (if the host can)" };
-            format!("{number:>3}  {}{mark}", planned.step)
+            format!("{number:>3}  {layer:<17}  {}{mark}", planned.step)
         };
         self.0.iter().enumerate().map(line).collect()
     }

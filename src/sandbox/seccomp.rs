@@ -18,6 +18,7 @@
 //! 300 comparisons took 430 (Linux 6.18).
 
 pub mod assemble;
+pub mod listing;
 mod table;
 #[cfg(test)]
 mod tests;

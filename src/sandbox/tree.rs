@@ -56,6 +56,8 @@ const DATA: [&str; 15] = [
     "/usr/lib/locale/C.UTF-8",
     "/etc/ld.so.cache",
 ];
+/// What every host has and no function should see.
+const HOST: [&str; 3] = ["/etc", "/var", "/sys"];
 const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
 
 /// The synthetic /etc: enough for the C library to find names, and nothing that tells of the host.
@@ -82,8 +84,19 @@ pub fn looked_at(interpreter: &Interpreter) -> BTreeSet<PathBuf> {
 }
 
 /// The steps that build the tree on the directory `staging`. Binds of directories are of the kind `directories`.
-pub fn steps(staging: &Path, interpreter: &Interpreter, host: &HostFiles, directories: BindKind) -> Vec<Step> {
+///
+/// With `shows_host` there is besides what a tree is made to leave out: for the experiment that shows what it is worth.
+pub fn steps(
+    staging: &Path,
+    interpreter: &Interpreter,
+    host: &HostFiles,
+    directories: BindKind,
+    shows_host: bool,
+) -> Vec<Step> {
     let mut tree = Tree::new(staging, directories);
+    if shows_host {
+        HOST.iter().for_each(|path| tree.show(Path::new(path), &HostFile::Directory));
+    }
     for empty in ["/dev/shm", "/proc", "/tmp"] {
         tree.directory(Path::new(empty));
     }

@@ -62,6 +62,9 @@ impl Scheduler {
                 self.scale(v, turn);
             }
             Place::Vacant => {}
+            Place::Queued if turn.now_ns < self.cold_until_ns(call) => {
+                self.arm_call(call, deadline_ns.min(self.cold_until_ns(call)));
+            }
             _ if !past => self.arm_call(call, deadline_ns),
             Place::Piped(slot) => self.piped_call_is_due(call, slot, turn),
             Place::Queued | Place::Astray(_) => {
@@ -108,10 +111,16 @@ impl Scheduler {
 
     /// Whether the call has waited for the first instance of its version longer than a start may take.
     fn is_cold_too_long(&self, call: u32, now_ns: u64) -> bool {
+        let tally = &self.versions.items[self.calls.items[call as usize].version as usize].tally;
+        tally.idle + tally.busy == 0 && now_ns >= self.cold_until_ns(call)
+    }
+
+    /// Until when an instance may be on its way to this call. Where instances come and go with every call, none may be
+    /// there at the moment although all is well: so what counts is when one last served.
+    fn cold_until_ns(&self, call: u32) -> u64 {
         let entry = &self.calls.items[call as usize];
-        let tally = &self.versions.items[entry.version as usize].tally;
-        let waited_ns = now_ns.saturating_sub(entry.accepted_ns);
-        tally.idle + tally.busy == 0 && waited_ns >= self.limits.cold_start_timeout_ns
+        let since_ns = entry.accepted_ns.max(self.versions.items[entry.version as usize].served_ns);
+        since_ns.saturating_add(self.limits.cold_start_timeout_ns)
     }
 
     /// What to tell a call whose time passed before it was begun.
@@ -145,7 +154,7 @@ impl Scheduler {
                 let runtime = self.slots.items[at as usize].runtime;
                 self.kill(at, KillReason::BlankTimedOut, turn);
                 let limit_ms = self.limits.blank_start_timeout_ns / NS_PER_MS;
-                self.blank_trouble(runtime, format!("no sandbox was ready within {limit_ms} ms"), turn);
+                self.blank_trouble(runtime, format!("no sandbox was ready within {limit_ms} ms").into(), turn);
             }
             InstanceState::Loading => {
                 let limit_ms = self.limits.cold_start_timeout_ns / NS_PER_MS;

@@ -4,7 +4,8 @@
 //! (no waiting call beside an idle instance, no more instances than allowed) with what is.
 
 use super::calls::Place;
-use super::slots::InstanceState;
+use super::slots::{InstanceState, Tenant};
+use super::types::KillReason;
 use super::versions::{Phase, Tally};
 use super::Scheduler;
 
@@ -71,7 +72,7 @@ impl Scheduler {
             assert!(state != InstanceState::Busy || !tenant.pipe.is_empty(), "slot {at} is busy with nothing");
             assert!(state != InstanceState::Loading || tenant.pipe.len() <= 1, "slot {at} loads for several");
             assert!(!tenant.exclusive || tenant.pipe.len() == 1, "slot {at}: an exclusive call has company");
-            assert!(!tenant.retiring || !tenant.pipe.is_empty(), "slot {at} drains nothing");
+            assert!(tenant.retiring.is_none() || !tenant.pipe.is_empty(), "slot {at} drains nothing");
             assert_eq!(tenant.shelf, if state == InstanceState::Free { None } else { tenant.shelf_wanted() });
             let watched = !matches!(state, InstanceState::Free | InstanceState::Blank | InstanceState::Busy);
             assert!(!watched || tenant.timer.is_armed(), "slot {at} is {state:?} and nobody looks");
@@ -87,9 +88,13 @@ impl Scheduler {
             if let Some(count) = tally.of(tenant.state()) {
                 *count += 1;
             }
-            tally.retiring += u32::from(tenant.retiring);
+            tally.retiring += u32::from(tenant.retiring.is_some());
             let with_call = tenant.state() == InstanceState::Loading && !tenant.pipe.is_empty();
             tally.loading_with_call += u32::from(with_call);
+            // The index of a slot whose tenant is gone may be another version's by now.
+            if tenant.state() != InstanceState::Free {
+                check_wear(tenant, version.policy.invocations_max);
+            }
         }
         assert_eq!(tally, version.tally);
         let is_its = |place| place != Place::Vacant;
@@ -131,4 +136,13 @@ impl Scheduler {
             assert_eq!(versions().filter(|it| it.phase == Phase::Active).count(), runtime.users as usize);
         }
     }
+}
+
+/// An instance is given no more calls than it may have, and goes just when it was given them all.
+fn check_wear(tenant: &Tenant, most: u64) {
+    let given = tenant.given();
+    assert!(given <= most, "an instance was given {given} calls of {most}");
+    let goes = tenant.state() == InstanceState::Ending || tenant.retiring.is_some();
+    assert!(given < most || goes, "a worn instance stays");
+    assert!(given == most || tenant.retiring != Some(KillReason::Worn), "an instance goes before its time");
 }

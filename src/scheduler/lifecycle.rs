@@ -105,15 +105,17 @@ impl Scheduler {
 
     fn retire(&mut self, at: u32, turn: &mut Turn) {
         let tenant = &mut self.slots.items[at as usize];
-        if tenant.state() == InstanceState::Ending || tenant.retiring {
+        if tenant.state() == InstanceState::Ending || tenant.retiring == Some(KillReason::Requested) {
             return;
         }
         if tenant.pipe.is_empty() {
             return self.kill(at, KillReason::Requested, turn);
         }
-        tenant.retiring = true;
         let v = tenant.version;
-        self.versions.items[v as usize].tally.retiring += 1;
+        // What was worn goes for good now, also if its last calls should come back.
+        if tenant.retiring.replace(KillReason::Requested).is_none() {
+            self.versions.items[v as usize].tally.retiring += 1;
+        }
         self.reshelve(at);
         self.scale(v, turn);
     }

@@ -162,6 +162,9 @@ impl Scheduler {
             Some(at) => {
                 self.arm_call(call, deadline_ns);
                 self.dispatch(call, at, turn);
+                if self.slots.items[at as usize].retiring.is_some() {
+                    self.scale(v, turn);
+                }
             }
             None => {
                 let patience_ns = turn.now_ns.saturating_add(self.limits.cold_start_timeout_ns);

@@ -4,7 +4,7 @@ use super::calls::Place;
 use super::slots::InstanceState;
 use super::types::KillReason;
 use super::{Action, End, Scheduler, Turn};
-use crate::call::{ExitReason, InvocationId, InvokeError, Slot};
+use crate::call::{BlankFailure, ExitReason, InvocationId, InvokeError, Slot};
 
 impl Scheduler {
     /// A blank waits in its sandbox.
@@ -34,7 +34,7 @@ impl Scheduler {
     }
 
     /// A blank could not be made, and nothing of it is left.
-    pub fn blank_failed(&mut self, slot: Slot, reason: String, now_ns: u64, out: &mut Vec<Action>) {
+    pub fn blank_failed(&mut self, slot: Slot, failure: BlankFailure, now_ns: u64, out: &mut Vec<Action>) {
         let mut turn = self.begin(now_ns, out);
         if let Some(at) = self.slots.find(slot) {
             let tenant = &self.slots.items[at as usize];
@@ -42,7 +42,7 @@ impl Scheduler {
             match state {
                 InstanceState::Making => {
                     self.vacate(at, turn.now_ns);
-                    self.blank_trouble(runtime, reason, &mut turn);
+                    self.blank_trouble(runtime, failure, &mut turn);
                 }
                 InstanceState::Ending if is_blank => self.vacate(at, turn.now_ns),
                 _ => {}
@@ -72,6 +72,7 @@ impl Scheduler {
         let version = &mut self.versions.items[v as usize];
         version.load_failures = 0;
         version.start_error = None;
+        version.served_ns = turn.now_ns;
         if version.crashes == 0 {
             version.backoff_until_ns = 0;
         }
@@ -130,6 +131,7 @@ impl Scheduler {
         }
         let version = &mut self.versions.items[v];
         version.totals.completed += u64::from(!settled);
+        version.served_ns = turn.now_ns;
         version.learn_service_time(service_ns);
         if raw_output {
             version.pipe_not_before_ns = turn.now_ns.saturating_add(self.limits.raw_output_quiet_ns);
@@ -189,6 +191,7 @@ impl Scheduler {
             };
             if self.calls.items[call as usize].place() == Place::Piped(slot) {
                 self.leave_pipe(call, slot.index);
+                self.unwear(slot.index);
             }
             if self.calls.items[call as usize].settled {
                 self.release(call);
@@ -257,7 +260,7 @@ impl Scheduler {
         self.return_calls(slot, returned, turn);
         self.vacate(at, turn.now_ns);
         if matches!(was, InstanceState::Making | InstanceState::Blank) {
-            self.blank_trouble(r, format!("a blank ended early: {exit:?}"), turn);
+            self.blank_trouble(r, format!("a blank ended early: {exit:?}").into(), turn);
         }
         if self.versions.items.get(v as usize).is_some() {
             self.scale(v, turn);

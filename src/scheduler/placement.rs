@@ -29,7 +29,8 @@ impl Scheduler {
         fits.then_some(at)
     }
 
-    /// Sends a call that is in no list to an instance.
+    /// Sends a call that is in no list to an instance. If that was the last one that the instance may have, it retires:
+    /// the caller scales the version, so that what replaces it starts while it works.
     pub(super) fn dispatch(&mut self, call: u32, at: u32, turn: &mut Turn) {
         let slot = self.slots.slot(at);
         self.calls.set_place(call, Place::Piped(slot));
@@ -44,6 +45,11 @@ impl Scheduler {
             tenant.head_since_ns = turn.now_ns;
         }
         turn.out.push(Action::Dispatch { slot, invocation: self.calls.id(call), cold });
+        // It goes on no shelf any more, so this comes before it is put on one.
+        if tenant.given() >= version.policy.invocations_max && tenant.retiring.is_none() {
+            tenant.retiring = Some(KillReason::Worn);
+            version.tally.retiring += 1;
+        }
         match tenant.state() {
             InstanceState::Loading => {
                 version.tally.loading_with_call += 1;
@@ -89,8 +95,8 @@ impl Scheduler {
     pub(super) fn become_idle(&mut self, at: u32, turn: &mut Turn) {
         let tenant = &mut self.slots.items[at as usize];
         tenant.last_used_ns = turn.now_ns;
-        if tenant.retiring {
-            return self.kill(at, KillReason::Requested, turn);
+        if let Some(why) = tenant.retiring {
+            return self.kill(at, why, turn);
         }
         self.transition(at, InstanceState::Idle, turn.now_ns);
         self.rest(at, turn);
@@ -141,6 +147,16 @@ impl Scheduler {
         }
     }
 
+    /// A call that this instance was given has come back unbegun: if it was its last, the instance has one to give
+    /// again and stays.
+    pub(super) fn unwear(&mut self, at: u32) {
+        let tenant = &mut self.slots.items[at as usize];
+        if tenant.retiring == Some(KillReason::Worn) {
+            tenant.retiring = None;
+            self.versions.items[tenant.version as usize].tally.retiring -= 1;
+        }
+    }
+
     /// Whether what the version still has to do is all that it is kept for.
     pub(super) fn is_closing(&self, v: u32) -> bool {
         self.shutting_down || self.versions.items[v as usize].phase == Phase::Closing
@@ -169,7 +185,7 @@ impl Scheduler {
             if from == InstanceState::Loading && !tenant.pipe.is_empty() {
                 tally.loading_with_call -= 1;
             }
-            if to == InstanceState::Ending && std::mem::take(&mut tenant.retiring) {
+            if to == InstanceState::Ending && tenant.retiring.take().is_some() {
                 tally.retiring -= 1;
             }
             self.reshelve(at);

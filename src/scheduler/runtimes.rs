@@ -5,6 +5,7 @@
 use super::list::List;
 use super::timers::TimerId;
 use super::types::RuntimeId;
+use crate::call::BlankFailure;
 
 #[derive(Debug)]
 pub(super) struct Runtime {
@@ -24,7 +25,7 @@ pub(super) struct Runtime {
     pub(super) failures: u32,
     pub(super) failed_at_ns: u64,
     pub(super) backoff_until_ns: u64,
-    pub(super) failure: String,
+    pub(super) failure: BlankFailure,
     pub(super) timer: TimerId,
 }
 
@@ -40,7 +41,7 @@ impl Runtime {
             failures: 0,
             failed_at_ns: 0,
             backoff_until_ns: 0,
-            failure: String::new(),
+            failure: BlankFailure::default(),
             timer: TimerId::NONE,
         }
     }

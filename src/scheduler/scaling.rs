@@ -9,7 +9,7 @@ use super::slots::InstanceState;
 use super::timers::TimerKey;
 use super::types::{Action, KillReason};
 use super::{Scheduler, Turn};
-use crate::call::InvokeError;
+use crate::call::{BlankFailure, InvokeError};
 
 impl Scheduler {
     /// Gives the version the instances that it should have: from the pool now, or by asking for blanks.
@@ -199,9 +199,9 @@ impl Scheduler {
     }
 
     /// A blank could not be made, or did not live to be used.
-    pub(super) fn blank_trouble(&mut self, r: u32, reason: String, turn: &mut Turn) {
+    pub(super) fn blank_trouble(&mut self, r: u32, failure: BlankFailure, turn: &mut Turn) {
         let runtime = &mut self.runtimes[r as usize];
-        runtime.failure = reason;
+        runtime.failure = failure;
         runtime.failed_at_ns = turn.now_ns;
         // Blanks are asked for by the handful, and fail so: the failures of one handful count as one.
         if turn.now_ns >= runtime.backoff_until_ns {
@@ -231,7 +231,7 @@ impl Scheduler {
             && now_ns < runtime.backoff_until_ns
             && runtime.ready.is_empty()
             && runtime.making == 0;
-        broken.then(|| InvokeError::NoInstances { reason: runtime.failure.clone() })
+        broken.then(|| InvokeError::NoInstances(runtime.failure.clone()))
     }
 
     fn fail_if_hopeless(&mut self, v: u32, turn: &mut Turn) {

@@ -49,8 +49,8 @@ impl InstanceState {
 pub(super) struct Tenant {
     generation: u32,
     state: InstanceState,
-    /// To be killed once its pipe is empty, and given nothing more.
-    pub(super) retiring: bool,
+    /// Why it is to be killed once its pipe is empty, and given nothing more.
+    pub(super) retiring: Option<KillReason>,
     /// Calls were asked back and have not come: nothing more is piped there.
     pub(super) taking_back: bool,
     /// A call in its pipe must stay alone there.
@@ -95,7 +95,7 @@ impl Tenant {
         Tenant {
             generation,
             state: InstanceState::Free,
-            retiring: false,
+            retiring: None,
             taking_back: false,
             exclusive: false,
             overdue: false,
@@ -120,10 +120,15 @@ impl Tenant {
         self.state
     }
 
+    /// Calls that it has answered or may still begin: what counts against its version's `invocations_max`.
+    pub(super) fn given(&self) -> u64 {
+        self.invocations + self.pipe.len() as u64
+    }
+
     /// The shelf where it belongs: its load, unless it must not be given calls.
     pub(super) fn shelf_wanted(&self) -> Option<u8> {
         let usable = matches!(self.state, InstanceState::Idle | InstanceState::Busy)
-            && !(self.retiring || self.taking_back || self.exclusive);
+            && !(self.retiring.is_some() || self.taking_back || self.exclusive);
         usable.then(|| u8::try_from(self.pipe.len()).unwrap_or(u8::MAX))
     }
 }

@@ -138,7 +138,7 @@ impl Scheduler {
             slot: self.slots.slot(at),
             version: version.key,
             state: tenant.state(),
-            draining: tenant.retiring,
+            draining: tenant.retiring.is_some(),
             in_pipe: tenant.pipe.len(),
             started_ns: tenant.started_ns,
             last_used_ns: tenant.last_used_ns,

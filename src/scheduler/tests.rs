@@ -6,6 +6,7 @@ mod faults;
 mod scaling;
 mod sim;
 mod starts;
+mod wear;
 
 use super::*;
 use crate::call::{ExitReason, Slot};
@@ -42,8 +43,14 @@ impl Stage {
     }
 
     fn replace(&mut self, key: u64, old: Option<u64>, min_instances: u32, max_instances: u32) {
-        let policy = FunctionPolicy { runtime: RuntimeId(0), timeout_ns: 5 * SECOND, min_instances, max_instances };
+        let policy = policy(min_instances, max_instances);
         self.step(|it, now, out| it.deploy(VersionKey(key), policy, old.map(VersionKey), now, out));
+    }
+
+    /// Deploys a version whose instances are given so many calls each.
+    fn deploy_worn(&mut self, key: u64, min_instances: u32, max_instances: u32, invocations_max: u64) {
+        let policy = FunctionPolicy { invocations_max, ..policy(min_instances, max_instances) };
+        self.step(|it, now, out| it.deploy(VersionKey(key), policy, None, now, out));
     }
 
     fn submit(&mut self, key: u64) -> InvocationId {
@@ -115,6 +122,11 @@ impl Stage {
         assert!(self.complete(slot, call, service_ns));
         slot
     }
+}
+
+fn policy(min_instances: u32, max_instances: u32) -> FunctionPolicy {
+    let (runtime, timeout_ns) = (RuntimeId(0), 5 * SECOND);
+    FunctionPolicy { runtime, timeout_ns, min_instances, max_instances, invocations_max: u64::MAX }
 }
 
 fn load_error() -> InvokeError {

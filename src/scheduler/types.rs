@@ -90,6 +90,8 @@ pub struct FunctionPolicy {
     pub min_instances: u32,
     /// Instances at once, those that are ending included.
     pub max_instances: u32,
+    /// Calls that one instance is given before it is replaced, at least 1; `u64::MAX` is no end.
+    pub invocations_max: u64,
 }
 
 /// What the scheduler asks its surroundings to do. Actions are to be carried out in their order.
@@ -157,6 +159,8 @@ pub enum KillReason {
     Outdated,
     /// Somebody asked for it by `stop_instance`.
     Requested,
+    /// It was given as many calls as one instance of its version may have.
+    Worn,
     /// The call that it ran exceeded its timeout.
     TimedOut,
     /// The function's top-level code failed.
@@ -173,7 +177,8 @@ impl KillReason {
     /// Whether the instance runs nothing that must be cut short, so that it may end in its own way.
     #[must_use]
     pub fn is_idle(self) -> bool {
-        matches!(self, KillReason::Expired | KillReason::Evicted | KillReason::Outdated | KillReason::Requested)
+        use KillReason::{Evicted, Expired, Outdated, Requested, Worn};
+        matches!(self, Expired | Evicted | Outdated | Requested | Worn)
     }
 }
 

@@ -104,6 +104,8 @@ pub(super) struct Version {
     /// Not piped to before this time, since it wrote raw output.
     pub(super) pipe_not_before_ns: u64,
     pub(super) last_used_ns: u64,
+    /// When one of its instances was last loaded, or last answered.
+    pub(super) served_ns: u64,
     /// Starts that failed in a row.
     pub(super) load_failures: u32,
     /// Crashes with no call completed in between.
@@ -143,6 +145,7 @@ impl Version {
             service_ewma_ns: 0,
             pipe_not_before_ns: 0,
             last_used_ns: now_ns,
+            served_ns: 0,
             load_failures: 0,
             crashes: 0,
             backoff_until_ns: 0,
@@ -274,7 +277,13 @@ mod tests {
     use crate::scheduler::RuntimeId;
 
     fn policy() -> FunctionPolicy {
-        FunctionPolicy { runtime: RuntimeId(0), timeout_ns: 1, min_instances: 0, max_instances: 1 }
+        FunctionPolicy {
+            runtime: RuntimeId(0),
+            timeout_ns: 1,
+            min_instances: 0,
+            max_instances: 1,
+            invocations_max: u64::MAX,
+        }
     }
 
     #[test]

@@ -242,7 +242,7 @@ impl ErrorReport {
                 InvokeError::AnswerTooLarge { limit_bytes: response_bytes_max as u64 }
             }
             ErrorPhase::Answer => InvokeError::BadAnswer { message: self.message },
-            ErrorPhase::Sandbox => InvokeError::NoInstances { reason: self.message },
+            ErrorPhase::Sandbox => InvokeError::NoInstances(self.message.into()),
         }
     }
 }

@@ -31,6 +31,6 @@ pub use request::{
     decode_request_head, encode_request_head, fits_one_message, RequestHead, RequestMessages, RequestParts,
 };
 pub use zygote::{
-    decode_spawn, decode_spawn_failed, decode_spawned, decode_zygote_ready, encode_spawn, SpawnFailure, SpawnStage,
-    ZygoteInfo,
+    decode_spawn, decode_spawn_failed, decode_spawned, decode_zygote_ready, encode_spawn, encode_spawn_failed,
+    SpawnFailure, SpawnStage, ZygoteInfo,
 };

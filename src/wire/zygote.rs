@@ -77,6 +77,15 @@ pub struct SpawnFailure {
     pub errno: i32,
 }
 
+/// Encodes a `SpawnFailed`. Blank 0 stands for the zygote itself, whose own plan failed.
+pub fn encode_spawn_failed(blank_id: u64, failure: SpawnFailure) -> Vec<u8> {
+    let [s0, s1] = failure.step.to_le_bytes();
+    let [e0, e1, e2, e3] = failure.errno.to_le_bytes();
+    let mut out = Vec::with_capacity(FRAME_HEADER_BYTES + 7);
+    push_frame(&mut out, Kind::SpawnFailed, false, blank_id, 0, &[failure.stage as u8, s0, s1, e0, e1, e2, e3]);
+    out
+}
+
 /// Decodes a `SpawnFailed`. The blank is the frame's id.
 ///
 /// # Errors

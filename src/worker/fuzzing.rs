@@ -19,7 +19,7 @@ use crate::limits::{
     LOG_ENTRY_BYTES_MAX, LOG_INVOCATION_ENTRIES_MAX, PIPE_DEPTH_MAX, WIRE_BODY_PIECE_BYTES_MAX,
     WIRE_FRAMES_PER_MESSAGE_MAX,
 };
-use crate::registry::function::{ExecutionMode, FunctionConfig, Handler};
+use crate::registry::function::{ExecutionMode, FunctionConfig, Handler, InvocationsMax};
 use crate::wire::{self, Direction, Kind, FRAME_HEADER_BYTES};
 
 /// Deeds of one life.
@@ -492,6 +492,7 @@ fn function() -> Arc<FunctionVersion> {
             environment: BTreeMap::new(),
             min_instances: 0,
             max_instances: 1,
+            max_invocations_per_instance: InvocationsMax::Unlimited,
         },
         created_at_ms: 0,
         updated_at_ms: 0,

@@ -29,12 +29,12 @@ use mio::{Events, Interest, Token};
 use slab::Slab;
 
 use crate::backend::Instance;
-use crate::call::{CallRequest, ExitReason, FrontEvent, InvocationId, Slot, WorkerJob};
+use crate::call::{BlankFailure, CallRequest, ExitReason, FrontEvent, InvocationId, Slot, WorkerJob};
 use crate::doorbell::{line, Desk, Line, DOORBELL_TOKEN};
 use crate::limits::{WIRE_MESSAGE_BYTES_MAX, WORKER_OUTPUT_READ_BYTES, WORKER_QUEUE_MAX};
 use crate::logs::LogSink;
 use crate::registry::function::FunctionVersion;
-use crate::sys;
+use crate::sys::{self, executor};
 use crate::vital::Vital;
 
 use tenant::{Phase, Tenant};
@@ -366,7 +366,8 @@ impl Worker {
         let event = match tenant.phase {
             Phase::Hatching => {
                 let reason = tenant.last_words.take().unwrap_or_else(|| format!("it ended with {exit:?}"));
-                FrontEvent::BlankFailed { slot, reason }
+                let refused_step = executor::step_named_in(&reason);
+                FrontEvent::BlankFailed { slot, failure: BlankFailure { reason, refused_step } }
             }
             _ => FrontEvent::Exited { slot, exit, begun, returned },
         };

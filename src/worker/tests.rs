@@ -12,7 +12,7 @@ use super::*;
 use crate::backend::Custody;
 use crate::limits::{FUNCTION_CPU_MILLIS_DEFAULT, FUNCTION_MEMORY_BYTES_DEFAULT, WIRE_BODY_PIECE_BYTES_MAX};
 use crate::logs::FunctionLogs;
-use crate::registry::function::{ExecutionMode, FunctionConfig, Handler};
+use crate::registry::function::{ExecutionMode, FunctionConfig, Handler, InvocationsMax};
 use crate::wire::{self, Direction, Kind};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -250,6 +250,7 @@ fn function(code: &str) -> Arc<FunctionVersion> {
             environment: BTreeMap::new(),
             min_instances: 0,
             max_instances: 1,
+            max_invocations_per_instance: InvocationsMax::Unlimited,
         },
         created_at_ms: 0,
         updated_at_ms: 0,

@@ -149,7 +149,7 @@ impl Holdings {
     /// Waits until the server holds just this again.
     pub fn await_again(&self, server: &Server, cgroup_parents: &[PathBuf], after: &str) {
         let mut last = None;
-        let deadline = std::time::Instant::now() + super::PATIENCE;
+        let deadline = std::time::Instant::now() + super::patience();
         while last.as_ref() != Some(self) {
             assert!(std::time::Instant::now() < deadline, "after {after}: before {self:?}, now {last:?}");
             last = Some(Holdings::of(server, cgroup_parents));

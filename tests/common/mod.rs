@@ -16,7 +16,15 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// Waits in tests end in failure after this long, on however busy a machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub fn patience() -> Duration {
+    slowed(Duration::from_secs(30))
+}
+
+/// A time for this machine, which may be an emulated one: its slowness, a whole number, is then in
+/// `FAAS_TEST_SLOWNESS`. For waits and for what a function is given to do its work in; what is promised is not slowed.
+pub fn slowed(time: Duration) -> Duration {
+    time * std::env::var("FAAS_TEST_SLOWNESS").map_or(1, |factor| factor.parse().unwrap())
+}
 
 /// Says why a test cannot run here; in CI that is a failure. Use as `return skip("needs root")`.
 pub fn skip(why: &str) {
@@ -31,7 +39,7 @@ pub fn is_root() -> bool {
 
 /// Tries until `probe` gives a value.
 pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     loop {
         if let Some(value) = probe() {
             return value;
@@ -158,7 +166,7 @@ impl Server {
 
     /// Waits for its end.
     pub fn wait(&mut self) -> std::process::ExitStatus {
-        let deadline = Instant::now() + PATIENCE + Duration::from_secs(15);
+        let deadline = Instant::now() + patience() + slowed(Duration::from_secs(15));
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
@@ -213,7 +221,7 @@ impl Server {
 
     pub fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(patience())).unwrap();
         stream.set_nodelay(true).unwrap();
         stream
     }
@@ -238,9 +246,9 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         // The second signal means "at once". Unlike kill -9 this leaves nothing behind on the host.
-        let patience = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + slowed(Duration::from_secs(10));
         while matches!(self.child.try_wait(), Ok(None)) {
-            if Instant::now() < patience {
+            if Instant::now() < deadline {
                 self.signal(nix::sys::signal::Signal::SIGTERM);
             } else {
                 let _ = self.child.kill();
@@ -272,7 +280,8 @@ pub fn as_nobody(home: &Home) -> Command {
     prepared(home, command)
 }
 
-fn prepared(home: &Home, mut command: Command) -> Command {
+/// The same started by another program, which takes what is behind its arguments for a command and becomes it.
+pub fn prepared(home: &Home, mut command: Command) -> Command {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(home.path().join("stderr")).unwrap();
     command.arg(home.path().join("faas.yaml")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
     for name in ["FAAS_CONFIG_FILE", "FAAS_DEFAULT_MODE", "FAAS_API_PORT", "FAAS_LOG_LEVEL", "FAAS_DISABLE_CONTAINER"] {

@@ -242,10 +242,6 @@ class Surroundings(InstanceTest):
         instance = self.load("import gc\ndef handle(r):\n    return [gc.isenabled(), gc.get_freeze_count() > 1000]")
         self.assertEqual(instance.call().json, [True, True])
 
-    def test_siblings_have_random_numbers_of_their_own(self):
-        code = "import random\ndef handle(r):\n    return random.random()"
-        self.assertNotEqual(self.load(code).call().json, self.load(code).call().json)
-
     def test_interrupts_are_not_exceptions(self):
         instance = self.load("import signal\ndef handle(r):\n    return signal.getsignal(signal.SIGINT) == signal.SIG_DFL")
         self.assertIs(instance.call().json, True)

@@ -20,7 +20,11 @@ use serde_json::Value;
 pub(crate) const HOST_UID: u32 = 654_321;
 /// `BPF_RET | BPF_K`, `SECCOMP_RET_ALLOW`.
 pub(crate) const ALLOW_ALL: [u8; 8] = [0x06, 0, 0, 0, 0, 0, 0xff, 0x7f];
-const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits end in failure after this long; an emulated machine says in `FAAS_TEST_SLOWNESS` how much slower it is.
+fn patience() -> Duration {
+    Duration::from_secs(20) * std::env::var("FAAS_TEST_SLOWNESS").map_or(1, |factor| factor.parse().unwrap())
+}
 
 /// Whether the test has to be left out because it is not run by root.
 pub(crate) fn root_or_skip(test: &str) -> bool {
@@ -37,14 +41,14 @@ pub(crate) fn python(name: &str) -> Interpreter {
 }
 
 pub(crate) fn system_python() -> Interpreter {
-    probe(Path::new("/usr/bin/python3"), PATIENCE).unwrap()
+    probe(Path::new("/usr/bin/python3"), patience()).unwrap()
 }
 
 /// The system's Python, and those of pyenv that are new enough.
 pub(crate) fn all_pythons() -> Vec<Interpreter> {
     let home = std::env::var("HOME").unwrap_or_default();
     let versions = std::fs::read_dir(format!("{home}/.pyenv/versions")).into_iter().flatten().flatten();
-    let others = versions.filter_map(|entry| probe(&entry.path().join("bin/python3"), PATIENCE).ok());
+    let others = versions.filter_map(|entry| probe(&entry.path().join("bin/python3"), patience()).ok());
     others.chain([system_python()]).collect()
 }
 
@@ -65,7 +69,7 @@ impl Socket {
     /// The next datagram; `None` when the peer is gone.
     fn receive(&self) -> Option<Value> {
         let mut buffer = vec![0; 200_000];
-        wait_readable(&self.0, Instant::now() + PATIENCE).unwrap();
+        wait_readable(&self.0, Instant::now() + patience()).unwrap();
         let length = recv(&self.0, &mut buffer).map_or(0, |(length, _)| length);
         (length > 0).then(|| serde_json::from_slice(&buffer[..length]).unwrap())
     }
@@ -95,7 +99,8 @@ impl Zygote {
         let host = host_files(interpreter);
         let root = staging.path().join("root");
         std::fs::create_dir(&root).unwrap();
-        let spec = ZygoteSpec { privilege, staging: root.clone(), interpreter, host: &host, shim: &shim };
+        let spec =
+            ZygoteSpec { privilege, staging: root.clone(), interpreter, host: &host, shows_host: false, shim: &shim };
         let plan = zygote_plan(&spec);
         let (control, theirs) = seqpacket_pair().unwrap();
         let stderr = std::io::stderr().as_fd().try_clone_to_owned().unwrap();
@@ -224,7 +229,7 @@ impl Instance {
 
     /// Waits for its end.
     pub(crate) fn end(&self) -> ProcessEnd {
-        wait_readable(&self.pidfd, Instant::now() + PATIENCE).unwrap();
+        wait_readable(&self.pidfd, Instant::now() + patience()).unwrap();
         pidfd_reap(&self.pidfd).unwrap().unwrap()
     }
 }
@@ -266,7 +271,7 @@ impl SeparateServer {
 impl Drop for Instance {
     fn drop(&mut self) {
         let _ = faas::sys::process::pidfd_kill(&self.pidfd);
-        let _ = wait_readable(&self.pidfd, Instant::now() + PATIENCE);
+        let _ = wait_readable(&self.pidfd, Instant::now() + patience());
         let _ = pidfd_reap(&self.pidfd);
     }
 }

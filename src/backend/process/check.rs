@@ -123,6 +123,11 @@ impl Checker {
         Checker { runtimes, supervisor }
     }
 
+    /// The interpreters, and what sandboxes are made with.
+    pub fn runtimes(&self) -> &Runtimes {
+        &self.runtimes
+    }
+
     /// Looks at the code of a function. Blocks for some milliseconds, at most for the limits' sum.
     ///
     /// A look changes nothing, so one that failed for its sandbox's sake (its zygote died at that moment) is repeated.

@@ -26,6 +26,8 @@ pub(super) struct ProcessCustody {
     /// The process has been waited for.
     pub(super) is_reaped: bool,
     pub(super) cgroup: Option<Cgroup>,
+    /// Its network namespace, to be used again.
+    pub(super) network: Option<OwnedFd>,
     pub(super) supervisor: Line<SupervisorJob>,
     /// How often it has been asked for the end of a process that is not its child yet.
     pub(super) orphan_tries: u32,
@@ -66,8 +68,8 @@ impl Custody for ProcessCustody {
 
     fn bury(self: Box<Self>) {
         // Removing a directory of the cgroup file system can wait for the kernel: not on a worker's time.
-        let ProcessCustody { slot, pid, is_reaped, cgroup, supervisor, .. } = *self;
-        let _ = supervisor.send(SupervisorJob::Bury { slot, pid, is_reaped, cgroup });
+        let ProcessCustody { slot, pid, is_reaped, cgroup, network, supervisor, .. } = *self;
+        let _ = supervisor.send(SupervisorJob::Bury { slot, pid, is_reaped, cgroup, network });
     }
 }
 

@@ -1,5 +1,7 @@
 //! What the other threads ask the supervisor for.
 
+use std::os::fd::OwnedFd;
+
 use crossbeam_channel::Sender;
 
 use crate::backend::process::check::Throwaway;
@@ -34,6 +36,8 @@ pub enum SupervisorJob {
         is_reaped: bool,
         /// The cgroup, if it had one.
         cgroup: Option<Cgroup>,
+        /// Its network namespace, if it was given one.
+        network: Option<OwnedFd>,
     },
     /// End the zygotes, remove every cgroup, end the thread.
     Shutdown,

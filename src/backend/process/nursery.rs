@@ -40,6 +40,7 @@ pub(super) struct Pending {
     pub(super) instance_end: OwnedFd,
     pub(super) output: OwnedFd,
     pub(super) cgroup: Option<Cgroup>,
+    pub(super) network: Option<OwnedFd>,
 }
 
 /// See the module's documentation.

@@ -8,9 +8,10 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::limits::INSTANCE_TASKS_MAX;
+use crate::sandbox::description::Description;
+use crate::sandbox::layer::{Layer, Layers};
 use crate::sandbox::plan::{
-    instance_inner_plan, instance_outer_plan, zygote_plan, InstanceSpec, Plan, Privilege, Required, ZygoteSpec,
+    instance_inner_plan, instance_outer_plan, zygote_plan, InstanceSpec, Plan, Privilege, ZygoteSpec,
 };
 use crate::sandbox::runtime::{self, Interpreter};
 use crate::sandbox::seccomp::{self, Arch};
@@ -25,7 +26,9 @@ pub struct SandboxSettings {
     /// As root or as a common user.
     pub privilege: Privilege,
     /// Layers that must not be missing.
-    pub required: Required,
+    pub required: Layers,
+    /// Layers that are left out, for experiments.
+    pub without: Layers,
     /// Host user id of slot 0; the others follow.
     pub uid_base: u32,
     /// Hierarchies that an instance joins.
@@ -112,6 +115,7 @@ impl Runtimes {
             staging: self.settings.staging.clone(),
             interpreter,
             host: &runtime::host_files(interpreter),
+            shows_host: self.settings.without.contains(Layer::Tree),
             shim: shim::FILES,
         })
     }
@@ -122,27 +126,39 @@ impl Runtimes {
         (instance_outer_plan(&spec).encode(), instance_inner_plan(&spec).encode())
     }
 
+    /// Whether an instance is given an empty network namespace, and need not make one: not where the zygote is in a user
+    /// namespace, which has power only over namespaces that were made in it.
+    pub fn joins_network(&self) -> bool {
+        self.settings.privilege == Privilege::Root && !self.settings.without.contains(Layer::NetworkNamespace)
+    }
+
+    /// The layers that are left out.
+    pub fn without(&self) -> Layers {
+        self.settings.without
+    }
+
     fn instance_spec(&self, slot_index: u32) -> InstanceSpec {
         let host_uid = self.settings.uid_base.saturating_add(slot_index);
         let mut spec = InstanceSpec::strict(self.settings.privilege, host_uid, self.filter.clone());
         spec.required = self.settings.required;
+        spec.without = self.settings.without;
+        spec.joins_network = self.joins_network();
         spec.cgroup_fds = self.settings.cgroup_fds;
         spec
     }
 
-    /// The plans as people read them, for `--check-system` and the log: zygote, outer and inner.
-    pub fn describe(&self, id: RuntimeId) -> Vec<String> {
-        let Some(interpreter) = self.table().interpreters.get(id.0 as usize).map(|(_, known)| known.clone()) else {
-            return Vec::new();
-        };
+    /// The sandbox of this runtime's instances, for people. Looks at the host's files: not for the front thread.
+    pub fn description(&self, id: RuntimeId) -> Option<Description> {
+        let interpreter = self.table().interpreters.get(id.0 as usize).map(|(_, known)| known.clone())?;
         let spec = self.instance_spec(0);
-        let mut lines = vec!["zygote".to_owned()];
-        lines.extend(self.plan_of(&interpreter).describe());
-        lines.push("instance, before its process is made".to_owned());
-        lines.extend(instance_outer_plan(&spec).describe());
-        lines.push(format!("instance (at most {INSTANCE_TASKS_MAX} tasks)"));
-        lines.extend(instance_inner_plan(&spec).describe());
-        lines
+        Some(Description {
+            required: self.settings.required,
+            without: self.settings.without,
+            zygote: self.plan_of(&interpreter),
+            outer: instance_outer_plan(&spec),
+            inner: instance_inner_plan(&spec),
+            arch: Arch::native(),
+        })
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

@@ -20,7 +20,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Token};
 
 use crate::backend::Instance;
-use crate::call::{FrontEvent, Slot, WorkerJob};
+use crate::call::{BlankFailure, FrontEvent, Slot, WorkerJob};
 use crate::doorbell::{Desk, Line, DOORBELL_TOKEN};
 use crate::limits::{
     BLANK_START_TIMEOUT, FUNCTION_CPU_MILLIS_DEFAULT, FUNCTION_MEMORY_BYTES_DEFAULT, INSTANCE_TASKS_MAX,
@@ -28,13 +28,15 @@ use crate::limits::{
 };
 use crate::sandbox::cgroup::{Cgroup, CgroupError, CgroupRoot, Limits};
 use crate::scheduler::RuntimeId;
-use crate::sys;
+use crate::sys::{self, executor};
 use crate::vital::Vital;
+use crate::wire::{SpawnFailure, SpawnStage};
 
 pub use super::job::SupervisorJob;
 
 use super::check::Throwaway;
 use super::custody::ProcessCustody;
+use super::networks::Networks;
 use super::nursery::{Client, Nursery, Order, Pending};
 use super::runtimes::Runtimes;
 use super::strays::Strays;
@@ -61,6 +63,7 @@ struct Parts {
     output_writer: OwnedFd,
     cgroup: Option<Cgroup>,
     join_fds: Vec<OwnedFd>,
+    network: Option<OwnedFd>,
 }
 
 struct Supervisor {
@@ -76,6 +79,7 @@ struct Supervisor {
     next_checker_generation: u32,
     /// Cgroups whose last process is still leaving.
     graves: Vec<Cgroup>,
+    networks: Networks,
     strays: Strays,
     buffer: Box<[u8]>,
 }
@@ -104,6 +108,7 @@ pub fn start(
         next_checker_slot: first_checker,
         next_checker_generation: 0,
         graves: Vec::new(),
+        networks: Networks::default(),
         strays: Strays::default(),
         buffer: vec![0; WIRE_MESSAGE_BYTES_MAX + 1].into_boxed_slice(),
     };
@@ -141,6 +146,9 @@ impl Supervisor {
     /// Sleeps at most until a zygote may be started again, a blank is overdue, or a grave should be tried again.
     fn next_wake(&self) -> Option<Duration> {
         let now = Instant::now();
+        if self.may_refill_networks() {
+            return Some(Duration::ZERO);
+        }
         let wake = (!self.graves.is_empty()).then(|| now + Duration::from_millis(5));
         let others = self.nurseries.values().map(Nursery::next_wake).chain([self.strays.next_look(now)]);
         others.flatten().chain(wake).min().map(|at| at.saturating_duration_since(now))
@@ -158,8 +166,12 @@ impl Supervisor {
                 let slot = Slot { index, generation: self.next_checker_generation };
                 self.order(runtime, slot, Client::Checker(answer));
             }
-            SupervisorJob::Bury { slot, pid, is_reaped, cgroup } => {
+            SupervisorJob::Bury { slot, pid, is_reaped, cgroup, network } => {
                 self.strays.released(pid, is_reaped);
+                // One that nobody has waited for may still be in there.
+                if let Some(network) = network.filter(|_| is_reaped) {
+                    self.networks.give_back(network);
+                }
                 if slot.index >= self.settings.slots_max {
                     self.checker_slots.push(slot.index);
                 }
@@ -190,12 +202,22 @@ impl Supervisor {
         if self.nurseries.values().all(|nursery| nursery.pending.is_empty()) {
             self.strays.look(Instant::now());
         }
+        if self.may_refill_networks() {
+            self.networks.refill();
+        }
+    }
+
+    /// Whether network namespaces are to be made and no blank is waited for.
+    fn may_refill_networks(&self) -> bool {
+        let mut nurseries = self.nurseries.values();
+        let wanted = self.settings.runtimes.joins_network() && !self.networks.is_full();
+        wanted && nurseries.all(|nursery| nursery.pending.is_empty() && nursery.orders.is_empty())
     }
 
     /// A zygote that has not answered in time is stuck: it is replaced, and what it owed has failed.
     fn expire(&mut self, runtime: RuntimeId) {
         if self.nurseries.get(&runtime).is_some_and(|nursery| nursery.is_stuck(Instant::now())) {
-            self.lose_zygote(runtime, &format!("it did not answer within {BLANK_START_TIMEOUT:?}"));
+            self.lose_zygote(runtime, format!("it did not answer within {BLANK_START_TIMEOUT:?}"));
         }
     }
 
@@ -225,7 +247,7 @@ impl Supervisor {
                 nursery.ready = false;
                 nursery.started = Some(Instant::now());
             }
-            Err(error) => self.lose_zygote(runtime, &format!("it cannot be started: {error}")),
+            Err(error) => self.lose_zygote(runtime, format!("it cannot be started: {error}")),
         }
     }
 
@@ -251,23 +273,24 @@ impl Supervisor {
             };
             if let Err(error) = self.spawn(runtime, order, parts) {
                 // The next one is started here, since nothing else may wake this thread.
-                self.lose_zygote(runtime, &format!("it cannot be asked for a blank: {error}"));
+                self.lose_zygote(runtime, format!("it cannot be asked for a blank: {error}"));
                 self.ensure_zygote(runtime);
             }
         }
     }
 
     /// Makes everything of a blank that the zygote cannot make itself.
-    fn prepare(&self, order: &mut Order) -> io::Result<Parts> {
+    fn prepare(&mut self, order: &mut Order) -> io::Result<Parts> {
         let (channel, instance_end) = sys::io::seqpacket_pair()?;
         sys::io::refuse_descriptors(&channel);
         let (output, output_writer) = sys::io::output_pipe()?;
+        let network = self.settings.runtimes.joins_network().then(|| self.networks.take()).transpose()?;
         let cgroup = match order.cgroup.take() {
             Some(left) => Some(left),
             None => self.make_cgroup(order.slot)?,
         };
         match cgroup.as_ref().map_or(Ok(Vec::new()), Cgroup::join_fds) {
-            Ok(join_fds) => Ok(Parts { channel, instance_end, output, output_writer, cgroup, join_fds }),
+            Ok(join_fds) => Ok(Parts { channel, instance_end, output, output_writer, cgroup, join_fds, network }),
             Err(error) => {
                 order.cgroup = cgroup;
                 Err(io::Error::other(error))
@@ -277,10 +300,10 @@ impl Supervisor {
 
     /// Asks the zygote for a blank.
     fn spawn(&mut self, runtime: RuntimeId, order: Order, parts: Parts) -> io::Result<()> {
-        let Parts { channel, instance_end, output, output_writer, cgroup, join_fds } = parts;
+        let Parts { channel, instance_end, output, output_writer, cgroup, join_fds, network } = parts;
         let (outer, inner) = self.settings.runtimes.instance_plans(order.slot.index);
         let mut fds: Vec<BorrowedFd<'_>> = vec![instance_end.as_fd(), output_writer.as_fd()];
-        fds.extend(join_fds.iter().map(AsFd::as_fd));
+        fds.extend(join_fds.iter().chain(&network).map(AsFd::as_fd));
         let blank = self.next_blank;
         self.next_blank += 1;
         let nursery = self.nurseries.entry(runtime).or_default();
@@ -291,7 +314,7 @@ impl Supervisor {
         drop(fds);
         // Also if it could not be asked: it is then one of those that the lost zygote owes.
         let asked_at = Instant::now();
-        let pending = Pending { order, asked: asked_at, channel, instance_end, output, cgroup };
+        let pending = Pending { order, asked: asked_at, channel, instance_end, output, cgroup, network };
         nursery.pending.insert(blank, pending);
         asked
     }
@@ -325,20 +348,25 @@ impl Supervisor {
                         self.deliver(pending, pid);
                     }
                 }
-                Some(News::Failed { blank, reason }) => {
+                Some(News::Failed { blank: 0, failure }) => {
+                    let plan = self.settings.runtimes.zygote_plan(runtime).unwrap_or_default();
+                    return self.lose_zygote(runtime, refused("its own sandbox", &plan, failure));
+                }
+                Some(News::Failed { blank, failure }) => {
                     if let Some(pending) = nursery.pending.remove(&blank) {
                         self.graves.extend(pending.cgroup);
-                        self.fail(pending.order, reason);
+                        let (outer, _) = self.settings.runtimes.instance_plans(pending.order.slot.index);
+                        self.fail(pending.order, refused("the sandbox of a blank", &outer, failure));
                     }
                 }
-                Some(News::Gone { reason }) => return self.lose_zygote(runtime, &reason),
+                Some(News::Gone { reason }) => return self.lose_zygote(runtime, reason),
             }
         }
     }
 
     /// The blank has a process: from here on it belongs to who ordered it.
     fn deliver(&mut self, pending: Pending, pid: u32) {
-        let Pending { order, channel, instance_end, output, cgroup, .. } = pending;
+        let Pending { order, channel, instance_end, output, cgroup, network, .. } = pending;
         // Its parent has exited or is about to, and then it is this process's child, which nobody else reaps: the pid
         // cannot have been given to another process.
         let process = match sys::process::pidfd_open(pid) {
@@ -355,6 +383,7 @@ impl Supervisor {
             process,
             is_reaped: false,
             cgroup,
+            network,
             supervisor: self.own_line.clone(),
             orphan_tries: 0,
             ended: None,
@@ -384,7 +413,8 @@ impl Supervisor {
         }
     }
 
-    fn fail(&mut self, order: Order, reason: String) {
+    fn fail(&mut self, order: Order, failure: impl Into<BlankFailure>) {
+        let failure = failure.into();
         let Order { slot, client, cgroup, .. } = order;
         self.graves.extend(cgroup);
         if slot.index >= self.settings.slots_max {
@@ -392,17 +422,18 @@ impl Supervisor {
         }
         match client {
             Client::Worker => {
-                let _ = self.front.send(FrontEvent::BlankFailed { slot, reason });
+                let _ = self.front.send(FrontEvent::BlankFailed { slot, failure });
             }
             Client::Checker(answer) => {
-                let _ = answer.send(Err(reason));
+                let _ = answer.send(Err(failure.reason));
             }
         }
     }
 
     /// The zygote is gone or useless. One that has worked is replaced at once, and its successor makes what it owed.
     /// One that never did would keep its orders waiting for nothing: they have failed.
-    fn lose_zygote(&mut self, runtime: RuntimeId, reason: &str) {
+    fn lose_zygote(&mut self, runtime: RuntimeId, failure: impl Into<BlankFailure>) {
+        let BlankFailure { reason, refused_step } = failure.into();
         log::error!("the zygote of {} is lost: {reason}", self.settings.runtimes.name(runtime));
         let Some(nursery) = self.nurseries.get_mut(&runtime) else { return };
         let has_worked = nursery.ready;
@@ -420,7 +451,7 @@ impl Supervisor {
             if has_worked && order.tries < BLANK_TRIES_MAX {
                 kept.push_back(order);
             } else {
-                self.fail(order, format!("the zygote was lost: {reason}"));
+                self.fail(order, BlankFailure { reason: format!("the zygote was lost: {reason}"), refused_step });
             }
         }
         if let Some(nursery) = self.nurseries.get_mut(&runtime) {
@@ -482,6 +513,19 @@ impl Supervisor {
             if let Err(error) = root.remove() {
                 log::warn!("the server's cgroups are left behind: {error}");
             }
+        }
+    }
+}
+
+/// What the failure of a plan means in words.
+fn refused(whose: &str, plan: &[u8], failure: SpawnFailure) -> BlankFailure {
+    let error = io::Error::from_raw_os_error(failure.errno);
+    match failure.stage {
+        SpawnStage::Fork => format!("fork: {error}").into(),
+        SpawnStage::Outer | SpawnStage::Inner => {
+            let name = executor::step_name(plan, failure.step);
+            let reason = format!("{whose}, step {}: {name}: {error}", failure.step);
+            BlankFailure { reason, refused_step: Some(name) }
         }
     }
 }

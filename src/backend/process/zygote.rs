@@ -12,7 +12,7 @@ use std::process::Child;
 use crate::sandbox::plan::CONTROL_FD;
 use crate::sandbox::RUN_PLAN_COMMAND;
 use crate::sys;
-use crate::wire::{self, Direction, Kind, SpawnStage, WireError};
+use crate::wire::{self, Direction, Kind, SpawnFailure, SpawnStage, WireError};
 
 /// A running zygote. Dropping it ends it.
 #[derive(Debug)]
@@ -30,8 +30,8 @@ pub(super) enum News {
     Ready,
     /// A blank has a process; it greets its worker by itself once its sandbox is complete.
     Spawned { blank: u64, pid: u32 },
-    /// A blank could not be made.
-    Failed { blank: u64, reason: String },
+    /// A blank could not be made; blank 0 is the zygote itself.
+    Failed { blank: u64, failure: SpawnFailure },
     /// It broke the protocol or has closed its socket.
     Gone { reason: String },
 }
@@ -99,6 +99,15 @@ impl Drop for Zygote {
     }
 }
 
+/// Tells the server, from the process that was to become a zygote, that a step of its plan failed. Also in words on
+/// standard error, which is the server's.
+pub fn report_refused_plan(step: u16, errno: i32) {
+    let failure = SpawnFailure { stage: SpawnStage::Outer, step, errno };
+    let message = wire::encode_spawn_failed(0, failure);
+    // The server may be gone, and then nobody wants to know.
+    let _ = nix::sys::socket::send(CONTROL_FD as i32, &message, nix::sys::socket::MsgFlags::MSG_NOSIGNAL);
+}
+
 fn decode(message: &[u8]) -> News {
     understand(message).unwrap_or_else(|error| News::Gone { reason: format!("it broke the protocol: {error}") })
 }
@@ -111,15 +120,7 @@ fn understand(message: &[u8]) -> Result<News, WireError> {
     }
     Ok(match frame.kind {
         Kind::Spawned => News::Spawned { blank: frame.id, pid: wire::decode_spawned(&frame)? },
-        Kind::SpawnFailed => {
-            let failure = wire::decode_spawn_failed(&frame)?;
-            let error = io::Error::from_raw_os_error(failure.errno);
-            let reason = match failure.stage {
-                SpawnStage::Fork => format!("fork: {error}"),
-                stage => format!("sandbox, {stage:?} step {}: {error}", failure.step),
-            };
-            News::Failed { blank: frame.id, reason }
-        }
+        Kind::SpawnFailed => News::Failed { blank: frame.id, failure: wire::decode_spawn_failed(&frame)? },
         _ => {
             let info = wire::decode_zygote_ready(&frame)?;
             if info.free_threaded {

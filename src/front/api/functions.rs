@@ -55,9 +55,22 @@ impl Front {
         Ok(Some(super::json(200, &document)))
     }
 
-    pub(super) fn function_get(&self, name: &str, manages: bool) -> Answer {
+    /// With its instances one by one, those of older versions that still finish their calls included. What the kernel
+    /// counts of them is read by a control thread.
+    pub(super) fn function_get(
+        &mut self,
+        client: ClientId,
+        request_id: RequestId,
+        name: &str,
+        manages: bool,
+    ) -> Answer {
         let live = self.functions.get(name).ok_or_else(|| Problem::no_function(name))?;
-        Ok(Some(super::json(200, &self.resource(&live.function, true, manages))))
+        let mut document = json!(self.resource(&live.function, true, manages));
+        let is_of_it = |version| self.functions.version(version).is_some_and(|function| function.name == name);
+        let (details, instances) = self.instances_of(is_of_it);
+        document["instance_details"] = details.into();
+        self.ask_control(client, request_id, Work::Figures { document, array: "instance_details", instances });
+        Ok(None)
     }
 
     pub(super) fn function_create(&mut self, client: ClientId, request_id: RequestId, body: Vec<u8>) {
@@ -80,6 +93,13 @@ impl Front {
     /// this is the way to be rid of it.
     pub(super) fn function_delete(&mut self, client: ClientId, request_id: RequestId, name: String) {
         self.ask_control(client, request_id, Work::Delete(name));
+    }
+
+    pub(super) fn function_sandbox(&mut self, client: ClientId, request_id: RequestId, name: &str) -> Answer {
+        let live = self.functions.get(name).ok_or_else(|| Problem::no_function(name))?;
+        let function = std::sync::Arc::clone(&live.function);
+        self.ask_control(client, request_id, Work::Sandbox(function));
+        Ok(None)
     }
 
     pub(super) fn function_logs(

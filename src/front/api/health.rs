@@ -13,12 +13,17 @@ impl Front {
         let draining = self.stopping_since.is_some();
         let any_ready = self.scheduler.pool_stats().any(|pool| pool.ready > 0);
         let trouble = self.blank_trouble.as_ref().filter(|_| !any_ready);
-        let process = match trouble {
+        let mut process = json!({
+            "status": if trouble.is_some() { "unavailable" } else { "available" },
+            "isolation": self.settings.isolation,
+            "missing": self.settings.missing_layers,
+        });
+        if let Some(failure) = trouble {
             // The reason is for the server's log: it may name paths.
-            Some(_) => json!({ "status": "unavailable", "isolation": self.settings.isolation,
-                "detail": "no sandbox can be made at present; the server's log says why" }),
-            None => json!({ "status": "available", "isolation": self.settings.isolation }),
-        };
+            let refused = failure.refused_step.map(|step| format!(" (this host refuses a step of it, {step})"));
+            let refused = refused.unwrap_or_default();
+            process["detail"] = format!("no sandbox can be made at present{refused}; the server's log says why").into();
+        }
         let healthy = !draining && trouble.is_none();
         let status = match (draining, healthy) {
             (true, _) => "draining",

@@ -1,11 +1,9 @@
 //! `/instances`.
 
-use std::path::PathBuf;
-
 use serde_json::{json, Value};
 
-use crate::call::Slot;
-use crate::control::{MemoryFile, Work};
+use crate::call::{Slot, VersionKey};
+use crate::control::Work;
 use crate::http::{Problem, RequestId};
 use crate::rfc3339;
 use crate::scheduler::{InstanceState, InstanceStats};
@@ -15,21 +13,20 @@ use super::super::Front;
 use super::Answer;
 
 impl Front {
-    /// Their memory is read from files, so a control thread completes the answer.
+    /// What the kernel counts of them is read from files, so a control thread completes the answer.
     pub(super) fn instances(&mut self, client: ClientId, request_id: RequestId) {
-        let mut instances = Vec::new();
-        let mut files = Vec::new();
-        for stats in self.scheduler.instance_stats() {
-            let pointer = format!("/instances/{}/memory_bytes", instances.len());
-            files.extend(self.memory_file(stats.slot).map(|path| MemoryFile { path, pointer: Some(pointer) }));
-            instances.push(self.instance(&stats));
-        }
+        let (instances, slots) = self.instances_of(|_| true);
         let document = json!({ "count": instances.len(), "instances": instances });
-        self.ask_control(client, request_id, Work::Memory { document, files, total: None });
+        self.ask_control(client, request_id, Work::Figures { document, array: "instances", instances: slots });
     }
 
-    /// An instance as the API shows it, its memory still to be filled in.
-    pub(super) fn instance(&self, stats: &InstanceStats) -> Value {
+    /// The instances of these versions as the API shows them, without the kernel's figures; and their slots.
+    pub(super) fn instances_of(&self, includes: impl Fn(VersionKey) -> bool) -> (Vec<Value>, Vec<Slot>) {
+        let its = self.scheduler.instance_stats().filter(|stats| includes(stats.version));
+        its.map(|stats| (self.instance(&stats), stats.slot)).unzip()
+    }
+
+    fn instance(&self, stats: &InstanceStats) -> Value {
         let function = self.functions.version(stats.version);
         json!({
             "id": stats.slot.to_string(),
@@ -41,7 +38,6 @@ impl Front {
             "started_at": self.wall_time(stats.started_ns),
             "last_used_at": self.wall_time(stats.last_used_ns),
             "invocations": stats.invocations,
-            "memory_bytes": null,
         })
     }
 
@@ -51,11 +47,6 @@ impl Front {
     fn wall_time(&self, at_ns: u64) -> String {
         let ago_ns = self.clock.ns(std::time::Instant::now()).saturating_sub(at_ns);
         rfc3339::format(crate::clock::unix_ns().saturating_sub(ago_ns) / 1_000_000)
-    }
-
-    /// The file that tells how much memory an instance uses.
-    pub(super) fn memory_file(&self, slot: Slot) -> Option<PathBuf> {
-        self.settings.memory_files.as_ref().map(|files| files.of(&slot.to_string()))
     }
 
     pub(super) fn instance_stop(&mut self, slot: Slot) -> Answer {

@@ -47,8 +47,8 @@ impl Front {
             Ok(invocation) => invocation,
             Err(refusal) => {
                 self.functions.count(name, |stats: &mut CallStats| stats.refused += 1);
-                if let InvokeError::NoInstances { reason } = &refusal {
-                    log::error!("function {name} cannot be called: {reason}");
+                if let InvokeError::NoInstances(failure) = &refusal {
+                    log::error!("function {name} cannot be called: {}", failure.reason);
                 }
                 return Err(Problem::from(&refusal));
             }

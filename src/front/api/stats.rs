@@ -1,9 +1,9 @@
 //! `/stats`.
 
-use serde_json::{json, Value};
+use serde_json::json;
 
 use crate::call::VersionKey;
-use crate::control::{MemoryFile, Work};
+use crate::control::Work;
 use crate::http::{Problem, RequestId};
 
 use super::super::clients::ClientId;
@@ -15,10 +15,10 @@ impl Front {
     pub(super) fn stats(&mut self, client: ClientId, request_id: RequestId) {
         let (queued, running) = self.waiting_and_running(|_| true);
         let mut by_state = std::collections::BTreeMap::<&str, u64>::new();
-        let mut files = Vec::new();
+        let mut instances = Vec::new();
         for stats in self.scheduler.instance_stats() {
             *by_state.entry(state_name(&stats)).or_default() += 1;
-            files.extend(self.memory_file(stats.slot).map(MemoryFile::summed));
+            instances.push(stats.slot);
         }
         let mut document = self.functions.total.to_json();
         document["uptime_seconds"] = (self.now_ns() / 1_000_000_000).into();
@@ -28,8 +28,7 @@ impl Front {
         document["running"] = running.into();
         document["instances"] = json!(by_state);
         document["blanks"] = self.scheduler.pool_stats().map(|pool| pool.ready).sum::<usize>().into();
-        document["memory_bytes"] = Value::Null;
-        self.ask_control(client, request_id, Work::Memory { document, files, total: Some("/memory_bytes".to_owned()) });
+        self.ask_control(client, request_id, Work::MemorySum { document, instances });
     }
 
     pub(super) fn function_stats(&mut self, client: ClientId, request_id: RequestId, name: &str) -> Answer {
@@ -43,12 +42,9 @@ impl Front {
         document["queued"] = queued.into();
         document["running"] = running.into();
         document["instances"] = self.instance_counts(name);
-        document["memory_bytes"] = Value::Null;
-        let mut files = Vec::new();
-        for instance in self.scheduler.instance_stats().filter(|instance| is_of_it(instance.version)) {
-            files.extend(self.memory_file(instance.slot).map(MemoryFile::summed));
-        }
-        self.ask_control(client, request_id, Work::Memory { document, files, total: Some("/memory_bytes".to_owned()) });
+        let its = self.scheduler.instance_stats().filter(|instance| is_of_it(instance.version));
+        let instances = its.map(|instance| instance.slot).collect();
+        self.ask_control(client, request_id, Work::MemorySum { document, instances });
         Ok(None)
     }
 

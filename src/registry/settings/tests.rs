@@ -24,6 +24,7 @@ fn nothing_given_is_the_defaults() {
         json!({
             "runtime": "python3", "execution_mode": "process", "handler": "handle", "timeout": 30, "memory": "256Mi",
             "cpu_limit": "1000m", "dependencies": [], "environment": {}, "min_instances": 0, "max_instances": 10,
+            "max_invocations_per_instance": "unlimited",
         })
     );
     assert_eq!(
@@ -136,6 +137,10 @@ fn each_wrong_value_is_refused_by_name() {
         ),
         ("min_instances", vec![json!(-1), json!(1001), json!(1.5), json!("1")]),
         ("max_instances", vec![json!(0), json!(1001), json!("many")]),
+        (
+            "max_invocations_per_instance",
+            vec![json!(0), json!(-1), json!(1.5), json!(1_000_000_001), json!("10"), json!("none"), json!([])],
+        ),
     ];
     assert_eq!(wrong.len(), SETTING_KEYS.len(), "every field is here");
     for (field, values) in wrong {
@@ -179,6 +184,18 @@ fn merging_puts_given_fields_over_and_replaces_the_environment_whole() {
 }
 
 #[test]
+fn an_update_can_take_the_end_of_instances_away_again() {
+    let limited = read(json!({ "max_invocations_per_instance": 7 })).unwrap();
+    let invocations = |over: Value| {
+        let merged = limited.clone().merge(read(over).unwrap());
+        merged.resolve(ExecutionMode::Process).unwrap().max_invocations_per_instance
+    };
+    assert_eq!(invocations(json!({})), InvocationsMax::AtMost(7));
+    assert_eq!(invocations(json!({ "max_invocations_per_instance": null })), InvocationsMax::AtMost(7));
+    assert_eq!(invocations(json!({ "max_invocations_per_instance": "unlimited" })), InvocationsMax::Unlimited);
+}
+
+#[test]
 fn hidden_environment_values_leave_the_names() {
     let config = resolved(json!({ "environment": { "TOKEN": "secret" } }));
     assert_eq!(config.to_json(false)["environment"], json!({ "TOKEN": null }));
@@ -207,6 +224,10 @@ fn any_config() -> impl Strategy<Value = FunctionConfig> {
         limits::FUNCTION_CPU_MILLIS_MIN..=limits::FUNCTION_CPU_MILLIS_MAX,
         1..=limits::FUNCTION_INSTANCES_MAX,
         any::<prop::sample::Index>(),
+        prop_oneof![
+            Just(InvocationsMax::Unlimited),
+            (1..=limits::FUNCTION_INVOCATIONS_PER_INSTANCE_MAX).prop_map(InvocationsMax::AtMost)
+        ],
     );
     let dependencies = prop::collection::vec("[a-z]{1,9}(==[0-9.]{1,5})?", 0..4);
     let environment = prop::collection::btree_map("[A-Za-z_][A-Za-z0-9_]{0,9}", "[^\0]{0,20}", 0..4);
@@ -222,6 +243,7 @@ fn any_config() -> impl Strategy<Value = FunctionConfig> {
             environment,
             min_instances: numbers.4.index(numbers.3 as usize + 1) as u32,
             max_instances: numbers.3,
+            max_invocations_per_instance: numbers.5,
         },
     )
 }
@@ -239,7 +261,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_in_a_field_panics(field in 0..10_usize, text in ".{0,80}") {
+    fn no_text_in_a_field_panics(field in 0..SETTING_KEYS.len(), text in ".{0,80}") {
         let _ = read(json!({ SETTING_KEYS[field]: text }));
     }
 }

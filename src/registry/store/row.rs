@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
-use crate::registry::function::{ExecutionMode, FunctionConfig, Handler};
+use crate::registry::function::{ExecutionMode, FunctionConfig, Handler, InvocationsMax};
 
 /// SHA-256 of a function's source, 64 lower-case hexadecimal digits.
 pub fn code_sha256(code: &str) -> String {
@@ -62,6 +62,9 @@ struct StoredConfig {
     environment: BTreeMap<String, String>,
     min_instances: u32,
     max_instances: u32,
+    /// Absent: no end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_invocations_per_instance: Option<u32>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -84,6 +87,7 @@ pub(super) fn encode_config(config: &FunctionConfig) -> Result<String, serde_jso
         environment,
         min_instances,
         max_instances,
+        max_invocations_per_instance,
     } = config.clone();
     serde_json::to_string(&StoredConfig {
         runtime,
@@ -100,6 +104,10 @@ pub(super) fn encode_config(config: &FunctionConfig) -> Result<String, serde_jso
         environment,
         min_instances,
         max_instances,
+        max_invocations_per_instance: match max_invocations_per_instance {
+            InvocationsMax::Unlimited => None,
+            InvocationsMax::AtMost(calls) => Some(calls),
+        },
     })
 }
 
@@ -121,6 +129,9 @@ pub(super) fn decode_config(text: &str) -> Result<FunctionConfig, serde_json::Er
         environment: stored.environment,
         min_instances: stored.min_instances,
         max_instances: stored.max_instances,
+        max_invocations_per_instance: stored
+            .max_invocations_per_instance
+            .map_or(InvocationsMax::Unlimited, InvocationsMax::AtMost),
     })
 }
 
@@ -140,7 +151,8 @@ mod tests {
         let text = r#"{"runtime":"python3.11","execution_mode":"container","handler_module":"app","handler_name":"run",
             "timeout_ms":1500,"memory_bytes":67108864,"cpu_millis":100,"dependencies":["requests==2.28.0"],
             "environment":{"EMPTY":"","KEY":"secret"},"min_instances":1,"max_instances":3}"#;
-        assert_eq!(decode_config(text).unwrap(), testing::config());
+        let unlimited = FunctionConfig { max_invocations_per_instance: InvocationsMax::Unlimited, ..testing::config() };
+        assert_eq!(decode_config(text).unwrap(), unlimited);
     }
 
     #[test]

@@ -118,7 +118,7 @@ fn unescape(text: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Controller::{Cpu, Memory, Pids};
+    use Controller::{Cpu, CpuAcct, Memory, Pids};
 
     fn found(mountinfo: &str, cgroup: &str) -> Vec<(Version, Vec<Controller>, String, bool)> {
         discover(mountinfo, cgroup)
@@ -175,7 +175,7 @@ mod tests {
             found(mounts, group),
             [
                 (Version::V1, vec![Memory], "/sys/fs/cgroup/memory/user.slice".into(), false),
-                (Version::V1, vec![Cpu], "/sys/fs/cgroup/cpu,cpuacct/user.slice".into(), false)
+                (Version::V1, vec![Cpu, CpuAcct], "/sys/fs/cgroup/cpu,cpuacct/user.slice".into(), false)
             ]
         );
     }
@@ -195,6 +195,7 @@ mod tests {
             [
                 (Version::V1, vec![Pids], "/sys/fs/cgroup/pids/".into(), false),
                 (Version::V1, vec![Memory], "/sys/fs/cgroup/memory/jobs/1".into(), false),
+                (Version::V1, vec![CpuAcct], "/sys/fs/cgroup/cpuacct/".into(), false),
                 (Version::V1, vec![Cpu], "/sys/fs/cgroup/cpu/".into(), false),
                 (Version::V2, vec![], "/sys/fs/cgroup/unified/".into(), false)
             ]

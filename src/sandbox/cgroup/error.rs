@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 pub enum Absence {
     /// No mounted hierarchy holds it.
     NotMounted,
+    /// The tree has it, but this group was not given it.
+    NotDelegated(PathBuf),
     /// Its hierarchy is mounted read-only.
     ReadOnly(PathBuf),
     /// This process may not write there.
@@ -37,6 +39,11 @@ impl Absence {
     pub fn mend(&self) -> String {
         match self {
             Self::NotMounted => "enable the controller in the kernel (cgroup_enable=memory) and mount it".into(),
+            Self::NotDelegated(_) => {
+                "delegate it to the server's group (systemd: Delegate=yes; a user's services: Delegate=cpu memory pids \
+                 in user@.service), or run as root"
+                    .into()
+            }
             Self::ReadOnly(path) => {
                 format!("mount {} writable (in a container: --privileged, or a delegated cgroup mount)", path.display())
             }
@@ -58,6 +65,7 @@ impl fmt::Display for Absence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotMounted => write!(f, "no mounted hierarchy holds it"),
+            Self::NotDelegated(path) => write!(f, "it is not enabled in {}", path.display()),
             Self::ReadOnly(path) => write!(f, "{} is read-only", path.display()),
             Self::NotPermitted(path) => write!(f, "no permission to write to {}", path.display()),
             Self::Occupied(path) => write!(f, "{} holds other processes", path.display()),

@@ -1,6 +1,6 @@
-//! The groups of one instance: joining, limits, figures, the end.
+//! The groups of one instance: joining, limits, the end.
 //!
-//! This file knows the names of the kernel's files and how v1 and v2 differ in them.
+//! This file knows the names of the kernel's files for that and how v1 and v2 differ in them.
 
 use std::fs::OpenOptions;
 use std::os::fd::OwnedFd;
@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::sys::process::{pidfd_kill, pidfd_open};
 
-use super::{read, remove_dir, write, CgroupError, Controller, Group, Version};
+use super::{field, read, remove_dir, write, CgroupError, Controller, Group, Version};
 
 /// Length of a period of the processor quota, in microseconds: the kernel's default. A shorter one makes throttling
 /// finer and costs more timer interrupts.
@@ -104,14 +104,14 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Memory in use, in bytes; `None` without the controller.
-    pub fn memory_current(&self) -> Result<Option<u64>, CgroupError> {
-        self.figure("memory.usage_in_bytes", "memory.current", |text| text.trim().parse().ok())
-    }
-
     /// Processes the kernel killed because the memory limit was reached; `None` without the controller.
     pub fn oom_kills(&self) -> Result<Option<u64>, CgroupError> {
-        self.figure("memory.oom_control", "memory.events", |text| field(text, "oom_kill"))
+        let Some(group) = self.group(Controller::Memory) else { return Ok(None) };
+        let name = match group.version {
+            Version::V1 => "memory.oom_control",
+            Version::V2 => "memory.events",
+        };
+        Ok(field(&read(&group.dir.join(name))?, "oom_kill"))
     }
 
     /// Whether any process is in one of the groups, the dead that nobody reaped yet excepted.
@@ -210,15 +210,6 @@ impl Cgroup {
         };
         write(group.dir.join(name), value)
     }
-
-    fn figure(&self, v1: &str, v2: &str, parse: fn(&str) -> Option<u64>) -> Result<Option<u64>, CgroupError> {
-        let Some(group) = self.group(Controller::Memory) else { return Ok(None) };
-        let name = match group.version {
-            Version::V1 => v1,
-            Version::V2 => v2,
-        };
-        Ok(parse(&read(&group.dir.join(name))?))
-    }
 }
 
 fn kill_each(group: &Group) -> Result<(), CgroupError> {
@@ -245,11 +236,6 @@ fn kill_each(group: &Group) -> Result<(), CgroupError> {
         pidfd_kill(&process).map_err(|source| CgroupError::Kill { pid, source })?;
     }
     Ok(())
-}
-
-/// The number behind `name` in lines of `name number`.
-fn field(text: &str, name: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
 #[cfg(test)]
@@ -279,13 +265,9 @@ mod tests {
     }
 
     #[test]
-    fn v2_figures_are_read() {
-        let (_directory, cgroup) = fake_v2(&[
-            ("memory.current", "4096\n"),
-            ("memory.events", "oom 2\noom_kill 1\n"),
-            ("cgroup.events", "populated 1\nfrozen 0\n"),
-        ]);
-        assert_eq!(cgroup.memory_current().unwrap(), Some(4096));
+    fn v2_kills_and_members_are_read() {
+        let (_directory, cgroup) =
+            fake_v2(&[("memory.events", "oom 2\noom_kill 1\n"), ("cgroup.events", "populated 1\nfrozen 0\n")]);
         assert_eq!(cgroup.oom_kills().unwrap(), Some(1));
         assert!(cgroup.populated().unwrap());
     }
@@ -309,7 +291,7 @@ mod tests {
     fn without_a_controller_its_limit_is_skipped() {
         let mut cgroup = Cgroup::make(vec![]).unwrap();
         cgroup.set_limits(Limits { memory_bytes: 1 << 26, cpu_millis: 100, tasks: 8 }).unwrap();
-        assert_eq!(cgroup.memory_current().unwrap(), None);
+        assert_eq!(cgroup.oom_kills().unwrap(), None);
         assert_eq!(cgroup.join_fds().unwrap().len(), 0);
         assert!(!cgroup.populated().unwrap());
     }

@@ -7,6 +7,7 @@ fn fake_v2(offered: &str, pids: &str) -> (tempfile::TempDir, Hierarchy) {
     std::fs::create_dir_all(own.join("faas-x")).unwrap();
     std::fs::create_dir_all(own.join(SUPERVISOR_LEAF)).unwrap();
     std::fs::write(own.join("cgroup.controllers"), offered).unwrap();
+    std::fs::write(directory.path().join("cgroup.controllers"), offered).unwrap();
     std::fs::write(own.join("cgroup.procs"), pids).unwrap();
     std::fs::write(own.join("cgroup.events"), "populated 1\n").unwrap();
     let mount_point = directory.path().to_owned();
@@ -39,7 +40,19 @@ fn a_second_start_in_the_leaf_uses_the_group_above() {
     hierarchy.own = parent.join(SUPERVISOR_LEAF);
     let root = prepare_v2(&hierarchy);
     assert_eq!(root.groups[0].dir, parent.join("faas-x"));
-    assert_eq!(root.controllers()[2], (Controller::Cpu, Err(Absence::NotMounted)), "not delegated");
+    assert_eq!(root.controllers()[2], (Controller::Cpu, Err(Absence::NotMounted)), "nobody has it");
+}
+
+#[test]
+fn a_controller_that_the_tree_has_and_the_group_has_not_is_not_delegated() {
+    let (directory, mut hierarchy) = fake_v2("memory pids\n", "");
+    std::fs::write(directory.path().join("cgroup.controllers"), "cpu memory pids\n").unwrap();
+    let parent = hierarchy.own.clone();
+    hierarchy.own = parent.join(SUPERVISOR_LEAF);
+    let root = prepare_v2(&hierarchy);
+    assert_eq!(root.controllers()[0], (Controller::Memory, Ok(Version::V2)));
+    assert_eq!(root.controllers()[2], (Controller::Cpu, Err(Absence::NotDelegated(parent))));
+    assert!(root.describe()[2].contains("Delegate="), "{:?}", root.describe());
 }
 
 #[test]

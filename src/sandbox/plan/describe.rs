@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{BindKind, Step, NEW_CGROUP, NEW_IPC, NEW_MOUNT, NEW_NET, NEW_PID, NEW_USER, NEW_UTS};
+use super::{landlock, BindKind, Step, NEW_CGROUP, NEW_IPC, NEW_MOUNT, NEW_NET, NEW_PID, NEW_USER, NEW_UTS};
 
 const NAMESPACES: [(u32, &str); 7] = [
     (NEW_USER, "user"),
@@ -21,6 +21,7 @@ impl fmt::Display for Step {
                 let names = NAMESPACES.iter().filter(|(flag, _)| flags & flag != 0).map(|(_, name)| *name);
                 write!(f, "new namespaces: {}", names.collect::<Vec<_>>().join(", "))
             }
+            Step::JoinNetwork { fd } => write!(f, "join the empty network namespace behind descriptor {fd}"),
             Step::MakePrivate => f.write_str("stop mounts from spreading to and from the host"),
             Step::MountTmpfs { target, size_bytes, inodes, executable, .. } => {
                 let noexec = if *executable { "" } else { ", noexec" };
@@ -40,7 +41,8 @@ impl fmt::Display for Step {
                 };
                 write!(f, "show {} at {} ({kind})", source.display(), target.display())
             }
-            Step::MountProc { target } => write!(f, "own processes only at {}", target.display()),
+            Step::MountProc { target, whole: false } => write!(f, "own processes only at {}", target.display()),
+            Step::MountProc { target, whole: true } => write!(f, "all of /proc at {}", target.display()),
             Step::Mask(path) => write!(f, "hide {}", path.display()),
             Step::ReadOnly { path, recursive } => {
                 write!(f, "make {} read-only{}", path.display(), if *recursive { ", and all below it" } else { "" })
@@ -74,6 +76,14 @@ impl fmt::Display for Step {
             Step::WriteFd { fd, bytes } => write!(f, "write {:?} to descriptor {fd}", String::from_utf8_lossy(bytes)),
             Step::Chdir(path) => write!(f, "work in {}", path.display()),
             Step::Umask(mask) => write!(f, "umask {mask:03o}"),
+            Step::Landlock { allowed, deny_tcp_connect } => {
+                f.write_str("allow files only:")?;
+                for (path, access) in allowed {
+                    write!(f, " {} ({})", path.display(), landlock::describe(*access))?;
+                }
+                f.write_str("; abstract sockets and signals: its own")?;
+                f.write_str(if *deny_tcp_connect { "; no TCP connection" } else { "" })
+            }
             Step::Seccomp(filter) => write!(f, "allow-list of system calls ({} instructions)", filter.len() / 8),
             Step::Exec { path, arguments, .. } => write!(f, "run {} as {arguments:?}", path.display()),
         }

@@ -37,6 +37,7 @@ impl Step {
     fn encode(&self, out: &mut Encoder) -> Opcode {
         match self {
             Step::Unshare(flags) => out.number(Opcode::Unshare, *flags),
+            Step::JoinNetwork { fd } => out.number(Opcode::JoinNetwork, *fd),
             Step::MakePrivate => Opcode::MakePrivate,
             Step::MountTmpfs { target, size_bytes, inodes, mode, executable } => {
                 let options = format!("size={size_bytes},nr_inodes={inodes},mode={mode:o}");
@@ -49,8 +50,9 @@ impl Step {
                 Opcode::WriteFile
             }
             Step::Bind { source, target, kind } => out.text(source).text(target).number(Opcode::Bind, kind.flags()),
-            Step::MountProc { target } => {
-                out.text(target).text("hidepid=invisible,subset=pid").string(Opcode::MountProc, "hidepid=2")
+            Step::MountProc { target, whole } => {
+                let (options, fallback) = if *whole { ("", "") } else { ("hidepid=invisible,subset=pid", "hidepid=2") };
+                out.text(target).text(options).string(Opcode::MountProc, fallback)
             }
             Step::Mask(path) => out.string(Opcode::Mask, path),
             Step::ReadOnly { path, recursive } => out.text(path).number(Opcode::ReadOnly, u32::from(*recursive)),
@@ -96,6 +98,13 @@ impl Step {
             }
             Step::Chdir(path) => out.string(Opcode::Chdir, path),
             Step::Umask(mask) => out.number(Opcode::Umask, *mask),
+            Step::Landlock { allowed, deny_tcp_connect } => {
+                out.u32(u32::from(*deny_tcp_connect)).u32(u32::try_from(allowed.len()).unwrap_or(u32::MAX));
+                for (path, access) in allowed {
+                    out.text(path).u64(*access);
+                }
+                Opcode::Landlock
+            }
             Step::Seccomp(filter) => {
                 out.bytes(filter);
                 Opcode::Seccomp

@@ -7,10 +7,11 @@
 use std::path::PathBuf;
 
 use super::{
-    Plan, Privilege, Required, Resource, Step, CAP_SETPCAP, CAP_SYS_ADMIN, NEW_CGROUP, NEW_IPC, NEW_MOUNT, NEW_NET,
+    landlock, Plan, Privilege, Resource, Step, CAP_SETPCAP, CAP_SYS_ADMIN, NEW_CGROUP, NEW_IPC, NEW_MOUNT, NEW_NET,
     NEW_PID, NEW_USER, NEW_UTS,
 };
 use crate::limits;
+use crate::sandbox::layer::{Layer, Layers};
 
 /// Where the zygote places the instance's channel for the plans.
 pub const CHANNEL_FD: u32 = 10;
@@ -65,12 +66,16 @@ pub struct InstanceSpec {
     pub privilege: Privilege,
     /// The host user and group id of this instance; used when `privilege` is root.
     pub host_uid: u32,
-    /// Which layers it must have.
-    pub required: Required,
+    /// Which layers it must have; others are tried.
+    pub required: Layers,
+    /// Which layers are left out.
+    pub without: Layers,
     /// How many files that join a cgroup lie at [`FIRST_CGROUP_FD`] and above.
     pub cgroup_fds: u32,
     /// Which network it sees.
     pub network: Network,
+    /// Whether an empty network namespace lies behind the descriptor that follows those. Without one it is made.
+    pub joins_network: bool,
     /// Its host name.
     pub hostname: String,
     /// Size of /tmp in bytes.
@@ -93,9 +98,11 @@ impl InstanceSpec {
         InstanceSpec {
             privilege,
             host_uid,
-            required: Required::STRICT,
+            required: Layers::of(Layer::ALL),
+            without: Layers::NONE,
             cgroup_fds: 0,
             network: Network::None,
+            joins_network: false,
             hostname: "faas".to_owned(),
             tmp_bytes: limits::SANDBOX_TMP_BYTES,
             shm_bytes: limits::SANDBOX_SHM_BYTES,
@@ -109,24 +116,26 @@ impl InstanceSpec {
 
 /// What M does before it forks the instance.
 pub fn instance_outer_plan(spec: &InstanceSpec) -> Plan {
-    let mut plan = Plan::new([Step::OpenOwnPidfd { fd: PARENT_PIDFD }]);
+    let mut plan = Plan::default();
+    plan.layer(Layer::DeathSignal, [Step::OpenOwnPidfd { fd: PARENT_PIDFD }]);
     // The cgroups come first, so that the cgroup namespace has them as its root. "0" means the writing process.
-    for hierarchy in 0..spec.cgroup_fds {
-        plan.require(Step::WriteFd { fd: FIRST_CGROUP_FD + hierarchy, bytes: b"0".to_vec() });
-    }
-    let always = NEW_MOUNT | NEW_PID;
-    let mut wanted = vec![NEW_IPC, NEW_UTS, NEW_CGROUP];
+    plan.always(
+        (0..spec.cgroup_fds).map(|number| Step::WriteFd { fd: FIRST_CGROUP_FD + number, bytes: b"0".to_vec() }),
+    );
+    // One by one, so that a host which refuses one still gives the others. Together they would be no cheaper.
+    plan.layer(Layer::MountNamespace, [Step::Unshare(NEW_MOUNT)]);
+    plan.layer(Layer::PidNamespace, [Step::Unshare(NEW_PID)]);
+    plan.layer(Layer::IpcNamespace, [Step::Unshare(NEW_IPC)]);
+    plan.layer(Layer::UtsNamespace, [Step::Unshare(NEW_UTS)]);
+    plan.layer(Layer::CgroupNamespace, [Step::Unshare(NEW_CGROUP)]);
     if spec.network == Network::None {
-        wanted.push(NEW_NET);
+        let network = match spec.joins_network {
+            true => Step::JoinNetwork { fd: FIRST_CGROUP_FD + spec.cgroup_fds },
+            false => Step::Unshare(NEW_NET),
+        };
+        plan.layer(Layer::NetworkNamespace, [network]);
     }
-    if spec.required.namespaces {
-        plan.require(Step::Unshare(wanted.iter().fold(always, |flags, flag| flags | flag)));
-    } else {
-        plan.require(Step::Unshare(always));
-        // One at a time, so that a host which refuses one still gives the others.
-        wanted.into_iter().for_each(|flag| plan.push(false, Step::Unshare(flag)));
-    }
-    plan
+    plan.for_level(spec.required, spec.without)
 }
 
 /// What the instance does to itself before it runs code that is not ours.
@@ -134,37 +143,46 @@ pub fn instance_outer_plan(spec: &InstanceSpec) -> Plan {
 /// A failure is reported on the instance's own channel: at [`CHANNEL_FD`] before the step that moves it, at 3 after. The
 /// zygote's control socket was closed before the first step.
 pub fn instance_inner_plan(spec: &InstanceSpec) -> Plan {
-    let mut plan = Plan::new([Step::SetSid]);
-    plan.push(spec.required.namespaces, Step::Hostname(spec.hostname.clone()));
+    let mut plan = Plan::default();
+    plan.layer(Layer::Session, [Step::SetSid]);
+    plan.layer(Layer::UtsNamespace, [Step::Hostname(spec.hostname.clone())]);
     mounts(spec, &mut plan);
     resource_limits(spec, &mut plan);
-    plan.require_all([Step::Umask(0o077), Step::Chdir("/tmp".into())]);
+    plan.always([Step::Umask(0o077), Step::Chdir("/tmp".into())]);
     identity(spec, &mut plan);
     privileges(&mut plan);
     descriptors(&mut plan);
-    if !spec.seccomp.is_empty() || spec.required.seccomp {
-        // Last: the filter forbids most of what is above. A required filter that is empty fails in the executor.
-        plan.push(spec.required.seccomp, Step::Seccomp(spec.seccomp.clone()));
+    // These two are last, since they forbid most of what is above, and the filter also forbids Landlock's calls.
+    plan.layer(Layer::Landlock, [landlock::restriction(spec.network != Network::Host)]);
+    if !spec.seccomp.is_empty() || spec.required.contains(Layer::Seccomp) {
+        // A required filter that is empty fails in the executor.
+        plan.layer(Layer::Seccomp, [Step::Seccomp(spec.seccomp.clone())]);
     }
-    plan
+    plan.for_level(spec.required, spec.without)
 }
 
 fn mounts(spec: &InstanceSpec, plan: &mut Plan) {
     if spec.privilege != Privilege::Root {
         // The zygote of a common user has the host's /proc there (see `zygote_plan`). It must not come to light when
         // the next step fails and the level goes without.
-        plan.require(Step::Mask("/proc".into()));
+        plan.always([Step::Mask("/proc".into())]);
     }
-    plan.push(spec.required.proc, Step::MountProc { target: "/proc".into() });
+    if spec.without.contains(Layer::Proc) {
+        plan.always([Step::MountProc { target: "/proc".into(), whole: true }]);
+    }
     let proc = |name: &&str| PathBuf::from("/proc").join(name);
-    PROC_MASKED.iter().for_each(|name| plan.push(spec.required.proc, Step::Mask(proc(name))));
-    for name in &PROC_READ_ONLY {
-        plan.push(spec.required.proc, Step::ReadOnly { path: proc(name), recursive: false });
-    }
-    for (target, size_bytes) in [("/tmp", spec.tmp_bytes), ("/dev/shm", spec.shm_bytes)] {
-        let inodes = spec.tmp_inodes;
-        plan.require(Step::MountTmpfs { target: target.into(), size_bytes, inodes, mode: 0o1777, executable: false });
-    }
+    plan.layer(Layer::Proc, [Step::MountProc { target: "/proc".into(), whole: false }]);
+    plan.layer(Layer::Proc, PROC_MASKED.iter().map(|name| Step::Mask(proc(name))));
+    plan.layer(Layer::Proc, PROC_READ_ONLY.iter().map(|name| Step::ReadOnly { path: proc(name), recursive: false }));
+    // For tmpfs 0 means no limit.
+    let limited = |limit: u64| if spec.without.contains(Layer::TmpfsLimits) { 0 } else { limit };
+    plan.always([("/tmp", spec.tmp_bytes), ("/dev/shm", spec.shm_bytes)].map(|(target, bytes)| Step::MountTmpfs {
+        target: target.into(),
+        size_bytes: limited(bytes),
+        inodes: limited(spec.tmp_inodes),
+        mode: 0o1777,
+        executable: false,
+    }));
 }
 
 fn resource_limits(spec: &InstanceSpec, plan: &mut Plan) {
@@ -178,38 +196,40 @@ fn resource_limits(spec: &InstanceSpec, plan: &mut Plan) {
         (Resource::Nice, 0),
         (Resource::RealtimePriority, 0),
     ];
-    plan.require_all(limits.map(|(resource, limit)| Step::Rlimit { resource, soft: limit, hard: limit }));
+    plan.layer(Layer::Rlimits, limits.map(|(resource, limit)| Step::Rlimit { resource, soft: limit, hard: limit }));
 }
 
 /// From root to a user of the instance's own, in a user namespace of its own.
 fn identity(spec: &InstanceSpec, plan: &mut Plan) {
     let outside = match spec.privilege {
+        Privilege::Root if spec.without.contains(Layer::Identity) => 0,
         Privilege::Root => {
-            plan.require_all([
-                Step::ClearGroups,
-                // Some hosts let only the privileged make user namespaces, and without one the bounding set and the
-                // securebits still have to be set: so two capabilities are carried through the change of user. Made
-                // effective again by `SetCaps`, they end in `privileges` below, or when the namespace is entered.
-                Step::KeepCaps,
-                Step::SetIds { uid: spec.host_uid, gid: spec.host_uid },
-                Step::SetCaps { keep: CAP_SYS_ADMIN | CAP_SETPCAP },
-            ]);
+            plan.layer(
+                Layer::Identity,
+                [
+                    Step::ClearGroups,
+                    // Some hosts let only the privileged make user namespaces, and without one the bounding set and
+                    // the securebits still have to be set: so two capabilities are carried through the change of user.
+                    // Made effective again by `SetCaps`, they end in `privileges` below, or when the namespace is
+                    // entered.
+                    Step::KeepCaps,
+                    Step::SetIds { uid: spec.host_uid, gid: spec.host_uid },
+                    Step::SetCaps { keep: CAP_SYS_ADMIN | CAP_SETPCAP },
+                ],
+            );
             spec.host_uid
         }
         Privilege::Unprivileged { .. } => 0,
     };
     // The namespace is made after the change of user, so that its owner, who has all power over it, is the instance
     // itself and not root; and a process may map its own id without privilege.
-    let required = spec.required.user_namespace;
-    plan.push(required, Step::Unshare(NEW_USER));
+    plan.layer(Layer::UserNamespace, [Step::Unshare(NEW_USER)]);
     // After a change of user, the files of /proc/self belong to root until the process is dumpable again.
-    plan.require(Step::Dumpable(true));
+    plan.always([Step::Dumpable(true)]);
     let map = format!("{INSTANCE_UID} {outside} 1\n");
     let writes =
         [("/proc/self/setgroups", "deny".to_owned()), ("/proc/self/uid_map", map.clone()), ("/proc/self/gid_map", map)];
-    for (path, text) in writes {
-        plan.push(required, Step::WriteProc { path: path.into(), text });
-    }
+    plan.layer(Layer::UserNamespace, writes.map(|(path, text)| Step::WriteProc { path: path.into(), text }));
 }
 
 /// Entering a user namespace filled all capability sets and reset the securebits, so these come after it. The
@@ -218,28 +238,29 @@ fn privileges(plan: &mut Plan) {
     // Counted by user id and user namespace (Linux 5.14), so it comes after the namespace is made. Behind the control
     // group's limit it never shows; without control groups it is all that stops a fork bomb.
     let tasks = u64::from(limits::INSTANCE_TASKS_MAX);
-    plan.require_all([
-        Step::Rlimit { resource: Resource::Processes, soft: tasks, hard: tasks },
-        Step::DropBounding { keep: 0 },
-        Step::LockSecurebits,
-        Step::SetCaps { keep: 0 },
-        Step::Dumpable(false),
-        Step::NoNewPrivs,
-    ]);
+    plan.layer(Layer::Rlimits, [Step::Rlimit { resource: Resource::Processes, soft: tasks, hard: tasks }]);
+    plan.layer(Layer::Capabilities, [Step::DropBounding { keep: 0 }, Step::LockSecurebits, Step::SetCaps { keep: 0 }]);
+    plan.layer(Layer::Dumpable, [Step::Dumpable(false)]);
+    plan.layer(Layer::NoNewPrivileges, [Step::NoNewPrivs]);
 }
 
 fn descriptors(plan: &mut Plan) {
-    plan.require_all([
-        // The signal is sent when the process that was the parent at this moment ends, so M must be gone: its end
-        // would kill the instance, not the server's. A change of credentials clears the signal, so it comes after.
-        // A pipe would not do: M's descriptors are closed before its children get their new parent.
-        Step::AwaitExit { fd: PARENT_PIDFD, timeout_ms: limits::SANDBOX_PARENT_EXIT_TIMEOUT_MS },
-        Step::DeathSignal(SIGKILL),
+    plan.layer(
+        Layer::DeathSignal,
+        [
+            // The signal is sent when the process that was the parent at this moment ends, so M must be gone: its end
+            // would kill the instance, not the server's. A change of credentials clears the signal, so it comes
+            // after. A pipe would not do: M's descriptors are closed before its children get their new parent.
+            Step::AwaitExit { fd: PARENT_PIDFD, timeout_ms: limits::SANDBOX_PARENT_EXIT_TIMEOUT_MS },
+            Step::DeathSignal(SIGKILL),
+        ],
+    );
+    plan.always([
         Step::ResetSignalMask,
         Step::OpenAs { path: "/dev/null".into(), fd: 0 },
         Step::Dup2 { from: OUTPUT_FD, to: 1 },
         Step::Dup2 { from: OUTPUT_FD, to: 2 },
         Step::Dup2 { from: CHANNEL_FD, to: INSTANCE_CHANNEL_FD },
-        Step::CloseFrom(INSTANCE_CHANNEL_FD + 1),
     ]);
+    plan.layer(Layer::Descriptors, [Step::CloseFrom(INSTANCE_CHANNEL_FD + 1)]);
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::sandbox::host::IsolationLevel;
 use crate::sandbox::runtime::Interpreter;
 use crate::sandbox::tree::HostFile;
 
@@ -28,6 +29,7 @@ fn zygote(privilege: Privilege) -> Plan {
         staging,
         interpreter: &interpreter,
         host: &host,
+        shows_host: false,
         shim: &[("zygote.py", "pass")],
     })
 }
@@ -69,10 +71,11 @@ fn the_inner_plan_gives_up_power_in_the_only_order_that_works() {
             ("parent gone", at(|step| matches!(step, Step::AwaitExit { .. }))),
             ("death signal", at(|step| matches!(step, Step::DeathSignal(_)))),
             ("close", at(|step| *step == Step::CloseFrom(4))),
+            ("landlock", at(|step| matches!(step, Step::Landlock { .. }))),
             ("seccomp", at(|step| matches!(step, Step::Seccomp(_)))),
         ],
     );
-    assert!(matches!(plan.steps().last(), Some(Planned { step: Step::Seccomp(_), required: true })));
+    assert!(matches!(plan.steps().last(), Some(Planned { step: Step::Seccomp(_), required: true, .. })));
 }
 
 #[test]
@@ -95,9 +98,39 @@ fn cgroups_are_joined_before_any_namespace_is_made() {
     let joins: Vec<&Step> = plan.steps().iter().map(|planned| &planned.step).skip(1).take(2).collect();
     let join = |fd| Step::WriteFd { fd, bytes: b"0".to_vec() };
     assert_eq!(joins, [&join(12), &join(13)]);
-    let all = NEW_MOUNT | NEW_PID | NEW_NET | NEW_IPC | NEW_UTS | NEW_CGROUP;
-    assert_eq!(position(&plan, |step| *step == Step::Unshare(all)), 3);
-    assert_eq!(plan.steps().len(), 4);
+    let made: Vec<&Step> = plan.steps().iter().map(|planned| &planned.step).skip(3).collect();
+    let kinds = [NEW_MOUNT, NEW_PID, NEW_IPC, NEW_UTS, NEW_CGROUP, NEW_NET];
+    assert_eq!(made, kinds.map(Step::Unshare).iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn an_empty_network_namespace_that_is_at_hand_is_joined_and_none_is_made() {
+    let plan = instance_outer_plan(&InstanceSpec { cgroup_fds: 3, joins_network: true, ..spec() });
+    assert_eq!(position(&plan, |step| *step == Step::JoinNetwork { fd: 15 }), plan.steps().len() - 1);
+    assert!(!plan.steps().iter().any(|planned| planned.step == Step::Unshare(NEW_NET)));
+}
+
+#[test]
+fn a_layer_that_is_left_out_is_gone_and_nothing_else_is() {
+    let steps = |without| -> Vec<String> {
+        let spec = InstanceSpec { without, ..spec() };
+        let plans = [instance_outer_plan(&spec), instance_inner_plan(&spec)];
+        plans.iter().flat_map(Plan::steps).map(|planned| planned.step.to_string()).collect()
+    };
+    let whole = steps(Layers::NONE);
+    let built = [Layer::Tree, Layer::MemoryLimit, Layer::TasksLimit, Layer::CpuLimit];
+    for layer in Layer::ALL.iter().filter(|layer| !built.contains(layer)) {
+        let left = steps(Layers::of(&[*layer]));
+        let missing = whole.iter().filter(|step| !left.contains(step)).count();
+        assert!(missing > 0, "{layer:?} is made of nothing");
+        let added: Vec<_> = left.iter().filter(|step| !whole.contains(step)).collect();
+        let instead = match layer {
+            Layer::Proc => 1,
+            Layer::TmpfsLimits | Layer::Identity => 2,
+            _ => 0,
+        };
+        assert_eq!(added.len(), instead, "{layer:?}: {added:?}");
+    }
 }
 
 #[test]
@@ -106,24 +139,28 @@ fn every_level_requires_what_keeps_instances_apart_and_strict_requires_all() {
         let spec = InstanceSpec { required, ..spec() };
         [instance_outer_plan(&spec), instance_inner_plan(&spec)]
     };
-    let optional = |required| -> BTreeSet<&'static str> {
-        let steps = plans(required).into_iter().flat_map(|plan| plan.0);
-        steps.filter(|planned| !planned.required).map(|planned| planned.step.name()).collect()
+    let optional = |level| -> Layers {
+        let steps = plans(Layers::required_at(level)).into_iter().flat_map(|plan| plan.0);
+        steps.filter(|planned| !planned.required).filter_map(|planned| planned.layer).collect()
     };
-    assert_eq!(optional(Required::STRICT), BTreeSet::new());
-    let may_fail = ["unshare", "sethostname", "mount proc", "mask", "make read-only", "write proc file"];
-    assert_eq!(optional(Required::STANDARD), BTreeSet::from(may_fail));
-    let mut without_seccomp = BTreeSet::from(may_fail);
-    without_seccomp.insert("load seccomp filter");
-    assert_eq!(optional(Required::NONE), without_seccomp);
-    let always = Planned { step: Step::Unshare(NEW_MOUNT | NEW_PID), required: true };
-    assert!(plans(Required::NONE)[0].steps().contains(&always));
+    assert_eq!(optional(IsolationLevel::Strict), Layers::NONE);
+    let may_fail = Layers::of(&[
+        Layer::UserNamespace,
+        Layer::NetworkNamespace,
+        Layer::IpcNamespace,
+        Layer::UtsNamespace,
+        Layer::CgroupNamespace,
+        Layer::Proc,
+        Layer::Landlock,
+    ]);
+    assert_eq!(optional(IsolationLevel::Standard), may_fail);
+    assert_eq!(optional(IsolationLevel::None), may_fail.with(Layer::Seccomp));
 }
 
 #[test]
 fn the_hosts_proc_is_hidden_from_a_common_users_instance_even_when_it_gets_none_of_its_own() {
     let privilege = Privilege::Unprivileged { uid: 1, gid: 1 };
-    let plan = instance_inner_plan(&InstanceSpec { privilege, required: Required::NONE, ..spec() });
+    let plan = instance_inner_plan(&InstanceSpec { privilege, required: Layers::NONE, ..spec() });
     let hidden = position(&plan, |step| *step == Step::Mask("/proc".into()));
     assert!(plan.steps()[hidden].required);
     assert_eq!(position(&plan, |step| matches!(step, Step::MountProc { .. })), hidden + 1);
@@ -147,8 +184,9 @@ fn an_empty_filter_is_left_out_only_where_none_is_required() {
         plan.steps().iter().any(|planned| matches!(planned.step, Step::Seccomp(_)))
     };
     // Left in, it fails in the executor: a server that forgot its filter must not start functions.
-    assert!(has_filter(Required::STRICT) && has_filter(Required::STANDARD));
-    assert!(!has_filter(Required::NONE));
+    let level = |level| has_filter(Layers::required_at(level));
+    assert!(level(IsolationLevel::Strict) && level(IsolationLevel::Standard));
+    assert!(!level(IsolationLevel::None));
 }
 
 #[test]
@@ -214,7 +252,6 @@ fn a_nul_in_a_path_is_refused_and_not_cut_at() {
 
 #[test]
 fn a_description_numbers_the_steps_as_failures_do() {
-    let lines = instance_outer_plan(&InstanceSpec { required: Required::NONE, ..spec() }).describe();
-    assert_eq!(lines[1], "  1  new namespaces: mount, pid");
-    assert_eq!(lines[2], "  2  new namespaces: ipc (if the host can)");
+    let lines = instance_outer_plan(&InstanceSpec { required: Layers::NONE, ..spec() }).describe();
+    assert_eq!(lines[1], "  1  mount_namespace    new namespaces: mount (if the host can)");
 }

@@ -326,6 +326,8 @@ fn the_generic_table_has_the_published_numbers() {
         ("accept4", 242),
         ("wait4", 260),
         ("prlimit64", 261),
+        ("name_to_handle_at", 264),
+        ("open_by_handle_at", 265),
         ("seccomp", 277),
         ("bpf", 280),
         ("rseq", 293),

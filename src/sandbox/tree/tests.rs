@@ -18,7 +18,7 @@ fn host(directories: &[&str], links: &[(&str, &str)]) -> HostFiles {
 }
 
 fn tree(interpreter: &Interpreter, host: &HostFiles) -> Vec<Step> {
-    steps(Path::new("/s"), interpreter, host, BindKind::Plain)
+    steps(Path::new("/s"), interpreter, host, BindKind::Plain, false)
 }
 
 /// The host's files that are shown, without the devices.

@@ -53,7 +53,7 @@ fn a_pool_makes_way_for_another_runtime() {
     let mut stage = Stage::with(limits);
     let blanks = stage.asked();
     blanks.iter().for_each(|&slot| stage.ready(slot));
-    let policy = FunctionPolicy { runtime: RuntimeId(7), timeout_ns: SECOND, min_instances: 0, max_instances: 1 };
+    let policy = FunctionPolicy { runtime: RuntimeId(7), ..policy(0, 1) };
     stage.step(|it, now, out| it.deploy(VersionKey(1), policy, None, now, out));
     stage.submit(1);
     assert_eq!(stage.killed().len(), 1);

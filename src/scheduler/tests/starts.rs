@@ -59,7 +59,7 @@ fn a_call_is_not_made_to_wait_for_blanks_that_never_come() {
         stage.step(|it, now, out| it.blank_failed(slot, "fork: EAGAIN".into(), now, out));
         assert_eq!(stage.failed().is_empty(), failure < 3, "after {failure} failures");
         if failure == 3 {
-            let error = InvokeError::NoInstances { reason: "fork: EAGAIN".into() };
+            let error = InvokeError::NoInstances("fork: EAGAIN".into());
             assert_eq!(stage.failed(), [(call, error.clone())]);
             assert_eq!(stage.refused(1), error);
         } else {

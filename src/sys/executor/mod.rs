@@ -12,6 +12,7 @@
 
 mod decode;
 mod kernel;
+mod landlock;
 mod mounts;
 mod opcode;
 mod privileges;
@@ -67,11 +68,21 @@ pub fn step_name(plan: &[u8], step: u16) -> &'static str {
     }
 }
 
+/// The step of which a message "step N: NAME: reason" speaks, as the native module raises it; one of our own names,
+/// whoever wrote the message.
+#[cfg(not(faas_native))]
+pub fn step_named_in(message: &str) -> Option<&'static str> {
+    let (number, rest) = message.strip_prefix("step ")?.split_once(": ")?;
+    number.parse::<u16>().ok()?;
+    Opcode::NAMES.iter().copied().find(|name| rest.strip_prefix(name).is_some_and(|rest| rest.starts_with(": ")))
+}
+
 /// Runs one step. Each arm reads exactly the fields that `Step::encode` wrote, in the same order.
 fn execute(opcode: Opcode, mut fields: Fields<'_>) -> Result<(), i32> {
     let f = &mut fields;
     match opcode {
         Opcode::Unshare => kernel::unshare(f.last_u32()?),
+        Opcode::JoinNetwork => kernel::join_network(f.last_u32()?),
         Opcode::MakePrivate => f.end().and_then(|()| mounts::make_private()),
         Opcode::MountTmpfs => mounts::mount_tmpfs(f.text()?, f.text()?, f.last_u32()? != 0),
         Opcode::MkDir => mounts::make_dir(f.text()?, f.last_u32()?),
@@ -105,6 +116,7 @@ fn execute(opcode: Opcode, mut fields: Fields<'_>) -> Result<(), i32> {
         Opcode::WriteFd => kernel::write_once(f.u32()?, f.last_bytes()?),
         Opcode::Chdir => kernel::chdir(f.last_text()?),
         Opcode::Umask => f.last_u32().map(kernel::umask),
+        Opcode::Landlock => landlock::restrict(f),
         Opcode::Seccomp => privileges::load_seccomp(f.last_bytes()?),
         Opcode::Exec => exec(f),
     }

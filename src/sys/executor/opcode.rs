@@ -21,6 +21,9 @@ macro_rules! opcodes {
                 match number { $($number => Some(Opcode::$variant),)* _ => None }
             }
 
+            /// Every name.
+            pub const NAMES: &'static [&'static str] = &[$($name),*];
+
             /// A short name for messages.
             pub fn name(self) -> &'static str {
                 match self { $(Opcode::$variant => $name,)* }
@@ -30,7 +33,7 @@ macro_rules! opcodes {
 }
 
 opcodes! {
-    Unshare = 1, "unshare";
+    Unshare = 1, "new namespaces";
     MakePrivate = 2, "make mounts private";
     MountTmpfs = 3, "mount tmpfs";
     MkDir = 4, "mkdir";
@@ -61,9 +64,11 @@ opcodes! {
     OpenAs = 29, "open as descriptor";
     Dup2 = 30, "dup2";
     CloseFrom = 31, "close descriptors";
-    WriteFd = 32, "write to descriptor";
+    WriteFd = 32, "join cgroup";
     Chdir = 33, "chdir";
     Umask = 34, "umask";
     Seccomp = 35, "load seccomp filter";
     Exec = 36, "exec";
+    JoinNetwork = 37, "join network namespace";
+    Landlock = 38, "restrict by landlock";
 }

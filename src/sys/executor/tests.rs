@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 
-use super::{kernel::nr, run, step_name, Failure, Opcode, EBADMSG, MAGIC};
+use super::{kernel::nr, run, step_name, step_named_in, Failure, Opcode, EBADMSG, MAGIC};
 
 fn plan(count: u16, steps: &[u8]) -> Vec<u8> {
     let mut plan = MAGIC.to_vec();
@@ -40,6 +40,9 @@ fn system_call_numbers_are_those_of_this_architecture() {
         (nr::FCHMOD, libc::SYS_fchmod),
         (nr::FCNTL, libc::SYS_fcntl),
         (nr::GETPID, libc::SYS_getpid),
+        (nr::LANDLOCK_ADD_RULE, libc::SYS_landlock_add_rule),
+        (nr::LANDLOCK_CREATE_RULESET, libc::SYS_landlock_create_ruleset),
+        (nr::LANDLOCK_RESTRICT_SELF, libc::SYS_landlock_restrict_self),
         (nr::MKDIRAT, libc::SYS_mkdirat),
         (nr::MOUNT, libc::SYS_mount),
         (nr::MOUNT_SETATTR, libc::SYS_mount_setattr),
@@ -53,6 +56,7 @@ fn system_call_numbers_are_those_of_this_architecture() {
         (nr::SECCOMP, libc::SYS_seccomp),
         (nr::SETGROUPS, libc::SYS_setgroups),
         (nr::SETHOSTNAME, libc::SYS_sethostname),
+        (nr::SETNS, libc::SYS_setns),
         (nr::SETRESGID, libc::SYS_setresgid),
         (nr::SETRESUID, libc::SYS_setresuid),
         (nr::SETSID, libc::SYS_setsid),
@@ -117,8 +121,18 @@ fn an_optional_step_may_fail_and_a_required_one_ends_the_plan() {
     assert_eq!(run(&plan(1, &harmless(0))), Ok(()));
     let bytes = plan(3, &[harmless(0), harmless(1), harmless(1)].concat());
     assert_eq!(run(&bytes), Err(Failure { step: 1, errno: libc::EBADF }));
-    assert_eq!(step_name(&bytes, 1), "write to descriptor");
+    assert_eq!(step_name(&bytes, 1), "join cgroup");
     assert_eq!(step_name(&bytes, 3), "damaged plan");
+}
+
+#[test]
+fn a_step_is_recognised_in_a_message_and_nothing_else_is() {
+    assert_eq!(step_named_in("step 2: mount proc: Operation not permitted"), Some("mount proc"));
+    assert_eq!(step_named_in("step 30: load seccomp filter: Invalid argument"), Some("load seccomp filter"));
+    for other in ["", "step", "step 2: mount proc", "step x: mount proc: y", "step 2: /etc/shadow: y", "mount proc: y"]
+    {
+        assert_eq!(step_named_in(other), None, "{other}");
+    }
 }
 
 #[test]

@@ -151,6 +151,7 @@ fn check_payload(case: &Valid, frame: &Frame<'_>) {
     if let Some(meaning) = &case.spawn_failed {
         let failure = decode_spawn_failed(frame).expect(name);
         assert_eq!((failure.stage as u8, failure.step, failure.errno), (meaning.stage, meaning.step, meaning.errno));
+        assert_eq!(encode_spawn_failed(frame.id, failure), unhex(&case.hex), "{name}");
     }
 }
 

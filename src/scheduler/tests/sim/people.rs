@@ -57,7 +57,9 @@ impl Storm {
             timeout_ns: (1 + self.dice.roll(300)) * MS,
             min_instances: self.dice.roll(3).saturating_sub(1) as u32,
             max_instances: 1 + self.dice.roll(4) as u32,
+            invocations_max: if self.dice.one_in(3) { 1 + self.dice.roll(4) } else { u64::MAX },
         };
+        self.invocations_max.insert(key, policy.invocations_max);
         let pick = self.dice.roll(self.versions.len().max(1) as u64) as usize;
         let old = if replace && pick < self.versions.len() { Some(self.versions.remove(pick).0) } else { None };
         self.versions.push((key, policy.clone()));

@@ -32,10 +32,9 @@ impl Storm {
                     self.tell(News::BlankReady(slot));
                 }
             }
-            Action::Assign { slot, .. } => {
+            Action::Assign { slot, version } => {
                 if let Some(tenant) = self.tenants.get_mut(&slot) {
-                    assert!(!tenant.assigned, "{slot} is assigned twice");
-                    tenant.assigned = true;
+                    assert_eq!(tenant.assigned.replace(version), None, "{slot} is assigned twice");
                 }
             }
             Action::Dispatch { slot, invocation, .. } => match self.tenants.get_mut(&slot) {
@@ -78,14 +77,16 @@ impl Storm {
         let finishes = good || !self.dice.one_in(3);
         let service_ns = if self.dice.one_in(4) { 20 * MS } else { MS / 20 };
         let Some(tenant) = self.tenants.get_mut(&slot) else { return };
-        if tenant.assigned && !tenant.loaded {
+        if tenant.assigned.is_some() && !tenant.loaded {
             tenant.loaded = !load_fails;
-            tenant.assigned = tenant.loaded || tenant.assigned;
             self.tell(News::Loaded(slot, !load_fails));
         } else if tenant.loaded && tenant.begun.is_none() {
             tenant.begun = tenant.pipe.pop_front();
             if let Some(call) = tenant.begun {
                 assert!(self.begun_ever.insert(call), "{call:?} is run twice");
+                tenant.begun_so_far += 1;
+                let most = tenant.assigned.and_then(|version| self.invocations_max.get(&version).copied());
+                assert!(most >= Some(tenant.begun_so_far), "{slot} has begun more calls than {most:?}");
             }
         } else if let (Some(call), true) = (tenant.begun, finishes) {
             tenant.begun = None;

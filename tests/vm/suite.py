@@ -1,0 +1,104 @@
+"""What runs in the machine: tests, each in a process of its own, two at a time; what came of each and how long it took.
+
+Exits 0 when all passed and none was skipped. What is run where is the table below; the binaries are in /plan.json.
+"""
+
+import concurrent.futures
+import json
+import os
+import subprocess
+import sys
+import time
+
+SLOWNESS = float(os.environ.get("FAAS_TEST_SLOWNESS", "1"))
+# Longer than the patience of any test.
+TIMEOUT_S = 60 + 20 * SLOWNESS
+CGROUPS = "/sys/fs/cgroup"
+# The kinds of groups that tests are started in: the top of the tree, a group that others are in
+# too (as after a login), one made for it that was given every controller (a service with Delegate=yes), or given none (a
+# service without).
+TOP, SHARED, DELEGATED, SERVICE = "top", "shared", "delegated", "service"
+
+
+def main():
+    with open("/plan.json", encoding="ascii") as file:
+        plan = json.load(file)
+    layout = os.environ.get("FAAS_CGROUPS", "v2")
+    print(f"vm: Linux {os.uname().release}, cgroup {layout}, {os.cpu_count()} processors, slowness {SLOWNESS}")
+    started = time.monotonic()
+    failed = []
+    if layout == "v2":
+        with open(f"{CGROUPS}/cgroup.subtree_control", "w", encoding="ascii") as file:
+            file.write("+memory +pids +cpu")
+        os.mkdir(f"{CGROUPS}/{SHARED}")
+        os.mkdir(f"{CGROUPS}/{SERVICE}")
+        subprocess.Popen(enter(SHARED, ["sleep", "1d"]))
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        runs = [pool.submit(run, *case) for case in cases(plan, layout)]
+        for done in concurrent.futures.as_completed(runs):
+            name, problem, seconds, output = done.result()
+            print(f"vm: {seconds:6.1f} s  {'FAILED' if problem else 'ok    '}  {name}{problem and ': ' + problem}")
+            if problem:
+                failed.append(name)
+                print(output)
+    print(f"vm: {len(runs)} tests, {len(failed)} failed, {time.monotonic() - started:.0f} s")
+    for name in failed:
+        print(f"vm: FAILED {name}")
+    return 1 if failed or not runs else 0
+
+
+def cases(plan, layout):
+    """Name, command, and the control group to run in, of each test."""
+    for suite in plan["suites"]:
+        if layout not in suite["layouts"]:
+            continue
+        binary = plan["binaries"][suite["binary"]]
+        for group in suite.get("groups", [TOP]) if layout == "v2" else [TOP]:
+            place = suite["binary"] if group == TOP else f"{suite['binary']}, {group} group"
+            for test in tests(binary, suite):
+                arguments = [] if test is None else ["--exact", test, "--include-ignored"]
+                yield f"{place}: {test or 'all'}", [binary, *arguments], group
+
+
+def tests(binary, suite):
+    """The tests of a binary that are wanted here; `None` for a binary that has no harness and is a test itself."""
+    if not suite.get("harness", True):
+        return [None]
+    which = ["--ignored"] if suite.get("ignored") else []
+    listed = subprocess.run([binary, "--list", "--format", "terse", *which], stdout=-1, check=True, text=True).stdout
+    names = [line.rsplit(": ", 1)[0] for line in listed.splitlines() if line.endswith(": test")]
+    if not suite.get("ignored"):
+        listed = subprocess.run([binary, "--list", "--format", "terse", "--ignored"], stdout=-1, check=True, text=True)
+        ignored = {line.rsplit(": ", 1)[0] for line in listed.stdout.splitlines()}
+        names = [name for name in names if name not in ignored]
+    chosen, without = suite.get("only", [""]), suite.get("without", [])
+    for prefix in [*chosen, *without]:
+        if not any(name.startswith(prefix) for name in names):
+            sys.exit(f"vm: {binary} has no test {prefix}")
+    return [name for name in names if name.startswith(tuple(chosen)) and not name.startswith(tuple(without))]
+
+
+def run(name, command, group):
+    started = time.monotonic()
+    if group in (DELEGATED, SERVICE):
+        group = f"{group}-{started}" if group == DELEGATED else f"{group}/{started}"
+        os.mkdir(f"{CGROUPS}/{group}")
+    child = subprocess.Popen(command if group == TOP else enter(group, command), stdin=subprocess.DEVNULL, stdout=-1, stderr=subprocess.STDOUT)
+    try:
+        output = child.communicate(timeout=TIMEOUT_S)[0].decode(errors="replace")
+        problem = f"exit code {child.returncode}" if child.returncode else ""
+    except subprocess.TimeoutExpired:
+        child.kill()
+        output, problem = child.communicate()[0].decode(errors="replace"), f"no end after {TIMEOUT_S:.0f} s"
+    if not problem and "SKIP" in output:
+        problem = "skipped"
+    return name, problem, time.monotonic() - started, output
+
+
+def enter(group, command):
+    """The command, in a control group."""
+    return ["sh", "-c", f'echo 0 > {CGROUPS}/{group}/cgroup.procs && exec "$@"', "sh", *command]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
