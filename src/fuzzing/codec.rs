@@ -56,6 +56,11 @@ fn decode_payload(frame: &Frame<'_>) {
                 assert_eq!(&again[FRAME_HEADER_BYTES..], frame.payload);
             }
         }
+        Kind::SpawnFailed => {
+            if let Ok(failure) = decode_spawn_failed(frame) {
+                assert_eq!(&encode_spawn_failed(frame.id, failure)[FRAME_HEADER_BYTES..], frame.payload);
+            }
+        }
         _ => {}
     }
 }
