@@ -238,18 +238,6 @@ impl Scene {
         assert_eq!(self.server.get("/health").status, 200, "after {after}");
     }
 
-    /// The time below which 99 of 100 calls of the other function are answered, over HTTP.
-    pub(crate) fn p99_of_others(&self) -> Duration {
-        let call = |_| {
-            let started = Instant::now();
-            self.assert_others_answer("a call among many");
-            started.elapsed()
-        };
-        let mut times: Vec<Duration> = (0..200).map(call).collect();
-        times.sort();
-        times[197]
-    }
-
     fn assert_it_answers_again(&self, case: &Case, first: &Reply, moment: Moment) {
         let name = case.name;
         if moment == Moment::Import && first.status != 200 {
