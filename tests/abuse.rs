@@ -22,9 +22,10 @@ use common::{is_root, skip};
 use scene::Scene;
 use table::{Case, Moment};
 
-/// Whether the case is to be run: with `FAAS_ABUSE` only those named there are.
+/// Whether the case is to be run: with `FAAS_ABUSE` only those named there are, with `FAAS_ABUSE_NOT` all but those.
 fn is_wanted(case: &Case) -> bool {
-    std::env::var("FAAS_ABUSE").map_or(true, |names| names.split(',').any(|name| name == case.name))
+    let named = |variable| std::env::var(variable).ok().map(|names| names.split(',').any(|name| name == case.name));
+    named("FAAS_ABUSE").unwrap_or(true) && !named("FAAS_ABUSE_NOT").unwrap_or(false)
 }
 
 /// Runs the cases of a theme on one server.
