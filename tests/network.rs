@@ -81,15 +81,14 @@ fn outbound_reaches_neither_private_networks_nor_metadata_nor_the_machine_nor_th
             }
         }
     }
-    for address in
-        ["127.0.0.1", "127.1.2.3", "0.0.0.0", "203.0.113.1", "::1", "::", "2001:db8:1::1", "::ffff:203.0.113.1"]
+    for address in ["127.0.0.1", "127.1.2.3", "0.0.0.0", "11.0.113.1", "::1", "::", "2a0b:1:1::1", "::ffff:11.0.113.1"]
     {
         for port in [port, own, 22] {
             what.insert(format!("{address} {port}"), json!(["connect", address, port]));
         }
     }
     what.insert("link".to_owned(), json!(["connect", "fe80::1", 80]));
-    what.insert("broadcast".to_owned(), json!(["connect", "203.0.113.255", 80]));
+    what.insert("broadcast".to_owned(), json!(["connect", "11.0.113.255", 80]));
     what.insert("with a timeout".to_owned(), json!(["connect", FORBIDDEN[0], 80, 5]));
     let got = ask(&server, "f", &Value::Object(what));
     for (place, outcome) in got.as_object().unwrap() {
@@ -99,9 +98,9 @@ fn outbound_reaches_neither_private_networks_nor_metadata_nor_the_machine_nor_th
     let strangers: Vec<_> =
         FORBIDDEN.iter().filter(|place| accepted.iter().filter(|got| got == place).count() > 1).collect();
     assert!(strangers.is_empty(), "{strangers:?} were reached: {accepted:?}");
-    // What is forbidden can be opened, one port at a time, but for the server.
-    let server =
-        world.server(&format!("pool_size: 1\noutbound_allow: ['10.9.9.9:80', '127.0.0.1:{own}', '203.0.113.1']"));
+    // What is forbidden can be opened, one port at a time, but for the server and a cloud's metadata.
+    let server = world
+        .server(&format!("pool_size: 1\noutbound_allow: ['10.9.9.9:80', '127.0.0.1:{own}', '11.0.113.1', 'fd00::/8']"));
     deploy(&server, "f", "outbound");
     let got = ask(
         &server,
@@ -110,14 +109,15 @@ fn outbound_reaches_neither_private_networks_nor_metadata_nor_the_machine_nor_th
             "opened": ["connect", "10.9.9.9", 80], "own": ["connect", "127.0.0.1", own],
             "mapped": ["connect", "::ffff:10.9.9.9", 80],
             "another port": ["connect", "10.9.9.9", 7], "another address": ["connect", "192.168.77.1", 80],
-            "server": ["connect", "203.0.113.1", server.address.port()],
+            "server": ["connect", "11.0.113.1", server.address.port()],
+            "around metadata": ["connect", "fd00:77::1", 80], "metadata": ["connect", "fd00:ec2::254", 80],
         }),
     );
     assert_eq!(
         got,
         json!({
             "opened": "10.9.9.9", "own": "127.0.0.1", "mapped": "::ffff:10.9.9.9", "another port": "EACCES",
-            "another address": "EACCES", "server": "EACCES",
+            "another address": "EACCES", "server": "EACCES", "around metadata": "fd00:77::1", "metadata": "EACCES",
         })
     );
 }
