@@ -48,7 +48,6 @@ struct Wish {
     call: u64,
     /// The caller's descriptor, whose place the socket takes.
     descriptor: u32,
-    close_on_exec: bool,
     blocking: bool,
     target: Target,
 }
@@ -175,7 +174,6 @@ impl Broker {
         let bytes = &mut bytes[..address::BYTES_MAX.min(length as usize)];
         read_memory(call.thread, address, bytes).map_err(|_| libc::EFAULT)?;
         let address = address::parse(bytes, kind)?;
-        let close_on_exec = caller::closes_on_exec(call.thread, descriptor).map_err(|_| libc::EACCES)?;
         if !self.listener.waits(call.id) {
             // Nobody is there to hear this; it only keeps what follows from another's socket.
             return Err(libc::EACCES);
@@ -191,7 +189,7 @@ impl Broker {
         }
         let blocking = !tcp::is_nonblocking(&own).map_err(|error| errno_of(&error))?;
         let target = self.judge(address)?;
-        Ok((Wish { call: call.id, descriptor, close_on_exec, blocking, target }, own))
+        Ok((Wish { call: call.id, descriptor, blocking, target }, own))
     }
 
     fn judge(&self, address: SocketAddr) -> Result<Target, i32> {
@@ -249,7 +247,7 @@ impl Broker {
             if !self.listener.waits(wish.call) {
                 return Err(io::ErrorKind::NotFound.into());
             }
-            self.listener.place(wish.call, socket, wish.descriptor, wish.close_on_exec)
+            self.listener.place(wish.call, socket, wish.descriptor)
         });
         match placed {
             Ok(()) => self.answer(wish.call, outcome),
