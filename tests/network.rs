@@ -154,7 +154,7 @@ fn an_address_that_flips_during_connect_never_leads_to_a_forbidden_place() {
     deploy(&server, "f", "outbound");
     let (mut reached, mut refused) = (0, 0);
     for _ in 0..4 {
-        let got = ask(&server, "f", &json!({ "flips": ["flip", PUBLIC, FORBIDDEN[0], 1000] }));
+        let got = ask(&server, "f", &json!({ "flips": ["flip", PUBLIC, FORBIDDEN[0], 240] }));
         let peers = got["flips"]["peers"].as_object().unwrap();
         assert!(peers.keys().all(|peer| peer == PUBLIC), "{got:#}");
         reached += peers.values().filter_map(Value::as_u64).sum::<u64>();
@@ -315,8 +315,9 @@ fn the_cost_of_a_connection() {
         .server(&format!("pool_size: 1\nallowed_networks: [outbound, host]\noutbound_allow: ['127.0.0.1:{port}']"));
     for network in ["host", "outbound"] {
         deploy(&server, network, network);
-        let what = json!({ "us": ["latency", "127.0.0.1", port, 2000] });
+        let what = json!({ "us": ["latency", "127.0.0.1", port, 150] });
+        // No more than an instance may make at once.
         let us: Vec<f64> = (0..5).map(|_| ask(&server, network, &what)["us"].as_f64().unwrap()).collect();
-        println!("{network}: p50 of 2000, five times: {us:.0?} us");
+        println!("{network}: p50 of 150, five times: {us:.0?} us");
     }
 }

@@ -15,7 +15,9 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::limits::{EGRESS_CONNECTS_MAX, EGRESS_CONNECTS_PER_INSTANCE_MAX, EGRESS_SWEEP_INTERVAL};
+use crate::limits::{
+    EGRESS_CONNECTS_MAX, EGRESS_CONNECTS_PER_INSTANCE_MAX, EGRESS_CONNECTS_RESERVED, EGRESS_SWEEP_INTERVAL,
+};
 use crate::sys::io::{wait_all, Awaited};
 use crate::sys::seccomp_notify::{duplicate_of, read_memory, Listener, WaitingCall};
 use crate::sys::{route, tcp};
@@ -86,7 +88,7 @@ impl Broker {
             let is_ready: Vec<bool> = connected.iter().map(|socket| socket.ready).collect();
             self.advance(&is_ready);
             if calls.ready {
-                self.pace.count();
+                self.pace.count(now);
                 if let Some(call) = self.listener.receive()? {
                     self.begin(&call);
                 }
@@ -211,8 +213,7 @@ impl Broker {
     }
 
     fn connect(&mut self, wish: Wish, own: &OwnedFd) {
-        let Some(place) = self.egress.place().filter(|_| self.under_way.len() < EGRESS_CONNECTS_PER_INSTANCE_MAX)
-        else {
+        let Some(place) = self.egress.place(self.under_way.len()) else {
             return self.answer(wish.call, Err(libc::EAGAIN));
         };
         let mut targets: VecDeque<SocketAddr> = match &wish.target {
@@ -267,11 +268,15 @@ impl Broker {
 pub(super) struct Place(Arc<Egress>);
 
 impl Egress {
-    fn place(self: &Arc<Self>) -> Option<Place> {
+    /// For an instance with so many under way. Its first few take nobody's place: else a few instances that call where
+    /// nobody answers would keep all others from connecting.
+    fn place(self: &Arc<Self>, under_way: usize) -> Option<Place> {
         let taken = self.connecting.fetch_add(1, Ordering::Relaxed);
         // Made first, so that it is given back either way.
         let place = Place(Arc::clone(self));
-        (taken < EGRESS_CONNECTS_MAX).then_some(place)
+        let is_granted = under_way < EGRESS_CONNECTS_RESERVED
+            || (under_way < EGRESS_CONNECTS_PER_INSTANCE_MAX && taken < EGRESS_CONNECTS_MAX);
+        is_granted.then_some(place)
     }
 }
 
