@@ -238,8 +238,11 @@ impl Broker {
 
     /// Puts the socket in the place of the caller's own, and answers.
     fn hand(&self, wish: &Wish, socket: &TcpStream, outcome: Result<(), i32>) {
-        let to_home = matches!(wish.target, Target::Address { may_be_home: false, .. }) && tcp::leads_home(socket);
-        if to_home {
+        let is_home = match &wish.target {
+            Target::Address { address, may_be_home: false } => tcp::leads_home(socket, address),
+            Target::Address { .. } | Target::NameServers => false,
+        };
+        if is_home {
             // The routes have changed since the address was judged.
             return self.answer(wish.call, Err(libc::EACCES));
         }
