@@ -279,11 +279,17 @@ pub const BLANK_FAILURES_MAX: u32 = 3;
 
 /// Connections that the broker is making for one instance at once: beyond it EAGAIN.
 pub const EGRESS_CONNECTS_PER_INSTANCE_MAX: usize = 64;
-/// Connections that are being made for all instances at once: beyond it EAGAIN.
+/// Connections that are being made for all instances at once: beyond it EAGAIN for those that have some.
 pub const EGRESS_CONNECTS_MAX: usize = 1024;
-/// Connect calls of one instance that are looked at in a second: the next ones wait. Each costs the server some 100 us,
-/// which are not charged to the instance.
-pub const EGRESS_CALLS_PER_SECOND_MAX: u32 = 1000;
+/// Connections that an instance can always have under way, whatever others do.
+pub const EGRESS_CONNECTS_RESERVED: usize = 4;
+/// Connect calls of one instance that are looked at at once, when it has made none for a while.
+pub const EGRESS_CALLS_BURST_MAX: u32 = 1000;
+/// Connect calls of one instance that are looked at in a second, in the long run: the next ones wait. Each costs the
+/// server some 100 us, which are not charged to the instance, and the host a port and an entry of its connection tracking,
+/// for a minute or two after the connection's end: of ports there are some 28,000 for one destination, and of entries
+/// often 65,536 for all of the host.
+pub const EGRESS_CALLS_PER_SECOND_MAX: u32 = 100;
 /// A connection must be made within this time, if the function sets no shorter one: beyond it ETIMEDOUT.
 pub const EGRESS_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// A name server must take a connection within this time, or the next one is tried.
@@ -359,4 +365,6 @@ const _: () = assert!(FUNCTION_VERSIONS_KEPT >= 1);
 const _: () = assert!(PIPE_DEPTH_MAX >= 1 && PIPE_DEPTH_MAX < 31);
 const _: () = assert!(PIPE_WAIT_MAX.as_nanos() <= PIPE_STALL.as_nanos());
 const _: () = assert!(EGRESS_CONNECTS_PER_INSTANCE_MAX <= EGRESS_CONNECTS_MAX);
+const _: () = assert!(EGRESS_CONNECTS_RESERVED <= EGRESS_CONNECTS_PER_INSTANCE_MAX);
+const _: () = assert!(EGRESS_CALLS_PER_SECOND_MAX >= 1 && EGRESS_CALLS_PER_SECOND_MAX <= EGRESS_CALLS_BURST_MAX);
 const _: () = assert!(EGRESS_NAME_SERVER_TIMEOUT.as_nanos() < EGRESS_CONNECT_TIMEOUT.as_nanos());

@@ -81,15 +81,14 @@ fn outbound_reaches_neither_private_networks_nor_metadata_nor_the_machine_nor_th
             }
         }
     }
-    for address in
-        ["127.0.0.1", "127.1.2.3", "0.0.0.0", "203.0.113.1", "::1", "::", "2001:db8:1::1", "::ffff:203.0.113.1"]
+    for address in ["127.0.0.1", "127.1.2.3", "0.0.0.0", "11.0.113.1", "::1", "::", "2a0b:1:1::1", "::ffff:11.0.113.1"]
     {
         for port in [port, own, 22] {
             what.insert(format!("{address} {port}"), json!(["connect", address, port]));
         }
     }
     what.insert("link".to_owned(), json!(["connect", "fe80::1", 80]));
-    what.insert("broadcast".to_owned(), json!(["connect", "203.0.113.255", 80]));
+    what.insert("broadcast".to_owned(), json!(["connect", "11.0.113.255", 80]));
     what.insert("with a timeout".to_owned(), json!(["connect", FORBIDDEN[0], 80, 5]));
     let got = ask(&server, "f", &Value::Object(what));
     for (place, outcome) in got.as_object().unwrap() {
@@ -99,9 +98,9 @@ fn outbound_reaches_neither_private_networks_nor_metadata_nor_the_machine_nor_th
     let strangers: Vec<_> =
         FORBIDDEN.iter().filter(|place| accepted.iter().filter(|got| got == place).count() > 1).collect();
     assert!(strangers.is_empty(), "{strangers:?} were reached: {accepted:?}");
-    // What is forbidden can be opened, one port at a time, but for the server.
-    let server =
-        world.server(&format!("pool_size: 1\noutbound_allow: ['10.9.9.9:80', '127.0.0.1:{own}', '203.0.113.1']"));
+    // What is forbidden can be opened, one port at a time, but for the server and a cloud's metadata.
+    let server = world
+        .server(&format!("pool_size: 1\noutbound_allow: ['10.9.9.9:80', '127.0.0.1:{own}', '11.0.113.1', 'fd00::/8']"));
     deploy(&server, "f", "outbound");
     let got = ask(
         &server,
@@ -110,14 +109,15 @@ fn outbound_reaches_neither_private_networks_nor_metadata_nor_the_machine_nor_th
             "opened": ["connect", "10.9.9.9", 80], "own": ["connect", "127.0.0.1", own],
             "mapped": ["connect", "::ffff:10.9.9.9", 80],
             "another port": ["connect", "10.9.9.9", 7], "another address": ["connect", "192.168.77.1", 80],
-            "server": ["connect", "203.0.113.1", server.address.port()],
+            "server": ["connect", "11.0.113.1", server.address.port()],
+            "around metadata": ["connect", "fd00:77::1", 80], "metadata": ["connect", "fd00:ec2::254", 80],
         }),
     );
     assert_eq!(
         got,
         json!({
             "opened": "10.9.9.9", "own": "127.0.0.1", "mapped": "::ffff:10.9.9.9", "another port": "EACCES",
-            "another address": "EACCES", "server": "EACCES",
+            "another address": "EACCES", "server": "EACCES", "around metadata": "fd00:77::1", "metadata": "EACCES",
         })
     );
 }
@@ -154,7 +154,7 @@ fn an_address_that_flips_during_connect_never_leads_to_a_forbidden_place() {
     deploy(&server, "f", "outbound");
     let (mut reached, mut refused) = (0, 0);
     for _ in 0..4 {
-        let got = ask(&server, "f", &json!({ "flips": ["flip", PUBLIC, FORBIDDEN[0], 1000] }));
+        let got = ask(&server, "f", &json!({ "flips": ["flip", PUBLIC, FORBIDDEN[0], 240] }));
         let peers = got["flips"]["peers"].as_object().unwrap();
         assert!(peers.keys().all(|peer| peer == PUBLIC), "{got:#}");
         reached += peers.values().filter_map(Value::as_u64).sum::<u64>();
@@ -182,6 +182,11 @@ fn many_connections_and_deaths_leave_nothing_behind() {
     });
     let got = ask(&server, "f", &json!({ "many": ["many_async", PUBLIC, 200] }));
     assert_eq!(got["many"], json!(vec!["x\n"; 200]));
+    let got = ask(&server, "f", &json!({ "storm": ["storm", PUBLIC, 2] }));
+    // Python takes a call that was interrupted before it was looked at for one under way.
+    let known = ["None", "ENOTSOCK", "ENOTCONN", "EINTR", PUBLIC].map(Value::from);
+    let outcomes = got["storm"].as_array().unwrap();
+    assert!(outcomes.contains(&PUBLIC.into()) && outcomes.iter().all(|outcome| known.contains(outcome)), "{got}");
     // Killed while it waits for a connection, with all its threads and its broker's.
     server.deploy("hangs", PROBE, json!({ "network": "outbound", "timeout": 4 }));
     std::thread::scope(|scope| {
@@ -315,8 +320,9 @@ fn the_cost_of_a_connection() {
         .server(&format!("pool_size: 1\nallowed_networks: [outbound, host]\noutbound_allow: ['127.0.0.1:{port}']"));
     for network in ["host", "outbound"] {
         deploy(&server, network, network);
-        let what = json!({ "us": ["latency", "127.0.0.1", port, 2000] });
+        let what = json!({ "us": ["latency", "127.0.0.1", port, 150] });
+        // No more than an instance may make at once.
         let us: Vec<f64> = (0..5).map(|_| ask(&server, network, &what)["us"].as_f64().unwrap()).collect();
-        println!("{network}: p50 of 2000, five times: {us:.0?} us");
+        println!("{network}: p50 of 150, five times: {us:.0?} us");
     }
 }

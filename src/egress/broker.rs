@@ -15,7 +15,9 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::limits::{EGRESS_CONNECTS_MAX, EGRESS_CONNECTS_PER_INSTANCE_MAX, EGRESS_SWEEP_INTERVAL};
+use crate::limits::{
+    EGRESS_CONNECTS_MAX, EGRESS_CONNECTS_PER_INSTANCE_MAX, EGRESS_CONNECTS_RESERVED, EGRESS_SWEEP_INTERVAL,
+};
 use crate::sys::io::{wait_all, Awaited};
 use crate::sys::seccomp_notify::{duplicate_of, read_memory, Listener, WaitingCall};
 use crate::sys::{route, tcp};
@@ -48,7 +50,6 @@ struct Wish {
     call: u64,
     /// The caller's descriptor, whose place the socket takes.
     descriptor: u32,
-    close_on_exec: bool,
     blocking: bool,
     target: Target,
 }
@@ -87,7 +88,7 @@ impl Broker {
             let is_ready: Vec<bool> = connected.iter().map(|socket| socket.ready).collect();
             self.advance(&is_ready);
             if calls.ready {
-                self.pace.count();
+                self.pace.count(now);
                 if let Some(call) = self.listener.receive()? {
                     self.begin(&call);
                 }
@@ -175,7 +176,6 @@ impl Broker {
         let bytes = &mut bytes[..address::BYTES_MAX.min(length as usize)];
         read_memory(call.thread, address, bytes).map_err(|_| libc::EFAULT)?;
         let address = address::parse(bytes, kind)?;
-        let close_on_exec = caller::closes_on_exec(call.thread, descriptor).map_err(|_| libc::EACCES)?;
         if !self.listener.waits(call.id) {
             // Nobody is there to hear this; it only keeps what follows from another's socket.
             return Err(libc::EACCES);
@@ -191,7 +191,7 @@ impl Broker {
         }
         let blocking = !tcp::is_nonblocking(&own).map_err(|error| errno_of(&error))?;
         let target = self.judge(address)?;
-        Ok((Wish { call: call.id, descriptor, close_on_exec, blocking, target }, own))
+        Ok((Wish { call: call.id, descriptor, blocking, target }, own))
     }
 
     fn judge(&self, address: SocketAddr) -> Result<Target, i32> {
@@ -213,8 +213,7 @@ impl Broker {
     }
 
     fn connect(&mut self, wish: Wish, own: &OwnedFd) {
-        let Some(place) = self.egress.place().filter(|_| self.under_way.len() < EGRESS_CONNECTS_PER_INSTANCE_MAX)
-        else {
+        let Some(place) = self.egress.place(self.under_way.len()) else {
             return self.answer(wish.call, Err(libc::EAGAIN));
         };
         let mut targets: VecDeque<SocketAddr> = match &wish.target {
@@ -239,8 +238,11 @@ impl Broker {
 
     /// Puts the socket in the place of the caller's own, and answers.
     fn hand(&self, wish: &Wish, socket: &TcpStream, outcome: Result<(), i32>) {
-        let to_home = matches!(wish.target, Target::Address { may_be_home: false, .. }) && tcp::leads_home(socket);
-        if to_home {
+        let is_home = match &wish.target {
+            Target::Address { address, may_be_home: false } => tcp::leads_home(socket, address),
+            Target::Address { .. } | Target::NameServers => false,
+        };
+        if is_home {
             // The routes have changed since the address was judged.
             return self.answer(wish.call, Err(libc::EACCES));
         }
@@ -249,7 +251,7 @@ impl Broker {
             if !self.listener.waits(wish.call) {
                 return Err(io::ErrorKind::NotFound.into());
             }
-            self.listener.place(wish.call, socket, wish.descriptor, wish.close_on_exec)
+            self.listener.place(wish.call, socket, wish.descriptor)
         });
         match placed {
             Ok(()) => self.answer(wish.call, outcome),
@@ -269,11 +271,15 @@ impl Broker {
 pub(super) struct Place(Arc<Egress>);
 
 impl Egress {
-    fn place(self: &Arc<Self>) -> Option<Place> {
+    /// For an instance with so many under way. Its first few take nobody's place: else a few instances that call where
+    /// nobody answers would keep all others from connecting.
+    fn place(self: &Arc<Self>, under_way: usize) -> Option<Place> {
         let taken = self.connecting.fetch_add(1, Ordering::Relaxed);
         // Made first, so that it is given back either way.
         let place = Place(Arc::clone(self));
-        (taken < EGRESS_CONNECTS_MAX).then_some(place)
+        let is_granted = under_way < EGRESS_CONNECTS_RESERVED
+            || (under_way < EGRESS_CONNECTS_PER_INSTANCE_MAX && taken < EGRESS_CONNECTS_MAX);
+        is_granted.then_some(place)
     }
 }
 

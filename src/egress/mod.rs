@@ -30,15 +30,18 @@
 //! - SO_REUSEPORT lets others of the same user share a port; it is refused, though without `bind` it does little.
 //! - Whoever is the last to close a socket with SO_LINGER waits for its peer, for ever if that is hostile too. That could
 //!   be the broker, which holds duplicates, and its thread would outlive the instance. The option is refused.
-//! - A `connect` costs the server more than its caller: an instance gets so many a second, and its next one waits.
+//! - A `connect` costs the server more than its caller, and the host a port and an entry of its connection tracking for a
+//!   while longer than it lasts: an instance gets so many a second, and its next one waits. Nor can instances that call
+//!   where nobody answers take all connections under way: each has a few that are its own.
+//! - What is looked at of a caller has a length that is ours: never an entry of /proc that a descriptor of his writes.
 //! - Such a socket can be handed to children and through Unix sockets of the instance itself: all of one sandbox.
 //! - The listener would let its holder answer for the broker. The instance sends it here before it runs code that is not
 //!   ours, and has closed it by then. Without a listener the kernel answers ENOSYS.
 //!
 //! What it does not hold: the buffers of these sockets are charged to the server's control group, not to the
-//! instance's (bounded by an instance's descriptors and the kernel's `tcp_mem`), and traffic is not limited. An address
-//! of this machine that it does not know itself (a forwarded port of a router before it) is a public address like any
-//! other.
+//! instance's (bounded by the kernel's `tcp_mem` and an instance's descriptors: those of each of its processes, some
+//! 16,000 sockets), and traffic is not limited. An address of this machine that it does not know itself (a forwarded port
+//! of a router before it) is a public address like any other.
 
 mod address;
 mod attempt;

@@ -27,7 +27,8 @@ struct Network {
 /// What the rules refuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// Links, on which cloud providers keep their metadata, and what is no address of one machine.
+    /// Links, on which cloud providers keep their metadata, where else they keep it, and what is no address of one
+    /// machine.
     Never,
     /// The server itself.
     Server,
@@ -46,6 +47,12 @@ const fn v6(first: [u16; 2], bits: u8) -> Network {
     Network { first: IpAddr::V6(Ipv6Addr::new(a, b, 0, 0, 0, 0, 0, 0)), bits }
 }
 
+/// One address: its first two words and its last two.
+const fn v6_host(first: [u16; 2], last: [u16; 2]) -> Network {
+    let ([a, b], [y, z]) = (first, last);
+    Network { first: IpAddr::V6(Ipv6Addr::new(a, b, 0, 0, 0, 0, y, z)), bits: 128 }
+}
+
 /// What no exception opens: "this network", links, several machines at once, and what is reserved.
 const NEVER: [Network; 6] = [
     v4(0, 0, 0, 0, 8),
@@ -56,22 +63,44 @@ const NEVER: [Network; 6] = [
     v6([0xff00, 0], 8),
 ];
 
+/// Where cloud providers answer their machines besides the links: with credentials and secrets, to whoever asks from the
+/// machine, and partly to root alone, as which the server connects. No exception opens them, but it may lie around them.
+const METADATA: [Network; 7] = [
+    // Azure: a public address.
+    v4(168, 63, 129, 16, 32),
+    // Alibaba.
+    v4(100, 100, 100, 200, 32),
+    // Oracle.
+    v4(192, 0, 0, 192, 32),
+    v6_host([0xfd00, 0x00c1], [0xa9fe, 0xa9fe]),
+    // Amazon: metadata, credentials of pods, name server, clock.
+    v6([0xfd00, 0x0ec2], 32),
+    // Google.
+    v6_host([0xfd20, 0x00ce], [0, 0x0254]),
+    // Scaleway.
+    v6_host([0xfd00, 0x0042], [0, 0x0042]),
+];
+
 /// IPv4 addresses that are not of the public internet (RFC 6890 and its successors), besides those above.
-const NOT_PUBLIC: [Network; 8] = [
+const NOT_PUBLIC: [Network; 11] = [
     v4(10, 0, 0, 0, 8),
     v4(100, 64, 0, 0, 10),
     v4(127, 0, 0, 0, 8),
     v4(172, 16, 0, 0, 12),
     v4(192, 0, 0, 0, 24),
+    v4(192, 0, 2, 0, 24),
     v4(192, 88, 99, 0, 24),
     v4(192, 168, 0, 0, 16),
     v4(198, 18, 0, 0, 15),
+    v4(198, 51, 100, 0, 24),
+    v4(203, 0, 113, 0, 24),
 ];
 
 /// The one range of public IPv6 addresses.
 const PUBLIC_V6: Network = v6([0x2000, 0], 3);
-/// Tunnels to an IPv4 address that is hidden in the last 32 bits, inverted, and can be any.
-const TEREDO: Network = v6([0x2001, 0], 32);
+/// What is not public in it: special purposes (among them benchmarks, hashes that are no addresses, and Teredo, which
+/// tunnels to an IPv4 address that is hidden in the last 32 bits, inverted, and can be any), and documentation.
+const NOT_PUBLIC_V6: [Network; 3] = [v6([0x2001, 0], 23), v6([0x2001, 0x0db8], 32), v6([0x3fff, 0], 20)];
 const SIX_TO_FOUR: Network = v6([0x2002, 0], 16);
 const NAT64: Network = v6([0x0064, 0xff9b], 96);
 /// IPv4-compatible addresses. `::` and `::1` look like two of them.
@@ -90,7 +119,8 @@ pub fn judge(
     let ip = address.ip().to_canonical();
     let inner = embedded(ip).map(IpAddr::V4);
     let parts = || std::iter::once(ip).chain(inner);
-    if parts().any(|part| NEVER.iter().any(|network| network.contains(part))) || ip.is_unspecified() {
+    let is_closed = |part| NEVER.iter().chain(&METADATA).any(|network| network.contains(part));
+    if parts().any(is_closed) || ip.is_unspecified() {
         return Err(Refusal::Never);
     }
     let own = parts().any(&is_own) || ip.is_loopback();
@@ -115,7 +145,7 @@ fn is_public(ip: IpAddr) -> bool {
         IpAddr::V4(_) => !NEVER.iter().chain(&NOT_PUBLIC).any(|network| network.contains(ip)),
         IpAddr::V6(_) => match embedded(ip) {
             Some(inner) => is_public(inner.into()),
-            None => PUBLIC_V6.contains(ip) && !TEREDO.contains(ip),
+            None => PUBLIC_V6.contains(ip) && !NOT_PUBLIC_V6.iter().any(|network| network.contains(ip)),
         },
     }
 }
@@ -175,8 +205,8 @@ impl fmt::Display for ExceptionError {
             }
             ExceptionError::HostBits => "the first address of the network: no bits may be set after the first BITS",
             ExceptionError::Never => {
-                "addresses without 0.0.0.0/8, 169.254.0.0/16, 224.0.0.0/3, fe80::/10, ff00::/8 and ::ffff:0:0/96, which \
-                 can never be allowed"
+                "addresses without 0.0.0.0/8, 169.254.0.0/16, 224.0.0.0/3, fe80::/10, ff00::/8 and ::ffff:0:0/96, and other \
+                 than those of cloud providers' metadata, which can never be allowed"
             }
         })
     }
@@ -211,7 +241,8 @@ impl Exception {
         }
         // An IPv4 address is written as one, whichever way a function spells it.
         let mapped = Network { first: IpAddr::V6(Ipv4Addr::UNSPECIFIED.to_ipv6_mapped()), bits: 96 };
-        if NEVER.iter().any(|never| never.overlaps(&network)) || mapped.overlaps(&network) {
+        let is_metadata = METADATA.iter().any(|closed| closed.bits <= network.bits && closed.contains(first));
+        if is_metadata || NEVER.iter().any(|never| never.overlaps(&network)) || mapped.overlaps(&network) {
             return Err(ExceptionError::Never);
         }
         Ok(Exception { network, port })

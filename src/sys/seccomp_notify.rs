@@ -61,18 +61,19 @@ impl Listener {
         unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ID_VALID, &raw const id) == 0 }
     }
 
-    /// Puts a duplicate of `descriptor` in the place of number `target` of the caller. Waits until the caller's thread
-    /// has done so, which takes as long as it is kept from running.
+    /// Puts a duplicate of `descriptor` in the place of number `target` of the caller. It is closed on exec: whether the
+    /// one before was, only /proc tells, at a price of the caller's choice. Waits until the caller's thread has done so,
+    /// which takes as long as it is kept from running.
     ///
     /// # Errors
     /// `NotFound` when the call does not wait any more; those of dup2(2) in the caller.
-    pub fn place(&self, id: u64, descriptor: impl AsFd, target: u32, close_on_exec: bool) -> io::Result<()> {
+    pub fn place(&self, id: u64, descriptor: impl AsFd, target: u32) -> io::Result<()> {
         let request = libc::seccomp_notif_addfd {
             id,
             flags: libc::SECCOMP_ADDFD_FLAG_SETFD as u32,
             srcfd: descriptor.as_fd().as_raw_fd() as u32,
             newfd: target,
-            newfd_flags: if close_on_exec { libc::O_CLOEXEC as u32 } else { 0 },
+            newfd_flags: libc::O_CLOEXEC as u32,
         };
         loop {
             // SAFETY: the request's argument is a `struct seccomp_notif_addfd`, which the kernel only reads.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem::size_of;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
@@ -164,11 +164,10 @@ fn copy_buffer_sizes(from: impl AsFd, to: impl AsFd) {
     }
 }
 
-/// Whether both ends of a connection have the same address, which no two machines have.
-pub fn leads_home(socket: &TcpStream) -> bool {
-    let address = |end: io::Result<SocketAddr>| end.map(|address| address.ip().to_canonical()).ok();
-    let here: Option<IpAddr> = address(socket.local_addr());
-    here.is_some() && here == address(socket.peer_addr())
+/// Whether a socket that connects to `target`, or has, comes from that very address, as no other machine's does.
+/// Nobody is asked for the peer's address, which a socket does not tell before it is connected.
+pub fn leads_home(socket: &TcpStream, target: &SocketAddr) -> bool {
+    socket.local_addr().is_ok_and(|here| here.ip().to_canonical() == target.ip().to_canonical())
 }
 
 fn get_int(socket: impl AsFd, level: i32, name: i32) -> io::Result<i32> {
@@ -260,8 +259,9 @@ mod tests {
     fn the_state_is_that_of_the_connection() {
         let (stream, listener) = connected();
         assert_eq!(state_of(&stream).unwrap(), TcpState::Connected);
-        assert!(leads_home(&stream));
         let address = listener.local_addr().unwrap();
+        assert!(leads_home(&stream, &address));
+        assert!(!leads_home(&stream, &"198.41.0.4:80".parse().unwrap()));
         assert_eq!(state_of(open(&address).unwrap()).unwrap(), TcpState::Unconnected);
         drop(listener);
         let refused = open(&address).unwrap();
@@ -270,6 +270,22 @@ mod tests {
             Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ECONNREFUSED)),
         }
         assert_eq!(state_of(&refused).unwrap(), TcpState::Unconnected);
+    }
+
+    #[test]
+    fn the_way_home_is_known_before_there_is_a_connection() {
+        use nix::sys::socket::{bind, listen, Backlog, SockaddrIn};
+        let listener = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        bind(listener.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
+        listen(&listener, Backlog::new(0).unwrap()).unwrap();
+        let address = TcpListener::from(listener.try_clone().unwrap()).local_addr().unwrap();
+        // Its queue is full after the first one or two; what asks then goes on asking.
+        let sockets: Vec<_> = std::iter::repeat_with(|| open(&address).unwrap()).take(4).collect();
+        let _: Vec<_> = sockets.iter().map(|socket| begin_connect(socket, &address)).collect();
+        let last = sockets.last().unwrap();
+        assert_eq!(state_of(last).unwrap(), TcpState::Connecting);
+        assert!(last.peer_addr().is_err());
+        assert!(leads_home(last, &address));
     }
 
     #[test]

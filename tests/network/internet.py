@@ -12,7 +12,7 @@ import struct
 import sys
 import threading
 
-NAME, ADDRESS = "internet.test", "203.0.113.2"
+NAME, ADDRESS = "internet.test", "11.0.113.2"
 ACCEPTED = []
 
 

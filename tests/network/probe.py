@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import select
+import signal
 import socket
 import struct
 import threading
@@ -185,6 +186,38 @@ def hang(host):
     """Waits for a connection that is never made, in a thread besides."""
     threading.Thread(target=attempt, args=(connect, host, 81), daemon=True).start()
     return attempt(connect, host, 81)
+
+
+def storm(host, seconds):
+    """Signals that interrupt calls, children that die in them, descriptors that are others by then: what came of it."""
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+    ends = time.monotonic() + seconds
+    outcomes = set()
+
+    def swap():
+        while time.monotonic() < ends:
+            with socket.socket() as client:
+                number = client.fileno()
+                caller = threading.Thread(target=lambda: outcomes.add(attempt(connect_descriptor, number, host)))
+                caller.start()
+                os.dup2(0, number)
+                caller.join()
+
+    swappers = [threading.Thread(target=swap) for _ in range(4)]
+    [swapper.start() for swapper in swappers]
+    while time.monotonic() < ends:
+        dying = os.fork()
+        if dying == 0:
+            attempt(connect, host, 81)
+            os._exit(0)
+        time.sleep(0.01)
+        os.kill(dying, signal.SIGKILL)
+        os.waitpid(dying, 0)
+        outcomes.add(attempt(connect, host, 7))
+    [swapper.join() for swapper in swappers]
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    return sorted(map(str, outcomes))
 
 
 def timed_out(host):

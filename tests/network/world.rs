@@ -9,10 +9,11 @@ use nix::sched::{unshare, CloneFlags};
 use crate::common::{is_root, prepared, skip, Home, Server};
 
 /// The internet's public address; those of the machine end in 1.
-pub(crate) const PUBLIC: &str = "203.0.113.2";
-pub(crate) const PUBLIC_V6: &str = "2001:db8:1::2";
+pub(crate) const PUBLIC: &str = "11.0.113.2";
+pub(crate) const PUBLIC_V6: &str = "2a0b:1:1::2";
 /// Where the internet answers, too, and where no function may get.
-pub(crate) const FORBIDDEN: [&str; 5] = ["10.9.9.9", "192.168.77.1", "169.254.169.254", "100.64.1.1", "fd00:77::1"];
+pub(crate) const FORBIDDEN: [&str; 7] =
+    ["10.9.9.9", "192.168.77.1", "169.254.169.254", "100.64.1.1", "168.63.129.16", "fd00:77::1", "fd00:ec2::254"];
 
 /// See the module's documentation.
 pub(crate) struct World {
@@ -46,11 +47,11 @@ impl World {
         ip("link set lo up");
         ip(&format!("link add cable0 type veth peer name cable1 netns {pid}"));
         for command in [
-            "address add 203.0.113.1/24 dev cable0",
-            "address add 2001:db8:1::1/64 dev cable0 nodad",
+            "address add 11.0.113.1/24 dev cable0",
+            "address add 2a0b:1:1::1/64 dev cable0 nodad",
             "link set cable0 up",
-            "route add default via 203.0.113.2",
-            "route add default via 2001:db8:1::2",
+            "route add default via 11.0.113.2",
+            "route add default via 2a0b:1:1::2",
         ] {
             ip(command);
         }
@@ -59,8 +60,8 @@ impl World {
             run(Command::new("nsenter").arg(format!("--net={other}")).arg("ip").args(words));
         };
         there("link set lo up");
-        there("address add 203.0.113.2/24 dev cable1");
-        there("address add 2001:db8:1::2/64 dev cable1 nodad");
+        there("address add 11.0.113.2/24 dev cable1");
+        there("address add 2a0b:1:1::2/64 dev cable1 nodad");
         for address in FORBIDDEN {
             let more = if address.contains(':') { " nodad" } else { "" };
             there(&format!("address add {address} dev cable1{more}"));
@@ -113,7 +114,7 @@ impl Drop for World {
 
 /// The machine's name servers, of which the first one does not answer.
 pub(crate) fn resolv_conf() -> String {
-    format!("nameserver 203.0.113.1\nnameserver {PUBLIC}\noptions use-vc\n")
+    format!("nameserver 11.0.113.1\nnameserver {PUBLIC}\noptions use-vc\n")
 }
 
 /// What an address answers to a request that is not brokered.

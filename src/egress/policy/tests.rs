@@ -29,13 +29,24 @@ fn the_public_internet_is_allowed() {
         "192.88.98.255",
         "192.167.255.255",
         "192.169.0.0",
+        "192.0.3.0",
         "198.17.255.255",
         "198.20.0.0",
+        "198.51.99.255",
+        "198.51.101.0",
+        "203.0.112.255",
+        "203.0.114.0",
+        "168.63.129.15",
+        "168.63.129.17",
         "223.255.255.255",
         "2000::",
-        "2001:1::",
+        "2001:200::",
+        "2001:db7:ffff::1",
+        "2001:db9::",
         "2001:4860:4860::8888",
         "2003::1",
+        "3ffe:ffff::",
+        "3fff:1000::",
         "3fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
         "::ffff:8.8.8.8",
         "2002:0808:0808::1",
@@ -71,6 +82,21 @@ fn private_and_special_addresses_are_refused_to_their_last_one() {
         "::10.0.0.1",
         "2001::",
         "2001:0:ffff::1",
+        "2001:1::1",
+        "2001:2::1",
+        "2001:20::1",
+        "2001:1ff:ffff::1",
+        "2001:db8::",
+        "2001:db8:ffff::1",
+        "3fff::",
+        "3fff:fff:ffff::1",
+        "5f00::1",
+        "192.0.2.0",
+        "192.0.2.255",
+        "198.51.100.0",
+        "198.51.100.255",
+        "203.0.113.0",
+        "203.0.113.255",
         "1fff:ffff::",
         "4000::",
         "fc00::1",
@@ -114,13 +140,40 @@ fn links_and_what_is_no_machine_are_refused_whatever_is_excepted() {
 }
 
 #[test]
+fn metadata_of_cloud_providers_is_refused_wherever_they_keep_it() {
+    let metadata = [
+        "168.63.129.16:80",
+        "168.63.129.16:32526",
+        "[::ffff:168.63.129.16]:80",
+        "[2002:a83f:8110::1]:80",
+        "[64:ff9b::168.63.129.16]:80",
+        "100.100.100.200:80",
+        "192.0.0.192:80",
+        "[fd00:ec2::254]:80",
+        "[fd00:ec2::23]:80",
+        "[fd20:ce::254]:80",
+        "[fd00:c1::a9fe:a9fe]:80",
+        "[fd00:42::42]:80",
+    ];
+    let around = ["168.63.0.0/16", "100.64.0.0/10", "192.0.0.0/24", "fd00::/8", "64:ff9b::/96", "2000::/3"];
+    for address in metadata {
+        assert_eq!(verdict(address, &[], &[]), Err(Refusal::Never), "{address}");
+        assert_eq!(verdict(address, &around, &[]), Err(Refusal::Never), "{address}");
+    }
+    assert_eq!(verdict("[fd00:ec3::254]:80", &around, &[]), Ok(()), "its neighbours are not closed by it");
+    for alone in ["168.63.129.16", "168.63.129.16:80", "100.100.100.200/32", "fd00:ec2::254", "[fd00:ec2::/32]:80"] {
+        assert_eq!(Exception::parse(alone), Err(ExceptionError::Never), "{alone}");
+    }
+}
+
+#[test]
 fn the_machine_itself_is_refused_by_whatever_name() {
-    let own = ["203.0.113.5", "2001:4860::5", "127.0.0.1", "127.4.5.6"];
+    let own = ["198.41.0.5", "2001:4860::5", "127.0.0.1", "127.4.5.6"];
     let names = [
-        "203.0.113.5",
-        "::ffff:203.0.113.5",
-        "2002:cb00:7105::1",
-        "64:ff9b::203.0.113.5",
+        "198.41.0.5",
+        "::ffff:198.41.0.5",
+        "2002:c629:0005::1",
+        "64:ff9b::198.41.0.5",
         "2001:4860::5",
         "127.0.0.1",
         "::1",
@@ -131,7 +184,7 @@ fn the_machine_itself_is_refused_by_whatever_name() {
     for address in names {
         assert_eq!(verdict(address, &[], &own), Err(Refusal::Own), "{address}");
     }
-    assert_eq!(verdict("203.0.113.6", &[], &own), Ok(()));
+    assert_eq!(verdict("198.41.0.6", &[], &own), Ok(()));
 }
 
 #[test]
@@ -157,11 +210,11 @@ fn an_exception_opens_its_addresses_and_ports_and_no_other() {
 
 #[test]
 fn the_server_is_refused_on_every_address_of_the_machine_whatever_is_excepted() {
-    let allow = ["127.0.0.0/8", "203.0.113.5", "::1"];
-    for address in ["127.0.0.1:8000", "127.7.7.7:8000", "203.0.113.5:8000", "[::1]:8000", "[::ffff:127.0.0.1]:8000"] {
-        assert_eq!(verdict(address, &allow, &["203.0.113.5"]), Err(Refusal::Server), "{address}");
+    let allow = ["127.0.0.0/8", "198.41.0.5", "::1"];
+    for address in ["127.0.0.1:8000", "127.7.7.7:8000", "198.41.0.5:8000", "[::1]:8000", "[::ffff:127.0.0.1]:8000"] {
+        assert_eq!(verdict(address, &allow, &["198.41.0.5"]), Err(Refusal::Server), "{address}");
         let other = address.replace("8000", "8001");
-        assert_eq!(verdict(&other, &allow, &["203.0.113.5"]), Ok(()), "{other}");
+        assert_eq!(verdict(&other, &allow, &["198.41.0.5"]), Ok(()), "{other}");
     }
     assert_eq!(verdict("8.8.8.8:8000", &[], &[]), Ok(()), "another machine's port of that number");
 }
