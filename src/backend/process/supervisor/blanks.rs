@@ -73,7 +73,8 @@ impl Supervisor {
         let (channel, instance_end) = sys::io::seqpacket_pair()?;
         sys::io::refuse_descriptors(&channel);
         let (output, output_writer) = sys::io::output_pipe()?;
-        let network = self.settings.runtimes.joins(order.network).then(|| self.networks.take()).transpose()?;
+        // Without one the plan has the instance make its own, and says what that means for the level.
+        let network = self.settings.runtimes.joins(order.network).then(|| self.networks.take()).flatten();
         let handover = (order.network == Network::Outbound).then(sys::io::seqpacket_pair).transpose()?;
         let cgroup = match order.cgroup.take() {
             Some(left) => Some(left),
@@ -94,7 +95,7 @@ impl Supervisor {
     fn spawn(&mut self, runtime: RuntimeId, order: Order, parts: Parts) -> io::Result<()> {
         let Parts { channel, instance_end, output, output_writer, cgroup, join_fds, network, handover } = parts;
         let (handover, instance_handover) = handover.unzip();
-        let (outer, inner) = self.settings.runtimes.instance_plans(order.slot.index, order.network);
+        let (outer, inner) = self.settings.runtimes.instance_plans(order.slot.index, order.network, network.is_some());
         let mut fds: Vec<BorrowedFd<'_>> = vec![instance_end.as_fd(), output_writer.as_fd()];
         fds.extend(join_fds.iter().chain(&network).chain(&instance_handover).map(AsFd::as_fd));
         let blank = self.next_blank;
@@ -115,26 +116,28 @@ impl Supervisor {
     fn make_cgroup(&mut self, slot: Slot) -> io::Result<Option<Cgroup>> {
         let Some(root) = &self.settings.cgroups else { return Ok(None) };
         let mut cgroup = root.create(&slot.to_string()).map_err(io::Error::other)?;
-        if let Some(watch) = cgroup.oom_watch() {
-            // Its end is the watch's own: the kernel forgets a descriptor that is closed.
-            let slot = slot.index as usize;
-            let event = watch.event().as_raw_fd();
-            let token = Token(OOM_TOKENS + slot);
-            self.desk.registry().register(&mut SourceFd(&event), token, Interest::READABLE)?;
-            self.oom_watches.insert(slot, Arc::downgrade(watch));
+        let made = self.watch_memory(slot, &cgroup).and_then(|()| {
+            let limits = Limits {
+                memory_bytes: FUNCTION_MEMORY_BYTES_DEFAULT,
+                cpu_millis: FUNCTION_CPU_MILLIS_DEFAULT,
+                tasks: INSTANCE_TASKS_MAX,
+            };
+            cgroup.set_limits(limits).map_err(io::Error::other)
+        });
+        if made.is_err() {
+            let _ = cgroup.remove();
         }
-        let limits = Limits {
-            memory_bytes: FUNCTION_MEMORY_BYTES_DEFAULT,
-            cpu_millis: FUNCTION_CPU_MILLIS_DEFAULT,
-            tasks: INSTANCE_TASKS_MAX,
-        };
-        match cgroup.set_limits(limits) {
-            Ok(()) => Ok(Some(cgroup)),
-            Err(error) => {
-                let _ = cgroup.remove();
-                Err(io::Error::other(error))
-            }
-        }
+        made.map(|()| Some(cgroup))
+    }
+
+    fn watch_memory(&mut self, slot: Slot, cgroup: &Cgroup) -> io::Result<()> {
+        let Some(watch) = cgroup.oom_watch() else { return Ok(()) };
+        // Its end is the watch's own: the kernel forgets a descriptor that is closed.
+        let slot = slot.index as usize;
+        let event = watch.event().as_raw_fd();
+        self.desk.registry().register(&mut SourceFd(&event), Token(OOM_TOKENS + slot), Interest::READABLE)?;
+        self.oom_watches.insert(slot, Arc::downgrade(watch));
+        Ok(())
     }
 
     /// The blank has a process: from here on it belongs to who ordered it.

@@ -78,9 +78,11 @@ impl Supervisor {
                 Some(News::Failed { blank, failure }) => {
                     if let Some(pending) = nursery.pending.remove(&blank) {
                         self.graves.extend(pending.cgroup);
-                        let (outer, _) =
-                            self.settings.runtimes.instance_plans(pending.order.slot.index, pending.order.network);
-                        self.fail(pending.order, refused("the sandbox of a blank", &outer, failure));
+                        let order = pending.order;
+                        let is_given_one = pending.network.is_some();
+                        let runtimes = &self.settings.runtimes;
+                        let (outer, _) = runtimes.instance_plans(order.slot.index, order.network, is_given_one);
+                        self.fail(order, refused("the sandbox of a blank", &outer, failure));
                     }
                 }
                 Some(News::Gone { reason }) => return self.lose_zygote(runtime, reason),
