@@ -69,7 +69,7 @@ const NAMESPACES: [(Layer, CloneFlags); 7] = [
 /// User ids that the host must give out: one per instance, above the range that people and services use.
 const HOST_UIDS_MIN: u64 = 1 << 17;
 /// Version 1 of Landlock refuses to rename from one directory to another, so it counts as missing.
-const LANDLOCK_VERSION_MIN: u32 = 2;
+pub const LANDLOCK_VERSION_MIN: u32 = 2;
 /// Open files below which a server of the default size runs out.
 const OPEN_FILES_GOOD: u64 = 16_384;
 
