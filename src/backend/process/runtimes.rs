@@ -275,8 +275,8 @@ impl Runtimes {
         let interpreter = self.table().interpreters.get(index_of(id)).map(|(_, known)| known.clone())?;
         let spec = self.instance_spec(0, network_of(id));
         Some(Description {
-            required: self.settings.required,
-            without: self.settings.without,
+            required: spec.required(),
+            without: spec.left_out(),
             zygote: self.plan_of(&interpreter),
             outer: instance_outer_plan(&spec),
             inner: instance_inner_plan(&spec),
