@@ -1,8 +1,8 @@
-# What a person types. CONTRIBUTING.md says more; .ci/run calls `make check` and `make test-vm`.
+# What a person types. CONTRIBUTING.md says more; .ci/run calls `make check`, `make test-matrix` and `make test-vm`.
 
 PYTHON ?= python3
 
-.PHONY: help run test test-rust test-python test-vm check fmt bench bench-sandbox fuzz deny
+.PHONY: help run test test-rust test-python test-vm test-matrix check fmt bench bench-sandbox fuzz deny
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ test-python: ## the shim's tests on every Python found, and the benchmark's own
 
 test-vm: ## the sandbox's tests on cgroup v2 and on v1, in a virtual machine
 	$(PYTHON) tests/vm/run.py $(VM)
+
+test-matrix: ## every attack with layers of the sandbox taken away, against docs/sandbox-matrix.md
+	cargo test --test abuse -- --ignored
 
 check: ## what every commit passes: format, clippy, documentation, all tests
 	cargo fmt --all -- --check

@@ -22,7 +22,6 @@ from faas_server import FaasServer, build
 from run import CACHE, ROOT, STOP_SIGNALS, positive, say, unwind
 
 PER_SECOND_PROMISED = 200
-PROCESSOR_RATIO_PROMISED = 2.0
 
 
 def main():
@@ -46,7 +45,7 @@ def main():
         stack.callback(server.process.stop)
         churned = churn.measure(server, options.sandboxes, say)
         rows = neighbour.measure(server, options.rounds, options.duration, say)
-    promises = judge(churned, rows)
+    promises = judge(churned)
     options.json.parent.mkdir(parents=True, exist_ok=True)
     result = {"machine": machine.facts(interpreter, ROOT), "churn": churned, "neighbour": rows, "promises": promises}
     options.json.write_text(json.dumps(result, indent=1) + "\n")
@@ -56,19 +55,13 @@ def main():
     return 1 if options.strict and not all(kept for kept, _ in promises) else 0
 
 
-def judge(churned, rows):
-    """The promises as (kept, text)."""
-    ratio = next(row["ratio_p99"] for row in rows if row["attack"] == "processor")
+def judge(churned):
+    """The promises as (kept, text). A neighbour's ratio is measured and not promised: see benches/neighbour.py."""
     return [
         (churned["after"] == churned["before"], "nothing is left of the sandboxes"),
         (
             churned["per_second"] >= PER_SECOND_PROMISED,
             f"sandboxes a second: {churned['per_second']:.0f}, promised at least {PER_SECOND_PROMISED}",
-        ),
-        (
-            ratio <= PROCESSOR_RATIO_PROMISED,
-            f"a neighbour's p99 under an attack on the processor: {ratio:.2f} of what it is alone, promised at most "
-            f"{PROCESSOR_RATIO_PROMISED:g}",
         ),
     ]
 

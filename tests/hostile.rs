@@ -1,8 +1,7 @@
-//! Functions whose author attacks: each attack meets a defined end, other functions still answer, and nothing is left.
-//!
-//! The author is taken to be capable: native code, the instance's own channel, every system call that the filter lets
-//! through. `channel` is about what is said to the server, `storm` about saying it at random, `escape` about reaching
-//! others and the host, `api` about what comes in over HTTP. Every attack aims at a server that the test itself started.
+//! What is said to the server by those who attack it: by a function on its own channel, with intent (`channel`) and at
+//! random (`storm`), and by clients over HTTP (`api`). Each attack meets a defined end, other functions still answer, and
+//! nothing is left. `abuse.rs` is about what a function does to the sandbox. Every attack aims at a server that the test
+//! itself started.
 #![allow(clippy::unwrap_used)] // in a test a panic is the report
 
 #[path = "hostile/api.rs"]
@@ -10,8 +9,6 @@ mod api;
 #[path = "hostile/channel.rs"]
 mod channel;
 mod common;
-#[path = "hostile/escape.rs"]
-mod escape;
 #[path = "hostile/storm.rs"]
 mod storm;
 

@@ -26,6 +26,19 @@ fn processes() -> Vec<(u32, u32, char)> {
     .collect()
 }
 
+/// The processes of this host that belong to one of these users, whoever started them.
+pub fn processes_of_users(users: std::ops::Range<u32>) -> Vec<u32> {
+    let uid = |pid: u32| status(pid).get("Uid")?.split_ascii_whitespace().next()?.parse::<u32>().ok();
+    let pids = processes().into_iter().map(|(pid, ..)| pid);
+    pids.filter(|&pid| uid(pid).is_some_and(|uid| users.contains(&uid))).collect()
+}
+
+/// The memory of a process that is in use, in bytes.
+pub fn resident_bytes(pid: u32) -> u64 {
+    let text = status(pid).remove("VmRSS").unwrap_or_default();
+    text.trim_end_matches(" kB").parse::<u64>().map_or(0, |kib| kib << 10)
+}
+
 /// The processes below this one, at any depth.
 pub fn descendants(pid: u32) -> Vec<u32> {
     let all = processes();
@@ -123,6 +136,8 @@ pub struct Holdings {
     pub descriptors: usize,
     pub threads: String,
     pub cgroups: usize,
+    /// Of the server's own mount namespace.
+    pub mounts: usize,
 }
 
 impl Holdings {
@@ -132,6 +147,8 @@ impl Holdings {
             descriptors: descriptors(server.pid()),
             threads: status(server.pid()).remove("Threads").unwrap_or_default(),
             cgroups: cgroups_in(cgroup_parents),
+            mounts: std::fs::read_to_string(format!("/proc/{}/mountinfo", server.pid()))
+                .map_or(0, |text| text.lines().count()),
         }
     }
 

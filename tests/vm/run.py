@@ -46,22 +46,18 @@ SUITES = [
     {"binary": "host", "layouts": BOTH, "harness": False},
     {"binary": "cgroup", "layouts": BOTH, "groups": ["top", "shared", "delegated", "service"]},
     {"binary": "delegated", "layouts": ["v2"], "ignored": True},
+    {"binary": "layers", "layouts": BOTH},
+    {"binary": "abuse", "layouts": ["v1"], "only": ["a_call_that_takes_all"]},
     {
-        "binary": "isolation",
+        "binary": "abuse",
         "layouts": ["v2"],
-        "without": ["a_function_that_attacks_its_channel", "a_function_that_breaks_itself", "a_thread_left_running"],
-    },
-    {
-        "binary": "isolation",
-        "layouts": ["v1"],
-        "only": ["a_function_that_takes_all_it_can", "an_instance_sees", "nothing_of_an_instance", "the_kernel_is_told"],
+        "only": ["a_call_that_takes_all", "a_call_that_looks", "a_call_reaches", "a_call_is_refused", "nothing_of"],
     },
     {
         "binary": "unprivileged",
         "layouts": BOTH,
         "only": ["strict_refuses", "standard_serves", "level_none_serves", "a_look_at_the_system"],
     },
-    {"binary": "hostile", "layouts": ["v2"], "only": ["escape::"], "without": ["escape::an_instance_finds_nothing"]},
     {"binary": "sandbox_plan", "layouts": ["v2"], "without": ["cost_of_a_blank"]},
     {"binary": "seccomp", "layouts": ["v2"], "without": ["loading_takes_less_time"]},
     {
