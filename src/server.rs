@@ -33,8 +33,8 @@ use crate::registry::function::FunctionVersion;
 use crate::registry::settings::RUNTIME_DEFAULT;
 use crate::registry::store::Store;
 use crate::sandbox::cgroup::CgroupRoot;
-use crate::sandbox::host::{HostFacts, Missing, LANDLOCK_VERSION_MIN};
-use crate::sandbox::layer::{Layer, Layers};
+use crate::sandbox::host::{HostFacts, Missing};
+use crate::sandbox::layer::Layers;
 use crate::sandbox::plan::Privilege;
 use crate::scheduler::SchedulerLimits;
 use crate::server_log;
@@ -157,7 +157,7 @@ fn run(
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), StartError> {
     let staging = staging(&settings.storage_path).map_err(system("make the directory on which sandboxes are built"))?;
-    let runtimes = runtimes(settings, &cgroups, staging, facts.outbound_lacks(settings.sandbox_without))?;
+    let runtimes = runtimes(settings, facts, &cgroups, staging)?;
     let loaded = store.load_all().map_err(StartError::Store)?;
     for refused in &loaded.refused {
         log::error!("function {} is not served: {}", refused.name, refused.reason);
@@ -209,7 +209,8 @@ fn run(
         scheduler: scheduler_limits(settings),
         drain_timeout: settings.drain_timeout,
         isolation: settings.isolation.to_string(),
-        missing_layers: missing_layers(settings, facts),
+        // What this host does not give, and what was left out on purpose.
+        missing_layers: settings.sandbox_without.iter().fold(facts.missing_layers(), Layers::with),
         container: "container mode is not part of this version",
     };
     let front = Front::new(front_desk, front_settings, lines, door, runtimes, &functions);
@@ -277,19 +278,19 @@ impl Threads {
 /// `staging` is an empty directory: each sandbox builds its tree on it, where nobody outside sees it.
 pub(crate) fn runtimes(
     settings: &Settings,
+    facts: &HostFacts,
     cgroups: &CgroupRoot,
     staging: PathBuf,
-    outbound_lacks: Option<String>,
 ) -> Result<Arc<Runtimes>, StartError> {
     let sandbox = SandboxSettings {
         privilege: privilege(),
-        required: required_layers(settings.isolation),
+        required: facts.required_layers(settings.isolation),
         without: settings.sandbox_without,
         uid_base: settings.sandbox_uid_base,
         cgroup_fds: cgroups.hierarchies() as u32,
         staging,
         allowed_networks: settings.allowed_networks.clone(),
-        outbound_lacks,
+        outbound_lacks: facts.outbound_lacks(settings.sandbox_without),
     };
     let mut configured = settings.runtimes.clone();
     configured.insert(RUNTIME_DEFAULT.to_owned(), settings.python.clone());
@@ -297,15 +298,6 @@ pub(crate) fn runtimes(
     let id = runtimes.resolve(RUNTIME_DEFAULT).map_err(StartError::Runtime)?;
     log::info!("functions run on {}", runtimes.name(id));
     Ok(runtimes)
-}
-
-/// What this level insists on, on this host: Landlock only where the kernel has it.
-fn required_layers(level: IsolationLevel) -> Layers {
-    let required = Layers::required_at(level);
-    match sys::probe::landlock_abi() {
-        Some(version) if version >= LANDLOCK_VERSION_MIN => required,
-        _ => required.except(Layer::Landlock),
-    }
 }
 
 fn privilege() -> Privilege {
@@ -325,7 +317,10 @@ fn staging(storage: &Path) -> std::io::Result<PathBuf> {
 
 fn report_isolation(settings: &Settings, facts: &HostFacts) {
     match settings.isolation {
-        IsolationLevel::Strict => log::debug!("isolation strict: every layer is there"),
+        IsolationLevel::Strict if facts.missing_layers().is_empty() => {
+            log::debug!("isolation strict: every layer is there");
+        }
+        IsolationLevel::Strict => log::info!("isolation strict, without {}", facts.missing_layers()),
         level => {
             for missing in facts.missing_for(IsolationLevel::Strict) {
                 log::warn!("isolation {level}: running without {missing}");
@@ -338,12 +333,6 @@ fn report_isolation(settings: &Settings, facts: &HostFacts) {
     if settings.isolation == IsolationLevel::None {
         log::warn!("process_isolation_level is none: functions are NOT isolated from this host; for development only");
     }
-}
-
-/// The names of the layers that functions run without: what this host does not give, and what was left out on purpose.
-fn missing_layers(settings: &Settings, facts: &HostFacts) -> Vec<String> {
-    let missing = facts.missing_for(IsolationLevel::Strict).into_iter().map(|missing| missing.what);
-    missing.chain(settings.sandbox_without.iter().map(|layer| layer.name().to_owned())).collect()
 }
 
 /// Names the state directory in the names of cgroups, so that a server finds what its predecessor left.

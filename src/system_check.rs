@@ -48,8 +48,7 @@ pub fn check(settings: &Settings, verbose: bool) -> bool {
         }
     };
     let mut details = Vec::new();
-    let outbound_lacks = facts.outbound_lacks(settings.sandbox_without);
-    match server::runtimes(settings, &cgroups, staging.0.clone(), outbound_lacks) {
+    match server::runtimes(settings, &facts, &cgroups, staging.0.clone()) {
         Ok(runtimes) => {
             let id = runtimes.known(crate::registry::settings::RUNTIME_DEFAULT);
             report.ok("interpreter", id.map(|id| runtimes.name(id)).unwrap_or_default());

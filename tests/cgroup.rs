@@ -120,6 +120,37 @@ fn on_v1_all_of_a_group_can_be_ended_when_its_memory_has_run_out_and_only_then()
     finish(&root, cgroup);
 }
 
+/// The kernel tells all groups below one that is out of memory, on version 1, and none of them on version 2.
+#[test]
+fn who_has_not_met_his_limit_is_no_victim_of_one_above() {
+    let Some(root) = root("above") else { return };
+    let mut cgroup = root.create("modest").unwrap();
+    let mut greedy = root.create("greedy").unwrap();
+    for cgroup in [&mut cgroup, &mut greedy] {
+        cgroup.set_limits(Limits { memory_bytes: 512 * MIB, ..LIMITS }).unwrap();
+    }
+    let above = |name: &str| cgroup.paths().map(|dir| dir.with_file_name(name)).find(|path| path.exists());
+    for name in ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.max", "memory.swap.max"] {
+        let value = if name == "memory.swap.max" { 0 } else { 64 * MIB };
+        above(name).into_iter().for_each(|path| std::fs::write(path, value.to_string()).unwrap());
+    }
+    let mut bystander = joined(&cgroup, "print('there', flush=True)\ntime.sleep(60)");
+    assert_eq!(first_line(&mut bystander), "there");
+    let mut hog = joined(&greedy, "b = bytearray(200 << 20)\nprint('survived')");
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&hog.wait().unwrap()), Some(9));
+    if let Some(watch) = cgroup.oom_watch() {
+        faas::sys::io::wait_readable(watch.event(), Instant::now() + Duration::from_secs(30)).unwrap();
+        watch.respond().unwrap();
+    }
+    assert!(greedy.oom_kills().unwrap() > Some(0));
+    assert!(!greedy.ran_out_of_memory(), "it was killed for the limit above, not for its own");
+    assert!(bystander.try_wait().unwrap().is_none() && !cgroup.ran_out_of_memory());
+    bystander.kill().unwrap();
+    bystander.wait().unwrap();
+    eventually("the group can be removed", || greedy.remove().is_ok());
+    finish(&root, cgroup);
+}
+
 #[test]
 fn forks_and_threads_beyond_the_limit_get_eagain() {
     let Some(root) = root("pids") else { return };

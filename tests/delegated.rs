@@ -114,7 +114,7 @@ fn in_a_delegated_group_a_common_users_functions_are_held_to_their_limits() {
     let server = Server::launch(home, command);
     let log = server.home.log();
     let warned = |layer: &str| log.lines().any(|line| line.contains("WARN") && line.contains(layer));
-    assert!(warned("own host uid") && !["memory limit", "pids limit", "cpu limit"].into_iter().any(warned), "{log}");
+    assert!(warned("identity") && !["memory_limit", "tasks_limit", "cpu_limit"].into_iter().any(warned), "{log}");
 
     server.deploy("hungry", HUNGRY, json!({ "memory": "96Mi", "cpu_limit": "250m" }));
     assert_eq!(server.answer("hungry/fine", ""), "fine");
@@ -185,7 +185,7 @@ fn strict_in_a_delegated_group_misses_only_the_users_of_the_host() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     let missing: Vec<&str> = said.lines().filter(|line| line.starts_with("  ")).collect();
     assert_eq!(missing.len(), 1, "{said}");
-    assert!(missing[0].contains("own host uid") && missing[0].contains("; run the server as root"), "{said}");
+    assert!(missing[0].contains("identity") && missing[0].contains("; run the server as root"), "{said}");
 }
 
 #[test]
@@ -197,8 +197,8 @@ fn a_controller_that_was_not_delegated_is_named_with_its_mend() {
     let output = run(group.command(&home));
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    let line = said.lines().find(|line| line.trim_start().starts_with("cpu limit"));
+    let line = said.lines().find(|line| line.trim_start().starts_with("cpu_limit"));
     let line = line.unwrap_or_else(|| panic!("the processor limit is not named: {said}"));
     assert!(line.contains("faas.service") && line.contains("; delegate it") && line.contains("Delegate=cpu"), "{line}");
-    assert!(!said.contains("memory limit") && !said.contains("pids limit"), "{said}");
+    assert!(!said.contains("memory_limit") && !said.contains("tasks_limit"), "{said}");
 }

@@ -247,6 +247,12 @@ fn host_is_refused_unless_the_operator_allows_it_and_then_is_the_hosts_network()
     let server = world.server_on(home);
     let own = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     deploy(&server, "h", "host");
+    let sandbox = server.get("/functions/h/sandbox").json()["sandbox"].clone();
+    let state = |name: &str| {
+        let layers = sandbox["layers"].as_array().unwrap();
+        layers.iter().find(|layer| layer["name"] == name).unwrap()["state"].clone()
+    };
+    assert_eq!((state("network_namespace"), state("ipc_namespace")), (json!("left out"), json!("required")));
     deploy(&server, "o", "outbound");
     server.deploy("n", PROBE, json!({}));
     let what = json!({

@@ -99,7 +99,7 @@ fn strict_refuses_and_names_every_missing_layer_with_its_mend() {
     let first = said.lines().next().unwrap();
     assert!(first.starts_with("faas: ") && first.contains("strict"), "{said}");
     let missing: Vec<&str> = said.lines().filter(|line| line.starts_with("  ")).collect();
-    for layer in ["own host uid", "memory limit", "pids limit", "cpu limit"] {
+    for layer in ["identity", "memory_limit", "tasks_limit", "cpu_limit"] {
         let line = missing.iter().find(|line| line.trim_start().starts_with(layer));
         let line = line.unwrap_or_else(|| panic!("{layer} is not named: {said}"));
         assert!(line.contains("; "), "no mend: {line}");
@@ -115,11 +115,11 @@ fn standard_serves_warns_of_what_is_missing_and_keeps_the_other_layers() {
     let command = as_nobody(&home);
     let server = Server::launch(home, command);
     let log = server.home.log();
-    for layer in ["own host uid", "memory limit", "pids limit", "cpu limit"] {
+    for layer in ["identity", "memory_limit", "tasks_limit", "cpu_limit"] {
         let warned = log.lines().any(|line| line.contains("WARN") && line.contains(layer));
         assert!(warned, "no warning of {layer}: {log}");
     }
-    assert_eq!(missing_layers(&server), ["own host uid", "memory limit", "pids limit", "cpu limit"]);
+    assert_eq!(missing_layers(&server), ["identity", "memory_limit", "tasks_limit", "cpu_limit"]);
     // The quick start.
     let code = "def handle(request):\n    return {\"message\": \"Hello, World!\", \"data\": request.get_json()}";
     server.deploy("hello-world", code, json!({ "execution_mode": "process", "timeout": 30, "memory": "128Mi" }));
@@ -167,7 +167,7 @@ fn level_none_serves_and_says_loudly_what_it_is() {
     assert!(log.lines().any(|line| line.contains("WARN") && line.contains("NOT isolated")), "{log}");
     assert_eq!(server.run("one", "def handle(request):\n    return 1", ""), 1);
     assert_eq!(server.get("/health").json()["modes"]["process"]["isolation"], "none");
-    assert_eq!(missing_layers(&server), ["own host uid", "memory limit", "pids limit", "cpu limit"]);
+    assert_eq!(missing_layers(&server), ["identity", "memory_limit", "tasks_limit", "cpu_limit"]);
 }
 
 /// What `/health` says is missing; names, and nothing of this host.
@@ -192,7 +192,7 @@ fn a_look_at_the_system_tells_nobody_what_is_missing_and_what_mends_it() {
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert_eq!(output.status.code(), Some(i32::from(level == "strict")), "{said}");
         let lines: Vec<&str> = said.lines().collect();
-        let found = lines.iter().position(|line| line.starts_with(word) && line.contains("own host uid"));
+        let found = lines.iter().position(|line| line.starts_with(word) && line.contains("identity"));
         assert!(lines[found.unwrap_or_else(|| panic!("{said}")) + 1].contains("mend: "), "{said}");
         for (number, line) in lines.iter().enumerate() {
             let bad = line.starts_with("degraded") || line.starts_with("failed");

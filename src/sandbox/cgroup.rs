@@ -70,6 +70,15 @@ impl Controller {
         }
     }
 
+    /// The layer that it is the limit of, or counts for.
+    pub fn layer(self) -> Layer {
+        match self {
+            Self::Memory => Layer::MemoryLimit,
+            Self::Pids => Layer::TasksLimit,
+            Self::Cpu | Self::CpuAcct => Layer::CpuLimit,
+        }
+    }
+
     fn from_name(name: &str) -> Option<Self> {
         Self::KNOWN.into_iter().find(|controller| controller.name() == name)
     }
@@ -119,13 +128,8 @@ impl CgroupRoot {
 
     /// Sets no limit of these layers, and reads no figure of their controllers: for experiments.
     pub fn leave_out(&mut self, layers: Layers) {
-        let layer = |controller: &Controller| match controller {
-            Controller::Memory => Layer::MemoryLimit,
-            Controller::Pids => Layer::TasksLimit,
-            Controller::Cpu | Controller::CpuAcct => Layer::CpuLimit,
-        };
         for group in &mut self.groups {
-            group.controllers.retain(|controller| !layers.contains(layer(controller)));
+            group.controllers.retain(|controller| !layers.contains(controller.layer()));
         }
     }
 

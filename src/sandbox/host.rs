@@ -56,14 +56,14 @@ pub enum Namespace {
 }
 
 /// The kinds of namespaces, in the order of the report.
-const NAMESPACES: [(&str, CloneFlags); 7] = [
-    ("user namespaces", CloneFlags::CLONE_NEWUSER),
-    ("mount namespaces", CloneFlags::CLONE_NEWNS),
-    ("pid namespaces", CloneFlags::CLONE_NEWPID),
-    ("network namespaces", CloneFlags::CLONE_NEWNET),
-    ("ipc namespaces", CloneFlags::CLONE_NEWIPC),
-    ("uts namespaces", CloneFlags::CLONE_NEWUTS),
-    ("cgroup namespaces", CloneFlags::CLONE_NEWCGROUP),
+const NAMESPACES: [(Layer, CloneFlags); 7] = [
+    (Layer::UserNamespace, CloneFlags::CLONE_NEWUSER),
+    (Layer::MountNamespace, CloneFlags::CLONE_NEWNS),
+    (Layer::PidNamespace, CloneFlags::CLONE_NEWPID),
+    (Layer::NetworkNamespace, CloneFlags::CLONE_NEWNET),
+    (Layer::IpcNamespace, CloneFlags::CLONE_NEWIPC),
+    (Layer::UtsNamespace, CloneFlags::CLONE_NEWUTS),
+    (Layer::CgroupNamespace, CloneFlags::CLONE_NEWCGROUP),
 ];
 
 /// User ids that the host must give out: one per instance, above the range that people and services use.
@@ -87,7 +87,7 @@ pub struct HostFacts {
     /// The kernel's release, `6.18.44`.
     pub kernel: String,
     /// Each kind of namespace.
-    pub namespaces: Vec<(&'static str, Namespace)>,
+    pub namespaces: Vec<(Layer, Namespace)>,
     /// Whether seccomp filters can kill and refuse, and we have one for this architecture.
     pub seccomp: bool,
     /// Whether a filter can ask a process what to answer.
@@ -108,11 +108,29 @@ pub struct HostFacts {
     pub restrictions: Vec<String>,
 }
 
-/// A layer that this host cannot give.
+/// What the server needs of its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Processes by descriptor: instances are watched and killed by them.
+    Pidfd,
+    /// What a layer is made of.
+    Layer(Layer),
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Need::Pidfd => "pidfd",
+            Need::Layer(layer) => layer.name(),
+        })
+    }
+}
+
+/// Something that this host cannot give.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missing {
-    /// The layer.
-    pub what: String,
+    /// What it is.
+    pub what: Need,
     /// Why it is missing.
     pub detail: String,
     /// What the operator can do.
@@ -122,8 +140,8 @@ pub struct Missing {
 }
 
 impl Missing {
-    fn new(what: impl Into<String>, detail: impl Into<String>, mend: impl Into<String>, essential: bool) -> Self {
-        Self { what: what.into(), detail: detail.into(), mend: mend.into(), essential }
+    fn layer(layer: Layer, detail: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self { what: Need::Layer(layer), detail: detail.into(), mend: mend.into(), essential: false }
     }
 }
 
@@ -162,7 +180,8 @@ impl HostFacts {
     pub fn missing_for(&self, level: IsolationLevel) -> Vec<Missing> {
         let mut missing = Vec::new();
         if !self.pidfd {
-            missing.push(Missing::new("process descriptors", "no pidfd_open", "use Linux 5.3 or later", true));
+            let (detail, mend) = ("no pidfd_open".to_owned(), "use Linux 5.3 or later".to_owned());
+            missing.push(Missing { what: Need::Pidfd, detail, mend, essential: true });
         }
         if level == IsolationLevel::None {
             return missing;
@@ -173,21 +192,20 @@ impl HostFacts {
                 euid => format!("the server runs as user {euid}"),
             };
             let mend = "run the server as root of the host; it gives every instance a user id of its own";
-            missing.push(Missing::new("own host uid", detail, mend, false));
+            missing.push(Missing::layer(Layer::Identity, detail, mend));
         }
-        for (what, state) in &self.namespaces {
+        for (layer, state) in &self.namespaces {
             if let Some(detail) = refusal(*state) {
-                missing.push(Missing::new(*what, detail, self.namespace_mend(), false));
+                missing.push(Missing::layer(*layer, detail, self.namespace_mend()));
             }
         }
         if !self.seccomp {
             let mend = "use a kernel with CONFIG_SECCOMP_FILTER, on x86_64 or aarch64";
-            missing.push(Missing::new("seccomp", "no filters on this kernel or architecture", mend, false));
+            missing.push(Missing::layer(Layer::Seccomp, "no filters on this kernel or architecture", mend));
         }
         for (controller, state) in &self.controllers {
             if let Err(absence) = state {
-                let what = format!("{} limit", controller.name());
-                missing.push(Missing::new(what, absence.to_string(), absence.mend(), false));
+                missing.push(Missing::layer(controller.layer(), absence.to_string(), absence.mend()));
             }
         }
         missing
@@ -198,32 +216,62 @@ impl HostFacts {
         let missing = self.missing_for(IsolationLevel::Strict);
         let mut report = Report::default();
         report.ok("kernel", self.kernel.as_str());
-        let mut layer = |what: &str, detail: String| match missing.iter().find(|missing| missing.what == what) {
-            None => report.ok(what, detail),
+        let mut need = |what: Need, detail: String| match missing.iter().find(|missing| missing.what == what) {
+            None => report.ok(what.to_string(), detail),
             Some(found) => {
                 let fails = found.essential || level == IsolationLevel::Strict;
                 let status = if fails { Status::Failed } else { Status::Degraded };
-                report.bad(status, what, found.detail.as_str(), found.mend.as_str());
+                report.bad(status, what.to_string(), found.detail.as_str(), found.mend.as_str());
             }
         };
-        layer("process descriptors", "pidfd_open".into());
-        layer("own host uid", format!("running as root, {} user ids", self.uids));
-        for (what, _) in &self.namespaces {
-            layer(what, "available".into());
+        need(Need::Pidfd, "pidfd_open".into());
+        need(Need::Layer(Layer::Identity), format!("running as root, {} user ids", self.uids));
+        for (layer, _) in &self.namespaces {
+            need(Need::Layer(*layer), "available".into());
         }
-        layer("seccomp", "filters".into());
+        need(Need::Layer(Layer::Seccomp), "filters".into());
         for (controller, state) in &self.controllers {
             let version = if *state == Ok(Version::V2) { "cgroup v2" } else { "cgroup v1" };
-            layer(&format!("{} limit", controller.name()), version.into());
+            need(Need::Layer(controller.layer()), version.into());
         }
         self.report_extras(&mut report);
         report
     }
 
+    /// The layers that instances go without on this host, at the levels that allow it. Landlock is no condition of any.
+    pub fn missing_layers(&self) -> Layers {
+        let layer = |missing: Missing| match missing.what {
+            Need::Layer(layer) => Some(layer),
+            Need::Pidfd => None,
+        };
+        let missing = self.missing_for(IsolationLevel::Strict).into_iter().filter_map(layer).collect::<Layers>();
+        if self.landlock() {
+            missing
+        } else {
+            missing.with(Layer::Landlock)
+        }
+    }
+
+    /// The layers without which no instance is made on this host: what the level insists on, and at `standard` also the
+    /// namespaces that could be made at the start. One that is refused later, for want of memory perhaps, must not leave
+    /// an instance in the host's. (The user namespace is tried only: in it no other one of them is made.)
+    pub fn required_layers(&self, level: IsolationLevel) -> Layers {
+        let required = Layers::required_at(level);
+        match level {
+            IsolationLevel::None => required,
+            IsolationLevel::Standard => {
+                let made = self.namespaces.iter().filter(|(_, state)| *state == Namespace::Available);
+                let insisted = made.map(|(layer, _)| *layer).filter(|layer| *layer != Layer::UserNamespace);
+                insisted.fold(required, Layers::with)
+            }
+            IsolationLevel::Strict if self.landlock() => required,
+            IsolationLevel::Strict => required.except(Layer::Landlock),
+        }
+    }
+
     /// What this host lacks to give functions outbound network, when these layers are left out; nothing if it can.
     pub fn outbound_lacks(&self, without: Layers) -> Option<String> {
-        let namespace = self.namespaces.iter().find(|(what, _)| *what == "network namespaces");
-        let namespace = namespace.is_some_and(|(_, state)| *state == Namespace::Available);
+        let namespace = self.namespaces.contains(&(Layer::NetworkNamespace, Namespace::Available));
         if !self.seccomp || without.contains(Layer::Seccomp) {
             Some("it takes a seccomp filter".to_owned())
         } else if !namespace || without.contains(Layer::NetworkNamespace) {
@@ -249,10 +297,10 @@ impl HostFacts {
             ),
         }
         match self.landlock_abi {
-            Some(version) if version >= LANDLOCK_VERSION_MIN => report.ok("landlock", format!("version {version}")),
+            Some(version) if self.landlock() => report.ok(Layer::Landlock.name(), format!("version {version}")),
             _ => report.bad(
                 Status::Degraded,
-                "landlock",
+                Layer::Landlock.name(),
                 "not enabled, or too old; the other layers stand without it",
                 "add landlock to the kernel's lsm= parameter (Linux 5.19 or later)",
             ),
@@ -276,6 +324,10 @@ impl HostFacts {
                 "run the server as root of a host with Linux 5.9 or later; functions without network run all the same",
             ),
         }
+    }
+
+    fn landlock(&self) -> bool {
+        self.landlock_abi.is_some_and(|version| version >= LANDLOCK_VERSION_MIN)
     }
 
     fn own_host_uids(&self) -> bool {

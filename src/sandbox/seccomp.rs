@@ -134,8 +134,8 @@ const ALLOWED: &[(&str, &str)] = &[
     ),
     (
         "sockets, once made",
-        "bind listen accept accept4 connect getsockname getpeername getsockopt setsockopt shutdown sendto sendmsg \
-         sendmmsg recvfrom recvmsg recvmmsg",
+        "bind listen accept accept4 connect getsockname getpeername getsockopt shutdown sendto sendmsg sendmmsg \
+         recvfrom recvmsg recvmmsg",
     ),
     (
         "memory",
@@ -192,8 +192,9 @@ struct Rule {
 enum Check {
     /// `low 32 bits of argument & mask` is one of `values`.
     OneOf { argument: u32, mask: u32, values: &'static [u32], refusal: Verdict },
-    /// The first argument named is one of these, and the second one of those that go with it.
-    Pair { arguments: [u32; 2], values: &'static [(u32, &'static [u32])], refusal: Verdict },
+    /// The first argument named is one of these, and the second one of those that go with it: if so, the call is allowed,
+    /// or it is refused, when it is what `lists_refused`.
+    Pair { arguments: [u32; 2], values: &'static [(u32, &'static [u32])], lists_refused: bool, refusal: Verdict },
 }
 
 impl Check {
@@ -221,6 +222,16 @@ const RULES: &[Rule] = &[
         ],
     },
     Rule {
+        names: "setsockopt",
+        purpose: "no flow labels of IPv6: the network namespace keeps them for its next instance",
+        checks: &[Check::Pair {
+            arguments: [1, 2],
+            values: &[(IPPROTO_IPV6, &[IPV6_FLOWLABEL_MGR])],
+            lists_refused: true,
+            refusal: ENOPROTOOPT,
+        }],
+    },
+    Rule {
         names: "ioctl",
         purpose: "what files, pipes, sockets and the question `isatty` need; not TIOCSTI, not TIOCLINUX",
         checks: &[Check::one_of(1, !0, IOCTL_REQUESTS, EPERM)],
@@ -242,6 +253,9 @@ const RULES: &[Rule] = &[
         checks: &[Check::one_of(2, FILE_TYPE_MASK, NODE_TYPES, EPERM)],
     },
 ];
+
+const IPPROTO_IPV6: u32 = 41;
+const IPV6_FLOWLABEL_MGR: u32 = 32;
 
 /// `S_IFMT`.
 const FILE_TYPE_MASK: u32 = 0o170_000;
@@ -423,15 +437,16 @@ fn compile_checks(asm: &mut Assembler, checks: &[Check]) -> Label {
                 let refused = asm.ret(refusal.action());
                 compile_membership(asm, *argument, *mask, values, passed, refused)
             }
-            Check::Pair { arguments: [first, second], values, refusal } => {
+            Check::Pair { arguments: [first, second], values, lists_refused, refusal } => {
                 let refused = asm.ret(refusal.action());
-                let mut ranges = vec![Range { start: 0, target: refused }];
+                let (hit, miss) = if *lists_refused { (refused, passed) } else { (passed, refused) };
+                let mut ranges = vec![Range { start: 0, target: miss }];
                 // The first values stand in rising order.
                 for (value, seconds) in *values {
-                    let target = compile_membership(asm, *second, u32::MAX, seconds, passed, refused);
+                    let target = compile_membership(asm, *second, u32::MAX, seconds, hit, miss);
                     ranges.retain(|range| range.start != *value);
                     ranges.push(Range { start: *value, target });
-                    ranges.push(Range { start: value + 1, target: refused });
+                    ranges.push(Range { start: value + 1, target: miss });
                 }
                 let search = asm.search(&ranges);
                 asm.load(offset_low(*first), u32::MAX, search)

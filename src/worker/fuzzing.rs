@@ -1,8 +1,9 @@
 //! An instance that says anything to its worker, while the server goes on with its own: a whole life, on real sockets.
 //!
 //! The input is a list of deeds, of which [`Play::step`] has the numbers: those of the server, always allowed ones, and
-//! those of the instance, right and wrong. [`expected`] says by itself, from the bytes that were sent, which outcomes may
-//! be believed, and knows nothing of how the worker comes to its opinion.
+//! those of the instance, right and wrong. `judge` has what must hold whatever they are.
+
+mod judge;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
@@ -12,16 +13,14 @@ use std::sync::Arc;
 
 use super::*;
 use crate::backend::Custody;
-use crate::call::{CallReply, InvokeError};
-use crate::fuzzing::{assert_harmless, Steps};
+use crate::fuzzing::Steps;
 use crate::limits::{
-    ERROR_KIND_BYTES_MAX, ERROR_MESSAGE_BYTES_MAX, FUNCTION_CPU_MILLIS_DEFAULT, FUNCTION_MEMORY_BYTES_DEFAULT,
-    LOG_ENTRY_BYTES_MAX, LOG_INVOCATION_ENTRIES_MAX, PIPE_DEPTH_MAX, WIRE_BODY_PIECE_BYTES_MAX,
-    WIRE_FRAMES_PER_MESSAGE_MAX,
+    FUNCTION_CPU_MILLIS_DEFAULT, FUNCTION_MEMORY_BYTES_DEFAULT, LOG_ENTRY_BYTES_MAX, PIPE_DEPTH_MAX,
+    WIRE_BODY_PIECE_BYTES_MAX, WIRE_FRAMES_PER_MESSAGE_MAX,
 };
 use crate::registry::function::{ExecutionMode, FunctionConfig, Handler, InvocationsMax};
 use crate::sandbox::plan::Network;
-use crate::wire::{self, Direction, Kind, FRAME_HEADER_BYTES};
+use crate::wire::{self, Kind, FRAME_HEADER_BYTES};
 
 /// Deeds of one life.
 const STEPS_MAX: usize = 96;
@@ -200,7 +199,7 @@ impl Play {
     fn assign(&mut self) {
         if self.greeted && !self.assigned {
             self.assigned = true;
-            self.worker.take(WorkerJob::Assign { slot: SLOT, function: function() });
+            self.worker.take(WorkerJob::Assign { slot: SLOT, function: function("pass") });
         }
     }
 
@@ -335,122 +334,6 @@ impl Play {
             self.hear_instance(&mut outcomes);
         }
     }
-
-    // ---- What must hold ----
-
-    /// The outcomes that a datagram holds for the calls in the pipe, in their order: id and body, as the bytes say.
-    fn expected(&mut self, datagram: &[u8]) -> VecDeque<(u64, Vec<u8>)> {
-        let mut outcomes = VecDeque::new();
-        let Ok(frames) = wire::decode_message(datagram, Direction::FromInstance) else { return outcomes };
-        let mut pipe = self.pipe.iter();
-        let mut running = pipe.next();
-        for frame in frames {
-            let is_answer = matches!(frame.kind, Kind::Response | Kind::Error | Kind::Body);
-            let Some(&(id, _)) = running.filter(|&&call| is_answer && call == (frame.id, frame.nonce)) else {
-                continue;
-            };
-            match frame.kind {
-                Kind::Body => self.body.extend_from_slice(frame.payload),
-                _ => self.body.clear(),
-            }
-            if frame.end {
-                outcomes.push_back((id, std::mem::take(&mut self.body)));
-                running = pipe.next();
-            }
-        }
-        outcomes
-    }
-
-    /// The worker reads what the instance has sent.
-    fn hear_instance(&mut self, outcomes: &mut VecDeque<(u64, Vec<u8>)>) {
-        let was_broken = self.is_broken();
-        if was_broken {
-            outcomes.clear();
-        }
-        self.worker.read_channel(self.key);
-        self.hear_front(outcomes);
-        if self.is_broken() {
-            assert!(self.is_killed.load(Ordering::Relaxed), "it broke the protocol and lives");
-            self.seen.violations += usize::from(!was_broken);
-        } else {
-            assert!(outcomes.is_empty(), "an answer was passed over: {outcomes:?}");
-        }
-        self.logged += self.worker.logs.lost();
-        let most = self.shares * LOG_INVOCATION_ENTRIES_MAX as u64;
-        assert!(self.logged <= most, "{} log entries for {} shares", self.logged, self.shares);
-        assert!(self.worker.again.len() <= 1 && self.worker.ending.len() <= 1);
-    }
-
-    fn is_broken(&self) -> bool {
-        self.worker.tenants[self.key].broke_protocol
-    }
-
-    /// Every event must be one that the server's own deeds or `outcomes` allow.
-    fn hear_front(&mut self, outcomes: &mut VecDeque<(u64, Vec<u8>)>) {
-        while let Some(event) = self.front.try_recv() {
-            match event {
-                FrontEvent::BlankReady { .. } => {
-                    assert!(!std::mem::replace(&mut self.greeted, true), "it greeted twice");
-                }
-                FrontEvent::Loaded { .. } => {
-                    assert!(self.assigned, "it loaded nothing");
-                    assert!(!std::mem::replace(&mut self.loaded, true), "it loaded twice");
-                    self.shares += 1;
-                }
-                FrontEvent::Completed { invocation, result, .. } => {
-                    let (id, body) = outcomes.pop_front().expect("an outcome that nobody sent");
-                    assert!(self.loaded, "an answer before it had loaded");
-                    assert_eq!(Some(invocation.0), self.pipe.pop_front().map(|call| call.0), "out of its turn");
-                    assert_eq!(invocation.0, id, "another call's answer");
-                    assert_believable(&result, &body);
-                    self.end(id);
-                    self.seen.completed += 1;
-                }
-                FrontEvent::TakenBack { calls, .. } => {
-                    self.seen.taken_back += calls.len();
-                    for (invocation, _) in calls {
-                        self.pipe.retain(|call| call.0 != invocation.0);
-                        self.end(invocation.0);
-                    }
-                }
-                FrontEvent::Exited { begun, returned, .. } => {
-                    let returned = returned.into_iter().map(|call| call.0);
-                    begun.into_iter().chain(returned).for_each(|invocation| self.end(invocation.0));
-                }
-                FrontEvent::BlankFailed { .. } => assert!(!self.greeted, "a blank that was ready failed to become one"),
-                FrontEvent::Control(_) => unreachable!("there are no control threads"),
-            }
-        }
-    }
-
-    fn end(&mut self, id: u64) {
-        *self.ends.get_mut(&id).expect("a call that was given to it") += 1;
-    }
-
-    /// The instance ends, and every call that it was given has had exactly one end.
-    fn finish(mut self) -> Seen {
-        self.worker.bury(self.key);
-        self.hear_front(&mut VecDeque::new());
-        assert!(self.ends.values().all(|&ends| ends == 1), "calls and their ends: {:?}", self.ends);
-        assert!(self.worker.tenants.is_empty() && self.worker.again.is_empty() && self.worker.ending.is_empty());
-        self.seen
-    }
-}
-
-fn assert_believable(result: &Result<CallReply, InvokeError>, body: &[u8]) {
-    match result {
-        Ok(reply) => {
-            assert!((200..=599).contains(&reply.status), "status {}", reply.status);
-            assert!(reply.body == body && reply.body.capacity() <= ANSWER_BYTES_MAX, "not the body that was sent");
-            reply.headers.iter().for_each(|(name, value)| assert_harmless(name, value));
-        }
-        Err(InvokeError::Raised { kind, message }) => {
-            assert!(kind.len() <= ERROR_KIND_BYTES_MAX && message.len() <= ERROR_MESSAGE_BYTES_MAX);
-        }
-        Err(InvokeError::BadAnswer { message }) => assert!(message.len() <= ERROR_MESSAGE_BYTES_MAX),
-        Err(InvokeError::AnswerTooLarge { .. }) => {}
-        Err(other) => panic!("no instance can say this of a call: {other:?}"),
-    }
 }
 
 fn nonce(id: u64) -> u64 {
@@ -476,11 +359,12 @@ fn head(status: u16, headers: &[u8], body_len: u64) -> Vec<u8> {
     head
 }
 
-fn function() -> Arc<FunctionVersion> {
+/// A function with this code and the least of everything.
+pub(super) fn function(code: &str) -> Arc<FunctionVersion> {
     Arc::new(FunctionVersion {
         name: "f".to_owned(),
         version: 1,
-        code: "pass".to_owned(),
+        code: code.to_owned(),
         code_sha256: String::new(),
         config: FunctionConfig {
             runtime: "python3".to_owned(),

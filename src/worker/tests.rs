@@ -1,6 +1,5 @@
 //! A real worker thread with instances that the tests play themselves, over real socket pairs.
 
-use std::collections::BTreeMap;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
@@ -8,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use mio::Events;
 
+use super::fuzzing::function;
 use super::*;
 use crate::backend::Custody;
-use crate::limits::{FUNCTION_CPU_MILLIS_DEFAULT, FUNCTION_MEMORY_BYTES_DEFAULT, WIRE_BODY_PIECE_BYTES_MAX};
+use crate::limits::WIRE_BODY_PIECE_BYTES_MAX;
 use crate::logs::FunctionLogs;
-use crate::registry::function::{ExecutionMode, FunctionConfig, Handler, InvocationsMax, Network};
+use crate::registry::function::FunctionConfig;
 use crate::wire::{self, Direction, Kind};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -231,31 +231,6 @@ impl Stage {
 
 fn ids(calls: &[(InvocationId, CallRequest)]) -> Vec<u64> {
     calls.iter().map(|(id, _)| id.0).collect()
-}
-
-fn function(code: &str) -> Arc<FunctionVersion> {
-    Arc::new(FunctionVersion {
-        name: "f".to_owned(),
-        version: 1,
-        code: code.to_owned(),
-        code_sha256: String::new(),
-        config: FunctionConfig {
-            runtime: "python3".to_owned(),
-            execution_mode: ExecutionMode::Process,
-            network: Network::None,
-            handler: Handler { module: "function".to_owned(), name: "handle".to_owned() },
-            timeout_ms: 1000,
-            memory_bytes: FUNCTION_MEMORY_BYTES_DEFAULT,
-            cpu_millis: FUNCTION_CPU_MILLIS_DEFAULT,
-            dependencies: Vec::new(),
-            environment: BTreeMap::new(),
-            min_instances: 0,
-            max_instances: 1,
-            max_invocations_per_instance: InvocationsMax::Unlimited,
-        },
-        created_at_ms: 0,
-        updated_at_ms: 0,
-    })
 }
 
 #[test]

@@ -25,22 +25,14 @@ pub(super) struct Networks {
 }
 
 impl Networks {
-    /// One that nobody is in.
-    ///
-    /// # Errors
-    /// When the kernel refuses a namespace, a thread or a descriptor.
-    pub(super) fn take(&mut self) -> io::Result<OwnedFd> {
-        if let Some(network) = self.idle.pop() {
-            return Ok(network);
-        }
-        let made = make();
-        self.refused = made.is_err();
-        made
+    /// One that nobody is in; none when the kernel refuses a namespace, a thread or a descriptor.
+    pub(super) fn take(&mut self) -> Option<OwnedFd> {
+        self.idle.pop().or_else(|| self.make())
     }
 
     /// Nobody is in it any more.
     pub(super) fn give_back(&mut self, network: OwnedFd) {
-        if !self.is_full() {
+        if self.idle.len() < NETWORKS_IDLE {
             self.idle.push(network);
         }
     }
@@ -52,14 +44,24 @@ impl Networks {
 
     /// Makes one if there are too few: for when nothing else is to be done.
     pub(super) fn refill(&mut self) {
-        if self.is_full() {
-            return;
+        if !self.is_full() {
+            let made = self.make();
+            self.idle.extend(made);
         }
+    }
+
+    fn make(&mut self) -> Option<OwnedFd> {
         match make() {
-            Ok(network) => self.idle.push(network),
+            Ok(network) => {
+                self.refused = false;
+                Some(network)
+            }
             Err(error) => {
-                self.refused = true;
-                log::warn!("a network namespace cannot be made in advance: {error}");
+                // Once, and not for every instance of a host that has none.
+                if !std::mem::replace(&mut self.refused, true) {
+                    log::warn!("an empty network namespace cannot be made: {error}");
+                }
+                None
             }
         }
     }
@@ -97,6 +99,14 @@ mod tests {
             networks.give_back(second.try_clone().unwrap());
         }
         assert_eq!(networks.idle.len(), NETWORKS_IDLE);
+    }
+
+    #[test]
+    fn what_is_given_back_while_none_can_be_made_is_kept() {
+        let mut networks = Networks { refused: true, ..Networks::default() };
+        assert!(networks.is_full(), "the next is made when one is needed");
+        networks.give_back(File::open("/dev/null").unwrap().into());
+        assert!(networks.idle.len() == 1 && networks.take().is_some());
     }
 
     #[test]

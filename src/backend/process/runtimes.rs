@@ -229,16 +229,20 @@ impl Runtimes {
         })
     }
 
-    /// The encoded outer and inner plan of the instance in this slot.
-    pub fn instance_plans(&self, slot_index: u32, network: Network) -> (Vec<u8>, Vec<u8>) {
-        let spec = self.instance_spec(slot_index, network);
+    /// The encoded outer and inner plan of the instance in this slot, which is given an empty network namespace or, unless
+    /// it is to be in the host's, makes one.
+    pub fn instance_plans(&self, slot_index: u32, network: Network, is_given_one: bool) -> (Vec<u8>, Vec<u8>) {
+        let mut spec = self.instance_spec(slot_index, network);
+        spec.joins_network = is_given_one;
         (instance_outer_plan(&spec).encode(), instance_inner_plan(&spec).encode())
     }
 
-    /// Whether an instance is given an empty network namespace, and need not make one: not where the zygote is in a user
-    /// namespace, which has power only over namespaces that were made in it.
+    /// Whether instances are given empty network namespaces. Not where the zygote is in a user namespace, which has power
+    /// only over namespaces that were made in it; and one that others may be left in is not used again.
     pub fn joins_network(&self) -> bool {
-        self.settings.privilege == Privilege::Root && !self.settings.without.contains(Layer::NetworkNamespace)
+        let without = self.settings.without;
+        let is_kept_apart = !without.contains(Layer::NetworkNamespace) && !without.contains(Layer::PidNamespace);
+        self.settings.privilege == Privilege::Root && is_kept_apart
     }
 
     /// The same for an instance with this network.
@@ -271,8 +275,8 @@ impl Runtimes {
         let interpreter = self.table().interpreters.get(index_of(id)).map(|(_, known)| known.clone())?;
         let spec = self.instance_spec(0, network_of(id));
         Some(Description {
-            required: self.settings.required,
-            without: self.settings.without,
+            required: spec.required(),
+            without: spec.left_out(),
             zygote: self.plan_of(&interpreter),
             outer: instance_outer_plan(&spec),
             inner: instance_inner_plan(&spec),

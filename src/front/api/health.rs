@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::http::Response;
+use crate::sandbox::layer::Layer;
 
 use super::super::Front;
 
@@ -16,7 +17,7 @@ impl Front {
         let mut process = json!({
             "status": if trouble.is_some() { "unavailable" } else { "available" },
             "isolation": self.settings.isolation,
-            "missing": self.settings.missing_layers,
+            "missing": self.settings.missing_layers.iter().map(Layer::name).collect::<Vec<_>>(),
         });
         if let Some(failure) = trouble {
             // The reason is for the server's log: it may name paths.

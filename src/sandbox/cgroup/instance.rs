@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::sys::process::{pidfd_kill, pidfd_open};
 
-use super::oom::OomWatch;
+use super::oom::{self, has_met_its_limit, OomWatch};
 use super::{field, read, remove_dir, write, CgroupError, Controller, Group, Version};
 
 /// Length of a period of the processor quota, in microseconds: the kernel's default. A shorter one makes throttling
@@ -114,20 +114,17 @@ impl Cgroup {
         self.oom_watch.as_ref()
     }
 
-    /// Whether its memory has run out, and a process was killed for it.
+    /// Whether its own memory has run out, and a process was killed for it. One that was killed because a group above, or
+    /// the machine, has none left is not meant.
     pub fn ran_out_of_memory(&self) -> bool {
         let seen = self.oom_watch.as_ref().is_some_and(|watch| watch.seen());
-        seen || matches!(self.oom_kills(), Ok(Some(kills)) if kills > 0)
+        let was_killed = || matches!(self.oom_kills(), Ok(Some(kills)) if kills > 0);
+        seen || (was_killed() && self.groups.iter().any(has_met_its_limit))
     }
 
-    /// Processes the kernel killed because the memory limit was reached; `None` without the controller.
+    /// Its processes that the kernel killed for want of memory; `None` without the controller.
     pub fn oom_kills(&self) -> Result<Option<u64>, CgroupError> {
-        let Some(group) = self.group(Controller::Memory) else { return Ok(None) };
-        let name = match group.version {
-            Version::V1 => "memory.oom_control",
-            Version::V2 => "memory.events",
-        };
-        Ok(field(&read(&group.dir.join(name))?, "oom_kill"))
+        self.group(Controller::Memory).map_or(Ok(None), oom::kills)
     }
 
     /// Whether any process is in one of the groups, the dead that nobody reaped yet excepted.

@@ -3,6 +3,9 @@
 //! Version 2 kills a group as one (`memory.oom.group`). Version 1 kills one process, and what is left of the instance
 //! would go on without it: a function whose child is gone would wait for it, or try again and again. So its kernel is
 //! asked to tell of it, and whoever hears that kills the rest.
+//!
+//! The kernel tells a group also when a group above it has run out, which is not the instance's doing: the machine's, a
+//! container's around the server. So the message is believed only of a group that has met its own limit.
 
 use std::fs::File;
 use std::io;
@@ -12,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::instance::kill_each;
-use super::{write, CgroupError, Group};
+use super::{field, read, write, CgroupError, Controller, Group, Version};
 
 /// What is told when a group of version 1 is out of memory. The kernel tells until this is dropped.
 #[derive(Debug)]
@@ -37,12 +40,13 @@ impl OomWatch {
         Ok(OomWatch { event, groups: groups.to_vec(), seen: AtomicBool::new(false) })
     }
 
-    /// Becomes readable when memory has run out, and once more when the group is removed.
+    /// Becomes readable when memory has run out here or above, and once more when the group is removed.
     pub fn event(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
     }
 
-    /// If memory has run out (or the group is being removed), kills what is in it. Otherwise it does nothing.
+    /// If the group has used up its memory, or a process of it was killed for that of a group above, kills what is in
+    /// it. Otherwise it does nothing.
     ///
     /// # Errors
     /// When a process cannot be killed.
@@ -51,8 +55,12 @@ impl OomWatch {
             // It was somebody else's event: of a group that was in the same place before.
             return Ok(());
         }
-        for group in self.groups.iter().filter(|group| group.dir.exists()) {
+        if self.groups.iter().any(has_met_its_limit) {
             self.seen.store(true, Ordering::Relaxed);
+        } else if !self.groups.iter().any(|group| kills(group).is_ok_and(|kills| kills > Some(0))) {
+            return Ok(());
+        }
+        for group in self.groups.iter().filter(|group| group.dir.exists()) {
             match kill_each(group) {
                 // Removed since it was looked at.
                 Err(CgroupError::Read { source, .. } | CgroupError::Write { source, .. })
@@ -67,4 +75,39 @@ impl OomWatch {
     pub(super) fn seen(&self) -> bool {
         self.seen.load(Ordering::Relaxed)
     }
+}
+
+/// How far below its limit a group of version 1 may be when an allocation fails: processors charge some pages ahead, and
+/// an allocation that is worth killing for is of 8 pages at most.
+const LIMIT_SLACK_BYTES: u64 = 1 << 20;
+
+/// Whether the group counts memory and has ever met its own limit: on version 2 in vain, on version 1 perhaps only until
+/// caches were dropped. (There `failcnt` would say so, but Linux 6.18 does not count it.)
+pub(super) fn has_met_its_limit(group: &Group) -> bool {
+    if !group.controllers.contains(&Controller::Memory) {
+        return false;
+    }
+    // A group that is gone says nothing; nor is swap counted everywhere.
+    let text = |name: &str| read(&group.dir.join(name)).unwrap_or_default();
+    let number = |name: String| text(&name).trim().parse::<u64>().ok();
+    let met = |kind: &&str| {
+        let (peak, limit) = (number(format!("{kind}.max_usage_in_bytes")), number(format!("{kind}.limit_in_bytes")));
+        peak.zip(limit).is_some_and(|(peak, limit)| peak.saturating_add(LIMIT_SLACK_BYTES) >= limit)
+    };
+    match group.version {
+        Version::V1 => ["memory", "memory.memsw"].iter().any(met),
+        Version::V2 => field(&text("memory.events"), "oom") > Some(0),
+    }
+}
+
+/// Processes of the group that the kernel has killed for want of memory, here or above; none without the controller.
+pub(super) fn kills(group: &Group) -> Result<Option<u64>, CgroupError> {
+    if !group.controllers.contains(&Controller::Memory) {
+        return Ok(None);
+    }
+    let name = match group.version {
+        Version::V1 => "memory.oom_control",
+        Version::V2 => "memory.events",
+    };
+    Ok(field(&read(&group.dir.join(name))?, "oom_kill"))
 }

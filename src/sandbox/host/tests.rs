@@ -19,8 +19,8 @@ fn good() -> HostFacts {
     }
 }
 
-fn names(missing: &[Missing]) -> Vec<&str> {
-    missing.iter().map(|missing| missing.what.as_str()).collect()
+fn names(missing: &[Missing]) -> Vec<String> {
+    missing.iter().map(|missing| missing.what.to_string()).collect()
 }
 
 #[test]
@@ -41,13 +41,13 @@ fn each_layer_that_is_taken_away_is_missed_by_its_name() {
         assert!(missing.iter().all(|missing| !missing.mend.is_empty()));
         names(&missing).join(",")
     };
-    assert_eq!(without(|facts| facts.euid = 1000), "own host uid");
-    assert_eq!(without(|facts| facts.uids = 65536), "own host uid");
-    assert_eq!(without(|facts| facts.namespaces[0].1 = Namespace::Refused(Errno::EPERM)), "user namespaces");
-    assert_eq!(without(|facts| facts.namespaces[3].1 = Namespace::Unknown), "network namespaces");
+    assert_eq!(without(|facts| facts.euid = 1000), "identity");
+    assert_eq!(without(|facts| facts.uids = 65536), "identity");
+    assert_eq!(without(|facts| facts.namespaces[0].1 = Namespace::Refused(Errno::EPERM)), "user_namespace");
+    assert_eq!(without(|facts| facts.namespaces[3].1 = Namespace::Unknown), "network_namespace");
     assert_eq!(without(|facts| facts.seccomp = false), "seccomp");
-    assert_eq!(without(|facts| facts.pidfd = false), "process descriptors");
-    assert_eq!(without(|facts| facts.controllers[0].1 = Err(Absence::NotMounted)), "memory limit");
+    assert_eq!(without(|facts| facts.pidfd = false), "pidfd");
+    assert_eq!(without(|facts| facts.controllers[0].1 = Err(Absence::NotMounted)), "memory_limit");
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn standard_is_degraded_where_strict_fails_and_only_the_essential_stops_it() {
     let mut facts = good();
     facts.euid = 1000;
     facts.controllers[2].1 = Err(Absence::NotPermitted("/sys/fs/cgroup/x".into()));
-    assert_eq!(names(&facts.missing_for(IsolationLevel::Standard)), ["own host uid", "cpu limit"]);
+    assert_eq!(names(&facts.missing_for(IsolationLevel::Standard)), ["identity", "cpu_limit"]);
     assert!(facts.missing_for(IsolationLevel::Standard).iter().all(|missing| !missing.essential));
     assert_eq!(facts.report(IsolationLevel::Standard).worst(), Status::Degraded);
     assert_eq!(facts.missing_for(IsolationLevel::None), []);
@@ -63,6 +63,26 @@ fn standard_is_degraded_where_strict_fails_and_only_the_essential_stops_it() {
     facts.pidfd = false;
     assert!(facts.missing_for(IsolationLevel::None)[0].essential);
     assert_eq!(facts.report(IsolationLevel::Standard).worst(), Status::Failed);
+}
+
+#[test]
+fn what_instances_go_without_is_told_once_and_by_the_names_of_layers() {
+    assert!(good().missing_layers().is_empty());
+    let facts = HostFacts { euid: 1000, landlock_abi: Some(1), pidfd: false, ..good() };
+    assert_eq!(facts.missing_layers().to_string(), "identity, landlock");
+}
+
+#[test]
+fn standard_insists_on_the_namespaces_that_the_host_has() {
+    let mut facts = good();
+    facts.namespaces[5].1 = Namespace::Unknown;
+    let required = facts.required_layers(IsolationLevel::Standard);
+    assert!(required.contains(Layer::NetworkNamespace) && required.contains(Layer::IpcNamespace));
+    assert!(!required.contains(Layer::UtsNamespace) && !required.contains(Layer::UserNamespace));
+    assert!(!facts.required_layers(IsolationLevel::None).contains(Layer::NetworkNamespace));
+    assert_eq!(facts.required_layers(IsolationLevel::Strict), Layers::of(Layer::ALL));
+    facts.landlock_abi = None;
+    assert_eq!(facts.required_layers(IsolationLevel::Strict), Layers::of(Layer::ALL).except(Layer::Landlock));
 }
 
 #[test]

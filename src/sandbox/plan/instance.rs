@@ -143,10 +143,18 @@ impl InstanceSpec {
 
     /// The layers without which this instance is not made. With a broker, the namespace and the filter are what makes
     /// sure that nothing leaves but through him, so no level goes without them.
-    fn required(&self) -> Layers {
+    pub fn required(&self) -> Layers {
         match self.network {
             Network::Outbound => self.required.with(Layer::NetworkNamespace).with(Layer::Seccomp),
             Network::None | Network::Host => self.required,
+        }
+    }
+
+    /// The layers that this instance does not have, whatever the host could give.
+    pub fn left_out(&self) -> Layers {
+        match self.network {
+            Network::Host => self.without.with(Layer::NetworkNamespace),
+            Network::None | Network::Outbound => self.without,
         }
     }
 

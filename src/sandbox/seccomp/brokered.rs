@@ -24,6 +24,7 @@ pub(super) const BROKERED: &[Brokered] = &[
         treatment: Treatment::Checked(&[Check::Pair {
             arguments: [1, 2],
             values: SOCKET_OPTIONS,
+            lists_refused: false,
             refusal: ENOPROTOOPT,
         }]),
     },

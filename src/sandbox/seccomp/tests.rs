@@ -131,9 +131,10 @@ fn what_has_another_way_is_absent() {
 fn every_number_from_0_to_599_has_its_verdict() {
     let always: BTreeSet<&str> = ALLOWED.iter().flat_map(|(_, names)| names.split_ascii_whitespace()).collect();
     let absent: BTreeSet<&str> = ABSENT.iter().flat_map(|(_, names)| names.split_ascii_whitespace()).collect();
-    // With all arguments zero: the signal 0 of clone and prlimit64's own pid pass, a type 0 of node as well.
+    // With all arguments zero: the signal 0 of clone and prlimit64's own pid pass, a type 0 of node as well, and an option
+    // that is no flow label.
     let zero_arguments = |name| match name {
-        "clone" | "prlimit64" | "mknod" | "mknodat" => Verdict::Allow,
+        "clone" | "prlimit64" | "mknod" | "mknodat" | "setsockopt" => Verdict::Allow,
         "socket" | "socketpair" => EAFNOSUPPORT,
         _ => EPERM,
     };
@@ -220,6 +221,21 @@ fn sockets_are_unix_or_internet_stream_or_datagram() {
             }
             assert_eq!(answer(arch, call, &[10, stream, 6]), Verdict::Allow);
             assert_eq!(answer(arch, call, &[2, datagram, 17]), Verdict::Allow);
+        }
+    }
+}
+
+#[test]
+fn flow_labels_which_outlive_their_socket_are_refused() {
+    for arch in ARCHES {
+        assert_eq!(answer(arch, "setsockopt", &[3, 41, 32]), ENOPROTOOPT);
+        assert_eq!(
+            answer(arch, "setsockopt", &[3, 1 << 32 | 41, 1 << 32 | 32]),
+            ENOPROTOOPT,
+            "the kernel takes an int"
+        );
+        for (level, option) in [(41, 26), (41, 31), (41, 33), (0, 32), (1, 32), (6, 32), (40, 32), (42, 32)] {
+            assert_eq!(answer(arch, "setsockopt", &[3, level, option]), Verdict::Allow, "{level} {option}");
         }
     }
 }

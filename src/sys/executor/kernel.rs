@@ -4,6 +4,8 @@
 //!
 //! Results are `Err(errno)`. A test compares the numbers with those of the `libc` crate.
 
+pub(super) mod landlock;
+
 use core::ffi::{c_char, c_int, c_long, CStr};
 use core::mem::size_of;
 
@@ -89,8 +91,6 @@ pub(super) const O_NOFOLLOW: u32 = if cfg!(target_arch = "x86_64") { 0o400000 } 
 const AT_FDCWD: usize = -100_isize as usize;
 const AT_RECURSIVE: usize = 0x8000;
 const MOUNT_SETATTR_BYTES: usize = 32;
-const LANDLOCK_CREATE_RULESET_VERSION: usize = 1;
-const LANDLOCK_RULE_PATH_BENEATH: usize = 1;
 const NEW_NET: usize = 0x4000_0000;
 const SECCOMP_SET_MODE_FILTER: usize = 1;
 const SECCOMP_NEW_LISTENER: usize = 1 << 3;
@@ -142,41 +142,6 @@ pub(super) fn unshare(flags: u32) -> Result<(), i32> {
 /// Joins the network namespace behind the descriptor; one of another kind is refused.
 pub(super) fn join_network(fd: u32) -> Result<(), i32> {
     call_plain(nr::SETNS, [fd as usize, NEW_NET, 0, 0]).map(drop)
-}
-
-/// The version of Landlock that this kernel has enabled.
-pub(super) fn landlock_version() -> Result<usize, i32> {
-    // With this flag the kernel wants a null pointer and size zero.
-    call_plain(nr::LANDLOCK_CREATE_RULESET, [0, 0, LANDLOCK_CREATE_RULESET_VERSION, 0])
-}
-
-/// A ruleset that refuses these rights of files and of the network, and these scopes, until rules allow some.
-pub(super) fn landlock_ruleset(refused: [u64; 3], version: usize) -> Result<u32, i32> {
-    // The struct grew by a word with version 4 and by another with version 6.
-    let words = match version {
-        0..=3 => 1,
-        4..=5 => 2,
-        _ => 3,
-    };
-    // SAFETY: the address is that of three words, of which the kernel reads the first `words`.
-    unsafe { call(nr::LANDLOCK_CREATE_RULESET, [refused.as_ptr() as usize, words * 8, 0, 0, 0, 0]) }.map(|fd| fd as u32)
-}
-
-/// Allows these rights for what is at or below `path_fd`.
-pub(super) fn landlock_allow(ruleset: u32, path_fd: u32, rights: u64) -> Result<(), i32> {
-    #[repr(C, packed)]
-    struct PathBeneath {
-        rights: u64,
-        path_fd: u32,
-    }
-    let rule = PathBeneath { rights, path_fd };
-    let arguments = [ruleset as usize, LANDLOCK_RULE_PATH_BENEATH, (&raw const rule) as usize, 0, 0, 0];
-    // SAFETY: `rule` has the layout of a `struct landlock_path_beneath_attr`, packed as that is, and lives on.
-    unsafe { call(nr::LANDLOCK_ADD_RULE, arguments) }.map(drop)
-}
-
-pub(super) fn landlock_restrict(ruleset: u32, flags: usize) -> Result<(), i32> {
-    call_plain(nr::LANDLOCK_RESTRICT_SELF, [ruleset as usize, flags, 0, 0]).map(drop)
 }
 
 pub(super) fn mount(

@@ -4,7 +4,7 @@
 //! 1 (Linux 5.13 to 5.18) is not used: it refuses every rename from one directory to another, which programs do.
 
 use super::decode::Fields;
-use super::kernel::{self, EACCES, EBADMSG, ENOENT, ENOSYS};
+use super::kernel::{self, landlock, EACCES, EBADMSG, ENOENT, ENOSYS};
 
 /// Version 2 brought `REFER`: Linux 5.19.
 const VERSION_MIN: usize = 2;
@@ -24,7 +24,7 @@ const LOG_NOTHING: usize = 0b101;
 /// Reads the step's fields and restricts the process. It must have `no_new_privs`.
 pub(super) fn restrict(fields: &mut Fields<'_>) -> Result<(), i32> {
     let deny_tcp_connect = fields.u32()? != 0;
-    let version = kernel::landlock_version()?;
+    let version = landlock::version()?;
     if version < VERSION_MIN {
         return Err(ENOSYS);
     }
@@ -32,9 +32,9 @@ pub(super) fn restrict(fields: &mut Fields<'_>) -> Result<(), i32> {
     let files = FILE_RIGHTS | since(3, TRUNCATE) | since(5, IOCTL_DEVICE);
     let network = if deny_tcp_connect { since(4, CONNECT_TCP) } else { 0 };
     // What is not listed below is refused: no TCP port is, so none can be connected to.
-    let ruleset = kernel::landlock_ruleset([files, network, since(6, SCOPES)], version)?;
+    let ruleset = landlock::ruleset([files, network, since(6, SCOPES)], version)?;
     let result = allow(ruleset, files, fields)
-        .and_then(|()| kernel::landlock_restrict(ruleset, if version >= 7 { LOG_NOTHING } else { 0 }));
+        .and_then(|()| landlock::restrict(ruleset, if version >= 7 { LOG_NOTHING } else { 0 }));
     kernel::close(ruleset);
     result
 }
@@ -44,7 +44,7 @@ fn allow(ruleset: u32, known: u64, fields: &mut Fields<'_>) -> Result<(), i32> {
         let (path, rights) = (fields.text()?, fields.u64()?);
         match kernel::open(path, kernel::O_PATH | kernel::O_CLOEXEC, 0) {
             Ok(fd) => {
-                let result = kernel::landlock_allow(ruleset, fd, rights & known);
+                let result = landlock::allow(ruleset, fd, rights & known);
                 kernel::close(fd);
                 result?;
             }
