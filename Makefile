@@ -5,7 +5,7 @@ PYTHON ?= python3
 .PHONY: help run test test-rust test-python test-vm test-matrix check fmt bench bench-sandbox fuzz deny
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## build and serve faas_config.yaml
 	cargo run --release -- faas_config.yaml

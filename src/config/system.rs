@@ -175,7 +175,7 @@ fn read_networks(entry: &Entry<'_>) -> Result<Vec<Network>, ValueError> {
     let networks: BTreeSet<Network> =
         entry.list()?.iter().map(|network| network.one_of(&Network::NAMES)).collect::<Result<_, _>>()?;
     if networks.is_empty() {
-        return Err(entry.not_allowed("a list of at least one of none, outbound and host"));
+        return Err(entry.not_allowed("at least one of none, outbound and host"));
     }
     Ok(networks.into_iter().collect())
 }

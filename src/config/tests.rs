@@ -121,7 +121,7 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
             "sandbox_without: [seccomp]",
             "sandbox_without: got a list; expected an empty list, unless process_isolation_level is none",
         ),
-        ("allowed_networks: []", "allowed_networks: got a list; expected a list of at least one of none, outbound and host"),
+        ("allowed_networks: []", "allowed_networks: got an empty list; expected at least one of none, outbound and host"),
         ("allowed_networks: [bridge]", "allowed_networks[0]: got \"bridge\"; expected none, outbound or host"),
         (
             "outbound_allow: [10.1.2.3/24]",

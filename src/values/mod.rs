@@ -244,6 +244,7 @@ fn describe(value: &Value) -> String {
     match value {
         Value::Bool(_) | Value::Number(_) => value.to_string(),
         Value::String(text) => format!("{:?}", cut(text)),
+        Value::Array(items) if items.is_empty() => "an empty list".to_owned(),
         other => kind(other).to_owned(),
     }
 }
