@@ -183,7 +183,7 @@ fn a_damaged_function_is_refused_by_name_and_can_be_deleted() {
     drop(database);
 
     let server = Server::on(home);
-    assert!(server.home.log().contains("function bad is not served"));
+    common::eventually("the log names it", || server.home.log().contains("function bad is not served").then_some(()));
     assert_eq!((server.get("/invoke/bad").status, server.get("/invoke/good").status), (404, 200));
     let again = json!({ "name": "bad", "code": "def handle(request):\n    return 4" }).to_string();
     assert!(server.post("/functions", &again).json()["detail"].as_str().unwrap().contains("damaged"));
