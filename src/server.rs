@@ -286,6 +286,7 @@ pub(crate) fn runtimes(
         privilege: privilege(),
         required: facts.required_layers(settings.isolation),
         without: settings.sandbox_without,
+        missing: facts.missing_layers(),
         uid_base: settings.sandbox_uid_base,
         cgroup_fds: cgroups.hierarchies() as u32,
         staging,

@@ -29,6 +29,7 @@ fn description(privilege: Privilege, level: IsolationLevel, arch: Arch, network:
     Description {
         required: spec.required,
         without: spec.without,
+        missing: Layers::NONE,
         zygote: zygote(privilege),
         outer,
         inner,

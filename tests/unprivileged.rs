@@ -126,6 +126,14 @@ fn standard_serves_warns_of_what_is_missing_and_keeps_the_other_layers() {
     let reply = server.post("/invoke/hello-world", r#"{"name": "AITest", "test": true}"#);
     assert_eq!(reply.text(), r#"{"message":"Hello, World!","data":{"name":"AITest","test":true}}"#);
 
+    let layers = server.get("/functions/hello-world/sandbox").json()["sandbox"]["layers"].clone();
+    let of = |state: &str| -> Vec<Value> {
+        let layers = layers.as_array().unwrap().iter();
+        layers.filter(|layer| layer["state"] == state).map(|layer| layer["name"].clone()).collect()
+    };
+    assert_eq!(of("missing"), ["identity", "memory_limit", "tasks_limit", "cpu_limit"].map(Value::from));
+    assert!(of("required").contains(&json!("seccomp")) && of("tried").contains(&json!("landlock")), "{layers}");
+
     server.deploy("look", LOOK, json!({}));
     let body = json!({ "port": server.address.port(), "state": server.home.state() }).to_string();
     let reply = server.post("/invoke/look", &body);

@@ -16,6 +16,8 @@ pub struct Description {
     pub required: Layers,
     /// Layers that are left out.
     pub without: Layers,
+    /// Layers that this host does not give.
+    pub missing: Layers,
     /// From the helper to the zygote.
     pub zygote: Plan,
     /// From the zygote to the process that forks the instance.
@@ -72,6 +74,7 @@ impl Description {
     fn state(&self, layer: Layer) -> &'static str {
         match layer {
             _ if self.without.contains(layer) => "left out",
+            _ if self.missing.contains(layer) => "missing",
             _ if self.required.contains(layer) => "required",
             _ => "tried",
         }

@@ -31,6 +31,8 @@ pub struct SandboxSettings {
     pub required: Layers,
     /// Layers that are left out, for experiments.
     pub without: Layers,
+    /// Layers that this host does not give.
+    pub missing: Layers,
     /// Host user id of slot 0; the others follow.
     pub uid_base: u32,
     /// Hierarchies that an instance joins.
@@ -277,6 +279,7 @@ impl Runtimes {
         Some(Description {
             required: spec.required(),
             without: spec.left_out(),
+            missing: self.settings.missing,
             zygote: self.plan_of(&interpreter),
             outer: instance_outer_plan(&spec),
             inner: instance_inner_plan(&spec),

@@ -230,15 +230,19 @@ fn mounts(spec: &InstanceSpec, plan: &mut Plan) {
     plan.layer(Layer::Proc, PROC_MASKED.iter().map(|name| Step::Mask(proc(name))));
     plan.layer(Layer::Proc, PROC_READ_ONLY.iter().map(|name| Step::ReadOnly { path: proc(name), recursive: false }));
     etc(spec, plan);
-    // For tmpfs 0 means no limit.
-    let limited = |limit: u64| if spec.without.contains(Layer::TmpfsLimits) { 0 } else { limit };
-    plan.always([("/tmp", spec.tmp_bytes), ("/dev/shm", spec.shm_bytes)].map(|(target, bytes)| Step::MountTmpfs {
+    let tmpfs = |target: &str, size_bytes, inodes| Step::MountTmpfs {
         target: target.into(),
-        size_bytes: limited(bytes),
-        inodes: limited(spec.tmp_inodes),
+        size_bytes,
+        inodes,
         mode: 0o1777,
         executable: false,
-    }));
+    };
+    if spec.without.contains(Layer::TmpfsLimits) {
+        // For tmpfs 0 means no limit.
+        plan.always([tmpfs("/tmp", 0, 0), tmpfs("/dev/shm", 0, 0)]);
+    }
+    let inodes = spec.tmp_inodes;
+    plan.layer(Layer::TmpfsLimits, [tmpfs("/tmp", spec.tmp_bytes, inodes), tmpfs("/dev/shm", spec.shm_bytes, inodes)]);
 }
 
 /// Files of /etc that are this instance's own. They lie in a file system that disappears under the /tmp to come, and are
