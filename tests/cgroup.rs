@@ -94,6 +94,7 @@ fn a_process_that_takes_too_much_memory_is_killed_and_counted() {
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{status}");
     // With `memory.oom.group` some kernels count the process twice: as the victim, and as a member of the group.
     assert!(matches!(cgroup.oom_kills().unwrap(), Some(1 | 2)), "{:?}", cgroup.oom_kills());
+    assert!(cgroup.ran_out_of_memory());
     finish(&root, cgroup);
 }
 
