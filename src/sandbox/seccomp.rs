@@ -263,6 +263,7 @@ const FILE_TYPE_MASK: u32 = 0o170_000;
 /// device 0:0, an overlay's whiteout.
 const NODE_TYPES: &[u32] = &[0, 0o100_000, 0o010_000, 0o140_000];
 
+/// Those of files and pipes first, then the questions about network interfaces.
 const IOCTL_REQUESTS: &[u32] = &[
     0x5401,      // TCGETS: isatty
     0x802C_542A, // TCGETS2: isatty of newer C libraries
@@ -275,6 +276,7 @@ const IOCTL_REQUESTS: &[u32] = &[
     0x5451,      // FIOCLEX: os.set_inheritable
     0x5452,      // FIOASYNC
     0x8905,      // SIOCATMARK
+    0x4004_9409, // FICLONE: cp, shutil
     0x8910,      // SIOCGIFNAME: if_indextoname
     0x8912,      // SIOCGIFCONF
     0x8913,      // SIOCGIFFLAGS
@@ -282,8 +284,9 @@ const IOCTL_REQUESTS: &[u32] = &[
     0x891B,      // SIOCGIFNETMASK
     0x8921,      // SIOCGIFMTU
     0x8933,      // SIOCGIFINDEX: if_nametoindex
-    0x4004_9409, // FICLONE: cp, shutil
 ];
+/// [`IOCTL_REQUESTS`] without the interfaces.
+const IOCTL_REQUESTS_OF_FILES: &[u32] = IOCTL_REQUESTS.split_at(12).0;
 
 /// Never here: `SET_PDEATHSIG` (an instance must die with the server), `SET_DUMPABLE`, `SET_MM`, `CAP_AMBIENT`,
 /// `CAPBSET_DROP`, `SET_PTRACER`, `SET_SECUREBITS`. `SET_SECCOMP` and the call `seccomp` are refused as well: a filter

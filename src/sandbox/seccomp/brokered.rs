@@ -1,7 +1,7 @@
 //! What an instance with the outbound network may not do that others may: its sockets lead out of the sandbox, and only
 //! the broker says where to. The reasoning is at the head of `egress`.
 
-use super::{Check, Treatment, Verdict, ENOPROTOOPT, EOPNOTSUPP, EPERM};
+use super::{Check, Treatment, Verdict, ENOPROTOOPT, EOPNOTSUPP, EPERM, IOCTL_REQUESTS_OF_FILES};
 
 /// What is different where `connect` is brokered, name by name. A brokered socket is one of the host's network namespace
 /// in hostile hands, and only the broker may say where it leads; `egress` has the reasoning.
@@ -59,20 +59,4 @@ const SOCKET_OPTIONS: &[(u32, &[u32])] = &[
     (6, &[1, 2, 3, 4, 5, 6, 7, 8, 12, 18, 25]),
     // IPPROTO_IPV6: V6ONLY, TCLASS.
     (41, &[26, 67]),
-];
-
-/// The same without the questions about network interfaces.
-const IOCTL_REQUESTS_OF_FILES: &[u32] = &[
-    0x5401,      // TCGETS: isatty
-    0x802C_542A, // TCGETS2: isatty of newer C libraries
-    0x540F,      // TIOCGPGRP
-    0x5411,      // TIOCOUTQ, SIOCOUTQ
-    0x5413,      // TIOCGWINSZ: os.get_terminal_size
-    0x541B,      // FIONREAD
-    0x5421,      // FIONBIO: sockets with a timeout
-    0x5450,      // FIONCLEX
-    0x5451,      // FIOCLEX: os.set_inheritable
-    0x5452,      // FIOASYNC
-    0x8905,      // SIOCATMARK
-    0x4004_9409, // FICLONE: cp, shutil
 ];
