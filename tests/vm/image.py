@@ -14,7 +14,7 @@ from pathlib import Path
 BUSYBOX = Path("/usr/bin/busybox") if Path("/usr/bin/busybox").exists() else Path("/bin/busybox")
 # Not busybox's: its `setpriv` changes no user, and its shell prefers its own programs.
 PROGRAMS = ["/bin/sh", "/usr/bin/setpriv", "/usr/bin/unshare"]
-APPLETS = ["cat", "chroot", "ip", "mkdir", "mount", "poweroff", "sleep", "true"]
+APPLETS = ["cat", "chmod", "chroot", "ip", "mkdir", "mount", "poweroff", "sleep", "true"]
 PYTHON = Path("/usr/bin/python3")
 # Of the standard library, what no function of a test imports; its tests alone are as large as the rest.
 LEFT_OUT = {"test", "idlelib", "tkinter", "turtledemo", "lib2to3", "ensurepip", "pydoc_data", "config-"}

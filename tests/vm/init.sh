@@ -14,7 +14,11 @@ mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 mkdir /dev/shm
 mount -t tmpfs -o mode=1777 shm /dev/shm
-mount -t tmpfs -o mode=1777 tmp /tmp
+# Not over the suite, where this repository is below /tmp.
+case "$FAAS_SUITE" in
+/tmp/*) chmod 1777 /tmp ;;
+*) mount -t tmpfs -o mode=1777 tmp /tmp ;;
+esac
 ip link set lo up
 
 if [ "$FAAS_CGROUPS" = v1 ]; then
