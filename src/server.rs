@@ -34,7 +34,6 @@ use crate::registry::settings::RUNTIME_DEFAULT;
 use crate::registry::store::Store;
 use crate::sandbox::cgroup::CgroupRoot;
 use crate::sandbox::host::{HostFacts, Missing};
-use crate::sandbox::layer::Layers;
 use crate::sandbox::plan::Privilege;
 use crate::scheduler::SchedulerLimits;
 use crate::server_log;
@@ -209,8 +208,6 @@ fn run(
         scheduler: scheduler_limits(settings),
         drain_timeout: settings.drain_timeout,
         isolation: settings.isolation.to_string(),
-        // What this host does not give, and what was left out on purpose.
-        missing_layers: settings.sandbox_without.iter().fold(facts.missing_layers(), Layers::with),
         container: "container mode is not part of this version",
     };
     let front = Front::new(front_desk, front_settings, lines, door, runtimes, &functions);

@@ -40,7 +40,6 @@ use crate::http::{HttpLimits, Stamp};
 use crate::limits::{FRONT_EVENTS_PER_TURN_MAX, HTTP_SWEEP_INTERVAL};
 use crate::logs::LogSink;
 use crate::registry::function::FunctionVersion;
-use crate::sandbox::layer::Layers;
 use crate::scheduler::{Action, Scheduler, SchedulerLimits};
 
 use calls::Calls;
@@ -62,8 +61,6 @@ pub struct FrontSettings {
     pub drain_timeout: Duration,
     /// What `/health` says of process mode besides its state: the isolation level.
     pub isolation: String,
-    /// And the layers of the sandbox that functions run without.
-    pub missing_layers: Layers,
     /// What `/health` says of container mode.
     pub container: &'static str,
 }

@@ -73,6 +73,8 @@ pub const LANDLOCK_VERSION_MIN: u32 = 2;
 /// Open files below which a server of the default size runs out.
 const OPEN_FILES_GOOD: u64 = 16_384;
 
+/// What our filters answer.
+const FILTER_ACTIONS: [&str; 3] = ["kill_process", "errno", "allow"];
 /// First kernel that can put a socket into a process that waits for an answer.
 const OUTBOUND_KERNEL_MIN: (u32, u32) = (5, 9);
 const CAP_SYS_PTRACE: u64 = 1 << 19;
@@ -155,15 +157,14 @@ impl HostFacts {
     /// Asks the kernel. Must run before the first thread is started; takes a few milliseconds.
     pub fn probe(cgroups: &CgroupRoot) -> Self {
         let euid = nix::unistd::geteuid();
+        let actions = read("/proc/sys/kernel/seccomp/actions_avail");
         Self {
             euid: euid.as_raw(),
             uids: mapped_ids(&read("/proc/self/uid_map")),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             namespaces: NAMESPACES.map(|(what, flag)| (what, try_namespace(flag, euid.is_root()))).to_vec(),
-            seccomp: Arch::native().is_some() && filters(&read("/proc/sys/kernel/seccomp/actions_avail")),
-            filters_ask: read("/proc/sys/kernel/seccomp/actions_avail")
-                .split_whitespace()
-                .any(|name| name == "user_notif"),
+            seccomp: Arch::native().is_some() && has_actions(&actions, &FILTER_ACTIONS),
+            filters_ask: has_actions(&actions, &["user_notif"]),
             // A common user has all power over the namespaces that are made below him.
             may_trace: !euid.is_root() || effective_capabilities(&read("/proc/self/status")) & CAP_SYS_PTRACE != 0,
             pidfd: has_pidfd(),
@@ -389,9 +390,9 @@ fn restrictions(read: impl Fn(&str) -> io::Result<String>) -> Vec<String> {
     suspects.iter().filter(|suspect| set(suspect)).map(|(name, bad)| format!("{name} = {bad}")).collect()
 }
 
-/// Whether the kernel's filters have every action that ours uses.
-fn filters(actions: &str) -> bool {
-    ["kill_process", "errno", "allow"].iter().all(|needed| actions.split_ascii_whitespace().any(|name| name == *needed))
+/// Whether the kernel's filters have every one of these actions.
+fn has_actions(available: &str, needed: &[&str]) -> bool {
+    needed.iter().all(|needed| available.split_ascii_whitespace().any(|name| name == *needed))
 }
 
 /// Major and minor number of a release such as `6.18.44-generic`; zeros when it is none.

@@ -42,14 +42,16 @@ def fetch(url):
         return answer.read().decode()
 
 
+async def echo(host, line):
+    reader, writer = await asyncio.open_connection(host, 7)
+    writer.write(line)
+    answer = await reader.readline()
+    writer.close()
+    return answer.decode()
+
+
 def fetch_async(host):
-    async def talk():
-        reader, writer = await asyncio.open_connection(host, 7)
-        writer.write(b"hello\n")
-        line = await reader.readline()
-        writer.close()
-        return line.decode()
-    return asyncio.run(talk())
+    return asyncio.run(echo(host, b"hello\n"))
 
 
 def name(host):
@@ -170,15 +172,8 @@ def many(host, count):
 
 
 def many_async(host, count):
-    async def one():
-        reader, writer = await asyncio.open_connection(host, 7)
-        writer.write(b"x\n")
-        line = await reader.readline()
-        writer.close()
-        return line.decode()
-
     async def all_of_them():
-        return await asyncio.gather(*(one() for _ in range(count)))
+        return await asyncio.gather(*(echo(host, b"x\n") for _ in range(count)))
     return asyncio.run(all_of_them())
 
 

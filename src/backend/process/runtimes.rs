@@ -252,14 +252,17 @@ impl Runtimes {
         network != Network::Host && self.joins_network()
     }
 
-    /// The layers that are left out.
-    pub fn without(&self) -> Layers {
-        self.settings.without
+    /// The layers that instances go without: those that this host does not give, and those that are left out.
+    pub fn absent(&self) -> Layers {
+        self.settings.without.iter().fold(self.settings.missing, Layers::with)
     }
 
     fn instance_spec(&self, slot_index: u32, network: Network) -> InstanceSpec {
         let host_uid = self.settings.uid_base.saturating_add(slot_index);
-        let filter = if network == Network::Outbound { &self.brokered_filter } else { &self.filter };
+        let filter = match sockets(network) {
+            Sockets::Brokered => &self.brokered_filter,
+            Sockets::Direct => &self.filter,
+        };
         let mut spec = InstanceSpec::strict(self.settings.privilege, host_uid, filter.clone());
         spec.network = network;
         if network == Network::Host {

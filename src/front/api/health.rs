@@ -17,7 +17,7 @@ impl Front {
         let mut process = json!({
             "status": if trouble.is_some() { "unavailable" } else { "available" },
             "isolation": self.settings.isolation,
-            "missing": self.settings.missing_layers.iter().map(Layer::name).collect::<Vec<_>>(),
+            "missing": self.runtimes.absent().iter().map(Layer::name).collect::<Vec<_>>(),
         });
         if let Some(failure) = trouble {
             // The reason is for the server's log: it may name paths.

@@ -139,7 +139,7 @@ fn kernel_texts_are_read_as_they_are_and_nonsense_is_the_worst_case() {
     assert_eq!(open_files_max(limits), Some(524_288));
     assert_eq!(open_files_max("Max open files  1024  unlimited  files"), None);
     assert_eq!(open_files_max(""), Some(0));
-    assert!(filters("kill_process kill_thread trap errno user_notif trace log allow\n"));
-    assert!(!filters("kill_thread trap errno allow"), "before Linux 4.14");
-    assert!(!filters(""));
+    assert!(has_actions("kill_process kill_thread trap errno user_notif trace log allow\n", &FILTER_ACTIONS));
+    assert!(!has_actions("kill_thread trap errno allow", &FILTER_ACTIONS), "before Linux 4.14");
+    assert!(!has_actions("", &FILTER_ACTIONS));
 }
