@@ -10,7 +10,7 @@ use super::slots::InstanceState;
 use super::timers::TimerKey;
 use super::types::{Action, KillReason};
 use super::{Scheduler, Turn};
-use crate::call::{InvokeError, Slot};
+use crate::call::{InvokeError, Slot, TimeoutSource};
 
 const NS_PER_MS: u64 = 1_000_000;
 
@@ -80,11 +80,15 @@ impl Scheduler {
         let is_head = tenant.pipe.front() == Some(call);
         match tenant.state() {
             InstanceState::Busy if is_head => {
-                let limit_ms = self.timeout_ms(call);
+                let (limit_ms, set_by) = self.timeout_of(call);
                 self.count_timeout(call);
-                self.fail(call, InvokeError::TimedOut { limit_ms }, turn);
+                self.fail(call, InvokeError::TimedOut { limit_ms, set_by }, turn);
                 self.settle(call);
-                self.kill(slot.index, KillReason::TimedOut, turn);
+                match set_by {
+                    TimeoutSource::Function => self.kill(slot.index, KillReason::TimedOut, turn),
+                    // The function has done nothing wrong, and the next caller may have more patience than this one.
+                    TimeoutSource::Caller => self.arm_slot(slot.index),
+                }
             }
             // Whether it was begun is not known, but its time is up and nothing of the instance will answer.
             InstanceState::Ending => {
@@ -134,14 +138,16 @@ impl Scheduler {
         if self.is_cold_too_long(call, now_ns) {
             InvokeError::ColdStartTimedOut { limit_ms: self.limits.cold_start_timeout_ns / NS_PER_MS }
         } else {
-            InvokeError::QueueTimedOut { limit_ms: self.timeout_ms(call) }
+            let (limit_ms, set_by) = self.timeout_of(call);
+            InvokeError::QueueTimedOut { limit_ms, set_by }
         }
     }
 
-    /// The timeout under which the call was accepted; its version may have another by now.
-    fn timeout_ms(&self, call: u32) -> u64 {
+    /// The timeout under which the call was accepted, in milliseconds (its version may have another by now), and who
+    /// set it.
+    fn timeout_of(&self, call: u32) -> (u64, TimeoutSource) {
         let entry = &self.calls.items[call as usize];
-        (entry.deadline_ns - entry.accepted_ns) / NS_PER_MS
+        ((entry.deadline_ns - entry.accepted_ns) / NS_PER_MS, entry.deadline_of)
     }
 
     fn count_timeout(&mut self, call: u32) {

@@ -48,7 +48,7 @@ mod tests;
 pub use calls::invocation_index;
 pub use slots::InstanceState;
 pub use stats::{InstanceCounts, InstanceStats, PoolStats, VersionStats};
-pub use types::{Action, FunctionPolicy, KillReason, RuntimeId, SchedulerLimits};
+pub use types::{Action, CallTerms, FunctionPolicy, KillReason, RuntimeId, SchedulerLimits};
 
 use calls::{Calls, Place};
 use runtimes::Runtime;
@@ -108,9 +108,8 @@ impl Scheduler {
         }
     }
 
-    /// Accepts a call, or says why not. An accepted call's deadline is `timeout_ns` from now; its `Dispatch` may be
-    /// among the actions already. `exclusive` is set for a request too big for one datagram, which gets an instance's
-    /// pipe for itself.
+    /// Accepts a call, or says why not. An accepted call's deadline is its function's timeout from now, or the shorter
+    /// one that it came with; its `Dispatch` may be among the actions already.
     ///
     /// # Errors
     /// What the client is told; the call was then never accepted and gets no other outcome. `QueueFull` and
@@ -119,17 +118,17 @@ impl Scheduler {
     pub fn submit(
         &mut self,
         version: VersionKey,
-        exclusive: bool,
+        terms: CallTerms,
         now_ns: u64,
         out: &mut Vec<Action>,
     ) -> Result<InvocationId, InvokeError> {
         let mut turn = self.begin(now_ns, out);
-        let verdict = self.accept(version, exclusive, &mut turn);
+        let verdict = self.accept(version, terms, &mut turn);
         self.finish(turn);
         verdict
     }
 
-    fn accept(&mut self, key: VersionKey, exclusive: bool, turn: &mut Turn) -> Result<InvocationId, InvokeError> {
+    fn accept(&mut self, key: VersionKey, terms: CallTerms, turn: &mut Turn) -> Result<InvocationId, InvokeError> {
         if self.shutting_down {
             return Err(InvokeError::ShuttingDown);
         }
@@ -143,7 +142,7 @@ impl Scheduler {
         if self.calls.len() >= self.limits.invocations_max {
             return Err(InvokeError::Overloaded { limit: self.limits.invocations_max });
         }
-        let instance = if version.queue.is_empty() { self.pick(v, exclusive, turn.now_ns) } else { None };
+        let instance = if version.queue.is_empty() { self.pick(v, terms.exclusive, turn.now_ns) } else { None };
         if instance.is_none() {
             if version.queue.len() >= self.limits.queue_per_function_max {
                 return Err(InvokeError::QueueFull { limit: self.limits.queue_per_function_max });
@@ -153,15 +152,14 @@ impl Scheduler {
             }
         }
 
-        let deadline_ns = turn.now_ns.saturating_add(version.policy.timeout_ns);
-        let call = self.calls.insert(v, exclusive, turn.now_ns, deadline_ns);
+        let call = self.calls.insert(v, terms, turn.now_ns, version.policy.timeout_ns);
         let id = self.calls.id(call);
         let version = &mut self.versions.items[v as usize];
         version.calls += 1;
         version.totals.accepted += 1;
         match instance {
             Some(at) => {
-                self.arm_call(call, deadline_ns);
+                self.arm_call(call, self.calls.items[call as usize].deadline_ns);
                 self.dispatch(call, at, turn);
                 if self.slots.items[at as usize].retiring.is_some() {
                     self.scale(v, turn);

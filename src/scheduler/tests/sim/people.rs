@@ -3,13 +3,16 @@
 use super::{name_of, random_limits, Fate, Storm};
 use crate::call::{InvocationId, InvokeError, Slot, VersionKey};
 use crate::scheduler::tests::MS;
-use crate::scheduler::{Action, FunctionPolicy, InstanceState, RuntimeId, Scheduler, SchedulerLimits};
+use crate::scheduler::{Action, CallTerms, FunctionPolicy, InstanceState, RuntimeId, Scheduler, SchedulerLimits};
 
 impl Storm {
     pub(super) fn submit(&mut self) {
         let pick = self.dice.roll(self.versions.len().max(1) as u64) as usize;
         let Some((key, _)) = self.versions.get(pick).cloned() else { return };
-        let exclusive = self.dice.one_in(10);
+        let terms = CallTerms {
+            exclusive: self.dice.one_in(10),
+            timeout_ns: self.dice.one_in(5).then(|| self.dice.roll(200) * MS),
+        };
         let idle: Vec<Slot> = self
             .scheduler
             .instance_stats()
@@ -19,7 +22,7 @@ impl Storm {
             .collect();
         let queued = |it: &Scheduler| it.stats_of_version(key).map_or(0, |it| it.queued);
         let queued_before = queued(&self.scheduler);
-        match self.scheduler.submit(key, exclusive, self.now, &mut self.out) {
+        match self.scheduler.submit(key, terms, self.now, &mut self.out) {
             Ok(call) => {
                 if self.loud {
                     eprintln!("{:>12} submit {key:?} -> {call:?}", self.now);
