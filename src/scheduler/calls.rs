@@ -11,7 +11,8 @@ use super::list::{Linked, Links};
 use super::timers::TimerId;
 use crate::call::{InvocationId, Slot};
 
-/// The position of this call in the table of calls: less than `invocations_max`, reused after the call's end.
+/// The position of this call in the table of calls: less than the largest `invocations_max` there has been, reused after
+/// the call's end.
 #[must_use]
 pub fn invocation_index(id: InvocationId) -> usize {
     (id.0 & u64::from(u32::MAX)) as usize

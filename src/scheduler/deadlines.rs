@@ -63,7 +63,8 @@ impl Scheduler {
             }
             Place::Vacant => {}
             Place::Queued if turn.now_ns < self.cold_until_ns(call) => {
-                self.arm_call(call, deadline_ns.min(self.cold_until_ns(call)));
+                let due_ns = self.queued_due_ns(call);
+                self.arm_call(call, due_ns);
             }
             _ if !past => self.arm_call(call, deadline_ns),
             Place::Piped(slot) => self.piped_call_is_due(call, slot, turn),
@@ -121,6 +122,11 @@ impl Scheduler {
         let entry = &self.calls.items[call as usize];
         let since_ns = entry.accepted_ns.max(self.versions.items[entry.version as usize].served_ns);
         since_ns.saturating_add(self.limits.cold_start_timeout_ns)
+    }
+
+    /// When a call that waits must be looked at.
+    pub(super) fn queued_due_ns(&self, call: u32) -> u64 {
+        self.calls.items[call as usize].deadline_ns.min(self.cold_until_ns(call))
     }
 
     /// What to tell a call whose time passed before it was begun.

@@ -17,9 +17,10 @@
 //! 4. the version's bounded queue, first in, first out.
 //!
 //! Which file decides what: `placement` 1, 2 and 4; `scaling` 3, the pool and eviction; `news` what workers report;
-//! `deadlines` everything that time does; `lifecycle` deployments and the server's end. The tables below them
-//! (`calls`, `slots`, `versions`, `runtimes`, `timers`, `list`) decide nothing. Nothing on the way of a call allocates
-//! once the tables have grown to the load, and no step depends on how many calls, instances or versions there are.
+//! `deadlines` everything that time does; `lifecycle` deployments and the server's end; `reconfigure` new limits. The
+//! tables below them (`calls`, `slots`, `versions`, `runtimes`, `timers`, `list`) decide nothing. Nothing on the way of
+//! a call allocates once the tables have grown to the load, and no step depends on how many calls, instances or
+//! versions there are.
 //!
 //! News may be late, repeated, forged, or about a tenant long gone: ids carry generations, and what does not match is
 //! ignored. After every public entry of a debug build, `invariants` sweeps the whole state.
@@ -32,6 +33,7 @@ mod lifecycle;
 mod list;
 mod news;
 mod placement;
+mod reconfigure;
 mod runtimes;
 mod scaling;
 mod slots;
@@ -55,7 +57,6 @@ use timers::{TimerId, TimerKey, Wheel};
 use versions::{Phase, Versions};
 
 use crate::call::{InvocationId, InvokeError, VersionKey};
-use crate::limits::PIPE_DEPTH_MAX;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -88,7 +89,7 @@ impl Scheduler {
     /// A scheduler that knows no function yet. The first [`Scheduler::tick`] begins to fill the default pool.
     #[must_use]
     pub fn new(limits: SchedulerLimits) -> Self {
-        let limits = SchedulerLimits { pipe_depth_max: limits.pipe_depth_max.clamp(1, PIPE_DEPTH_MAX), ..limits };
+        let limits = limits.within_bounds();
         let mut runtimes = Vec::new();
         runtimes::index_of(&mut runtimes, limits.default_runtime);
         Scheduler {
@@ -167,8 +168,8 @@ impl Scheduler {
                 }
             }
             None => {
-                let patience_ns = turn.now_ns.saturating_add(self.limits.cold_start_timeout_ns);
-                self.arm_call(call, deadline_ns.min(patience_ns));
+                let due_ns = self.queued_due_ns(call);
+                self.arm_call(call, due_ns);
                 self.enqueue(call, v, End::Back);
                 self.scale(v, turn);
             }

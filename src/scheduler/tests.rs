@@ -3,6 +3,7 @@
 mod calls;
 mod ends;
 mod faults;
+mod reconfigure;
 mod scaling;
 mod sim;
 mod starts;
