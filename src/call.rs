@@ -318,6 +318,8 @@ pub enum FrontEvent {
     },
     /// A control thread finished a job of the API.
     Control(Box<crate::control::ControlReply>),
+    /// The configuration was read again.
+    Reload(Box<crate::front::FrontUpdate>),
 }
 
 #[cfg(test)]
