@@ -113,9 +113,7 @@ impl Scheduler {
         }
         let v = tenant.version;
         // What was worn goes for good now, also if its last calls should come back.
-        if tenant.retiring.replace(KillReason::Requested).is_none() {
-            self.versions.items[v as usize].tally.retiring += 1;
-        }
+        self.set_retiring(at, Some(KillReason::Requested));
         self.reshelve(at);
         self.scale(v, turn);
     }
