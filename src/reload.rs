@@ -133,7 +133,7 @@ pub(crate) fn front_settings(settings: &Settings) -> FrontSettings {
         connections_max: settings.limits.max_connections,
         request_body_bytes_max: settings.limits.max_request_body_bytes,
         scheduler: scheduler_limits(settings),
-        drain_timeout: settings.drain_timeout,
+        shutdown_grace: settings.shutdown_grace,
         isolation: settings.isolation.to_string(),
         container: "container mode is not part of this version",
     }
@@ -179,7 +179,6 @@ fn scheduler_limits(settings: &Settings) -> SchedulerLimits {
         invocations_max: settings.limits.max_invocations,
         warm_instance_ttl_ns: ns(settings.warm_instance_ttl),
         cold_start_timeout_ns: ns(settings.cold_start_timeout),
-        drain_timeout_ns: ns(settings.drain_timeout),
         ..SchedulerLimits::default()
     }
 }

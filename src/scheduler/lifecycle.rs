@@ -120,14 +120,15 @@ impl Scheduler {
         self.scale(v, turn);
     }
 
-    /// Begins the server's end: nothing new is accepted, what was accepted runs, whatever is idle ends. What still
-    /// runs after `drain_timeout_ns` is ended. [`Scheduler::is_drained`] says when all is done.
-    pub fn shutdown(&mut self, now_ns: u64, out: &mut Vec<Action>) {
+    /// Begins the server's end: calls run, and what is idle ends. What still runs after `grace_ns` is ended,
+    /// and nothing is accepted from then on; until then it is for the caller to say what is still let in.
+    /// [`Scheduler::is_drained`] says when all that was is done.
+    pub fn shutdown(&mut self, grace_ns: u64, now_ns: u64, out: &mut Vec<Action>) {
         let mut turn = self.begin(now_ns, out);
         if !self.shutting_down {
             self.shutting_down = true;
             self.unbalanced = true;
-            let due_ns = turn.now_ns.saturating_add(self.limits.drain_timeout_ns);
+            let due_ns = turn.now_ns.saturating_add(grace_ns);
             self.timers.arm(&mut self.drain_timer, due_ns, TimerKey::Drain);
             for v in self.versions.indices().collect::<Vec<_>>() {
                 self.scale(v, &mut turn);
@@ -139,6 +140,7 @@ impl Scheduler {
 
     /// The server's patience is over: every call fails, every tenant ends.
     pub(super) fn end_drain(&mut self, turn: &mut Turn) {
+        self.is_closed = true;
         for v in self.versions.indices().collect::<Vec<_>>() {
             self.fail_queue(v, &InvokeError::ShuttingDown, turn);
         }

@@ -34,8 +34,6 @@ pub struct SchedulerLimits {
     pub blank_start_timeout_ns: u64,
     /// A request to a worker (take back, kill) that has no answer for this long is made again.
     pub ask_again_ns: u64,
-    /// Calls that still run this long after [`shutdown`](super::Scheduler::shutdown) are ended.
-    pub drain_timeout_ns: u64,
     /// First pause after a failed start; doubles with each further one.
     pub backoff_min_ns: u64,
     /// Longest pause between failed starts.
@@ -62,7 +60,6 @@ impl Default for SchedulerLimits {
             cold_start_timeout_ns: ns(limits::COLD_START_TIMEOUT_DEFAULT),
             blank_start_timeout_ns: ns(limits::BLANK_START_TIMEOUT),
             ask_again_ns: ns(limits::WORKER_ASK_AGAIN),
-            drain_timeout_ns: ns(limits::DRAIN_TIMEOUT_DEFAULT),
             backoff_min_ns: ns(limits::START_BACKOFF_MIN),
             backoff_max_ns: ns(limits::START_BACKOFF_MAX),
             blank_failures_max: limits::BLANK_FAILURES_MAX,

@@ -105,7 +105,6 @@ fn random_limits(dice: &mut Dice) -> SchedulerLimits {
         ask_again_ns: 100 * MS,
         backoff_min_ns: 10 * MS,
         backoff_max_ns: 200 * MS,
-        drain_timeout_ns: if dice.one_in(2) { 20 * MS } else { 400 * MS },
         ..SchedulerLimits::default()
     }
 }
@@ -261,7 +260,8 @@ impl Storm {
 
         storm.foul = foul;
         (0..200).for_each(|_| storm.step());
-        storm.scheduler.shutdown(storm.now, &mut storm.out);
+        let grace_ns = if storm.dice.one_in(2) { 20 * MS } else { 400 * MS };
+        storm.scheduler.shutdown(grace_ns, storm.now, &mut storm.out);
         storm.take_actions();
         (0..100).for_each(|_| storm.step());
         storm.calm_down();
