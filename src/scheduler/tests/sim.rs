@@ -105,6 +105,7 @@ impl Storm {
             cold_start_timeout_ns: 200 * MS,
             blank_start_timeout_ns: 150 * MS,
             ask_again_ns: 100 * MS,
+            drain_timeout_ns: 50 * MS,
             backoff_min_ns: 10 * MS,
             backoff_max_ns: 200 * MS,
             ..SchedulerLimits::default()
@@ -282,7 +283,7 @@ fn run_all(foul: bool, cases: &[&str]) {
     assert!(seeds.len() == 1 || missed.is_empty(), "no storm reached {missed:?}, only {seen:?}");
 }
 
-const CASES: [&str; 32] = [
+const CASES: [&str; 34] = [
     "MakeBlank",
     "Assign",
     "Dispatch",
@@ -302,6 +303,7 @@ const CASES: [&str; 32] = [
     "KillLoadTimedOut",
     "KillBlankTimedOut",
     "KillShutdown",
+    "KillDrainTimedOut",
     "LoadFailed",
     "Crashed",
     "TimedOut",
@@ -309,6 +311,7 @@ const CASES: [&str; 32] = [
     "ColdStartTimedOut",
     "NoInstances",
     "ShuttingDown",
+    "InstanceStopped",
     "RefusedQueueFull",
     "RefusedOverloaded",
     "RefusedLoadFailed",
