@@ -179,6 +179,7 @@ fn scheduler_limits(settings: &Settings) -> SchedulerLimits {
         invocations_max: settings.limits.max_invocations,
         warm_instance_ttl_ns: ns(settings.warm_instance_ttl),
         cold_start_timeout_ns: ns(settings.cold_start_timeout),
+        drain_timeout_ns: ns(settings.drain_timeout),
         ..SchedulerLimits::default()
     }
 }

@@ -1,4 +1,4 @@
-//! The stop of a server under load: no request that was sent to it is lost.
+//! The stop of a server, also under load: no request that was sent to it is lost. And the stop of one instance.
 //!
 //! The clients here tell apart exactly what became of each request. A connection that could not be made was no request. One
 //! that was sent, on whatever connection, must be answered with what it asked for: a reset, an end without an answer, and
@@ -380,4 +380,30 @@ fn a_client_that_does_not_take_its_answer_holds_up_the_end_no_longer_than_a_seco
     assert_eq!(status.code(), Some(0), "{}", home.log());
     let mut rest = Vec::new();
     let _ = deaf[0].0.read_to_end(&mut rest);
+}
+
+// ---- One instance ----
+
+#[test]
+fn an_instance_that_was_stopped_ends_its_call_within_the_drain_timeout_or_is_killed() {
+    let Some(server) = sandboxed("drain_timeout: 1", "") else { return };
+    server.deploy("slow", SLOW, json!({"max_instances": 1}));
+    for (seconds, status) in [("0.5", 200), ("60", 503)] {
+        std::thread::scope(|scope| {
+            let call = scope.spawn(|| server.invoke("slow", seconds));
+            server.await_load("slow", 1, 0);
+            let id = server.instances("slow")[0]["id"].clone();
+            let begun = Instant::now();
+            assert_eq!(server.call("DELETE", &format!("/instances/{}", id.as_str().unwrap()), "").status, 202);
+            let next = scope.spawn(|| server.invoke("slow", "0"));
+            let reply = call.join().unwrap();
+            assert_eq!(reply.status, status, "{}", reply.text());
+            if status == 503 {
+                assert!(reply.refused(503, "instance_stopped").contains("drain_timeout, 1000 ms"));
+                assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
+            }
+            server.await_end("slow", &id);
+            assert_eq!(next.join().unwrap().text(), "\"done\"");
+        });
+    }
 }

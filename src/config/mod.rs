@@ -64,7 +64,7 @@ pub struct Settings {
     pub cold_start_timeout: Duration,
     /// An instance that was idle for this long is stopped.
     pub warm_instance_ttl: Duration,
-    /// A draining instance is given this long.
+    /// An instance that was asked to stop is given this long.
     pub drain_timeout: Duration,
     /// A stopping server is given this long.
     pub shutdown_grace: Duration,

@@ -34,6 +34,8 @@ pub struct SchedulerLimits {
     pub blank_start_timeout_ns: u64,
     /// A request to a worker (take back, kill) that has no answer for this long is made again.
     pub ask_again_ns: u64,
+    /// An instance that was asked to stop is ended when it is still busy after this long.
+    pub drain_timeout_ns: u64,
     /// First pause after a failed start; doubles with each further one.
     pub backoff_min_ns: u64,
     /// Longest pause between failed starts.
@@ -60,6 +62,7 @@ impl Default for SchedulerLimits {
             cold_start_timeout_ns: ns(limits::COLD_START_TIMEOUT_DEFAULT),
             blank_start_timeout_ns: ns(limits::BLANK_START_TIMEOUT),
             ask_again_ns: ns(limits::WORKER_ASK_AGAIN),
+            drain_timeout_ns: ns(limits::DRAIN_TIMEOUT_DEFAULT),
             backoff_min_ns: ns(limits::START_BACKOFF_MIN),
             backoff_max_ns: ns(limits::START_BACKOFF_MAX),
             blank_failures_max: limits::BLANK_FAILURES_MAX,
@@ -175,6 +178,8 @@ pub enum KillReason {
     LoadTimedOut,
     /// The blank was not ready in time.
     BlankTimedOut,
+    /// It was asked to stop, and still ran a call after `drain_timeout`.
+    DrainTimedOut,
     /// The server stops.
     Shutdown,
 }
