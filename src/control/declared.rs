@@ -32,6 +32,8 @@ impl Shared {
                 });
             }
         });
+        // Of what was declared, and of what a server that was killed has left there.
+        self.empty_log();
     }
 
     fn log_declared(&self, declared: &DeclaredFunction) {

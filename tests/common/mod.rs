@@ -5,6 +5,7 @@
 
 pub mod functions;
 pub mod host;
+pub mod injection;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
