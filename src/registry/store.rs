@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{params, Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
+use rusqlite::{params, Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 
 use super::function::{FunctionConfig, FunctionVersion};
 use crate::limits::{FUNCTION_VERSIONS_KEPT, STORE_BUSY_TIMEOUT};
@@ -177,12 +177,13 @@ impl Store {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         self.log_in_use = true;
         let made = change(&transaction, &failed)?;
-        let Err(error) = transaction.commit().map_err(failed) else { return Ok(made) };
-        self.in_doubt = true;
-        match self.take_back() {
-            Ok(()) => Err(error),
-            Err(in_doubt) => Err(in_doubt),
+        let Err(error) = transaction.commit() else { return Ok(made) };
+        self.in_doubt = may_be_whole(&error);
+        let error = failed(error);
+        if self.in_doubt {
+            self.take_back()?;
         }
+        Err(error)
     }
 
     /// Makes sure that a commit that failed is not found after a crash.
@@ -342,6 +343,15 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     // Answers with the mode that is now in force: where WAL cannot be had the rollback journal, which is as durable.
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0)).map(drop)
+}
+
+/// Whether a commit that failed like this may have left everything in the write-ahead log that it takes. It has not when
+/// a piece of it could not be written.
+fn may_be_whole(error: &rusqlite::Error) -> bool {
+    let is_torn = |error: &rusqlite::ffi::Error| {
+        error.code == ErrorCode::DiskFull || error.extended_code == rusqlite::ffi::SQLITE_IOERR_WRITE
+    };
+    !error.sqlite_error().is_some_and(is_torn)
 }
 
 fn find(transaction: &Transaction<'_>, name: &str) -> rusqlite::Result<Option<Current>> {

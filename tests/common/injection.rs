@@ -51,14 +51,13 @@ pub fn can_inject() -> bool {
 
 impl Injection {
     /// Lets calls of the server's threads fail whose names begin so, from now on.
-    pub fn into(server: &Server, names: &str, fault: Fault) -> Injection {
+    pub fn into(server: &Server, names: &str, faults: &[Fault]) -> Injection {
         let threads = threads(server.pid(), names);
         assert!(!threads.is_empty(), "no thread {names}");
         let trace = server.home.path().join("strace");
         let mut command = Command::new("strace");
         command.args(["--quiet=all", "--output"]).arg(&trace);
-        command.args([format!("--trace={}", fault.calls), fault.expression()]);
-        command.args(threads.iter().map(|thread| format!("--attach={thread}")));
+        command.args(expressions(faults)).args(threads.iter().map(|thread| format!("--attach={thread}")));
         let strace = command.stdin(Stdio::null()).spawn().unwrap();
         let injection = Injection { strace, threads, trace };
         eventually("strace holds every thread", || {
@@ -69,10 +68,14 @@ impl Injection {
     }
 
     /// Lets the calls succeed again, and says how many have failed.
-    pub fn end(mut self) -> usize {
+    pub fn end(self) -> usize {
+        self.trace().lines().filter(|line| line.ends_with("(INJECTED)")).count()
+    }
+
+    /// Lets the calls succeed again, and gives all of them, one on a line.
+    pub fn trace(mut self) -> String {
         self.detach();
-        let trace = std::fs::read_to_string(&self.trace).unwrap();
-        trace.lines().filter(|line| line.ends_with("(INJECTED)")).count()
+        std::fs::read_to_string(&self.trace).unwrap()
     }
 
     fn detach(&mut self) {
@@ -90,11 +93,21 @@ impl Drop for Injection {
 }
 
 /// A command that starts a server on this directory and lets calls of its threads fail from the start.
-pub fn faulty_start(home: &Home, fault: Fault) -> Command {
+///
+/// The server is the child all the same, with its own pid: strace watches from behind.
+pub fn faulty_start(home: &Home, faults: &[Fault]) -> Command {
     let mut command = Command::new("strace");
-    command.args(["--quiet=all", "--follow-forks", "--output"]).arg(home.path().join("strace"));
-    command.args([format!("--trace={}", fault.calls), fault.expression()]).arg(env!("CARGO_BIN_EXE_faas"));
+    command.args(["--daemonize", "--quiet=all", "--follow-forks", "--output"]).arg(home.path().join("strace"));
+    command.args(expressions(faults)).arg(env!("CARGO_BIN_EXE_faas"));
     super::prepared(home, command)
+}
+
+/// The arguments that say which calls are watched, and which of them fail.
+fn expressions(faults: &[Fault]) -> Vec<String> {
+    let calls: Vec<_> = faults.iter().map(|fault| fault.calls).collect();
+    let mut arguments = vec![format!("--trace={}", calls.join(","))];
+    arguments.extend(faults.iter().map(Fault::expression));
+    arguments
 }
 
 /// The threads of a process whose names begin so.
