@@ -196,8 +196,6 @@ pub const AUTH_TOKEN_BYTES_MAX: usize = 512;
 pub const FUNCTION_VERSIONS_KEPT: u64 = 10;
 /// A statement waits this long for another reader or writer of the database (a backup, an inspection).
 pub const STORE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// The write-ahead log is cut back to this many bytes after a checkpoint.
-pub const STORE_WAL_BYTES_KEPT: i64 = 16 * 1024 * 1024;
 
 // ---- Scheduling ----
 

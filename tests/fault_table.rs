@@ -11,6 +11,12 @@
 #[path = "fault_table/account.rs"]
 mod account;
 mod common;
+#[path = "fault_table/damage.rs"]
+mod damage;
+#[path = "fault_table/disk.rs"]
+mod disk;
+#[path = "fault_table/disk_elsewhere.rs"]
+mod disk_elsewhere;
 #[path = "fault_table/instances.rs"]
 mod instances;
 #[path = "fault_table/load.rs"]
