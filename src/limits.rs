@@ -201,6 +201,14 @@ pub const STORE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Invocations of one function that may wait: beyond it 429.
 pub const QUEUE_PER_FUNCTION_MAX: usize = 1024;
+/// Default of `limits.max_queue_wait`: a call that has waited this long for an instance is given up, with 429 when its
+/// function has all the instances that it may have, else with 503.
+pub const QUEUE_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Range of `limits.max_queue_wait`, in milliseconds.
+pub const QUEUE_WAIT_MS: std::ops::RangeInclusive<u64> = 1..=FUNCTION_TIMEOUT_MS_MAX;
+/// Longest time, in seconds, after which a refused client is told to come back: however long the queue is, guesses
+/// beyond it are worth nothing.
+pub const RETRY_AFTER_MAX_S: u64 = 60;
 /// Invocations that the server holds, waiting and running: beyond it 503.
 pub const INVOCATIONS_MAX: usize = 16_384;
 /// Blanks that wait for a function, default of `system.pool_size`.

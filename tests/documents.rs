@@ -124,7 +124,7 @@ fn every_number_of_the_specification_is_the_one_that_is_enforced() {
             SHUTDOWN_GRACE_DEFAULT, SHUTDOWN_LINGER, SHUTDOWN_ANSWERS_TIMEOUT,
             HTTP_HEAD_TIMEOUT, HTTP_BODY_TIMEOUT, HTTP_IDLE_TIMEOUT, HTTP_WRITE_STALL_TIMEOUT, HTTP_SWEEP_INTERVAL,
             EGRESS_CONNECT_TIMEOUT, EGRESS_NAME_SERVER_TIMEOUT, RELOAD_FRONT_TIMEOUT,
-            NOTIFY_TIMEOUT,
+            NOTIFY_TIMEOUT, QUEUE_WAIT_MAX,
         ],
         ms => [FUNCTION_TIMEOUT_MS_DEFAULT],
     ];
@@ -133,6 +133,7 @@ fn every_number_of_the_specification_is_the_one_that_is_enforced() {
         ("WARM_INSTANCE_TTL_MS", limits::WARM_INSTANCE_TTL_MS),
         ("DRAIN_TIMEOUT_MS", limits::DRAIN_TIMEOUT_MS),
         ("SHUTDOWN_GRACE_MS", limits::SHUTDOWN_GRACE_MS),
+        ("QUEUE_WAIT_MS", limits::QUEUE_WAIT_MS),
     ];
     values.extend(ranges.iter().flat_map(|(name, range)| [(*name, ms(*range.start())), (*name, ms(*range.end()))]));
     let bodies = limits::BODY_BYTES_LIMIT;

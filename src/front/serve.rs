@@ -48,7 +48,10 @@ impl Front {
         let mut conn = if self.clients.len() < self.settings.connections_max {
             Conn::new(self.now, self.http_limits)
         } else {
-            let detail = format!("the server has {} connections, its limit", self.settings.connections_max);
+            let detail = format!(
+                "the server has {} connections, which is limits.max_connections",
+                self.settings.connections_max
+            );
             let problem = Problem::unavailable("too_many_connections", detail);
             Conn::refused(self.now, self.http_limits, problem, &mut self.stamp)
         };

@@ -3,6 +3,7 @@
 use super::calls::Place;
 use super::slots::InstanceState;
 use super::types::KillReason;
+use super::versions::with_another;
 use super::{Action, End, Scheduler, Turn};
 use crate::call::{BlankFailure, ExitReason, InvocationId, InvokeError, Slot};
 
@@ -133,6 +134,7 @@ impl Scheduler {
         version.totals.completed += u64::from(!settled);
         version.served_ns = turn.now_ns;
         version.learn_service_time(service_ns);
+        self.service_ewma_ns = with_another(self.service_ewma_ns, service_ns);
         if raw_output {
             version.pipe_not_before_ns = turn.now_ns.saturating_add(self.limits.raw_output_quiet_ns);
         }

@@ -194,11 +194,16 @@ impl Version {
     }
 
     pub(super) fn learn_service_time(&mut self, service_ns: u64) {
-        let service_ns = service_ns.max(1);
-        self.service_ewma_ns = match self.service_ewma_ns {
-            0 => service_ns,
-            known => (known - known / 8 + service_ns / 8).max(1),
-        };
+        self.service_ewma_ns = with_another(self.service_ewma_ns, service_ns);
+    }
+}
+
+/// The exponentially weighted mean of service times, 0 while unknown, with another one.
+pub(super) fn with_another(mean_ns: u64, service_ns: u64) -> u64 {
+    let service_ns = service_ns.max(1);
+    match mean_ns {
+        0 => service_ns,
+        known => (known - known / 8 + service_ns / 8).max(1),
     }
 }
 
