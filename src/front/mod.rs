@@ -41,6 +41,7 @@ use crate::limits::{FRONT_EVENTS_PER_TURN_MAX, HTTP_SWEEP_INTERVAL};
 use crate::logs::LogSink;
 use crate::registry::function::FunctionVersion;
 use crate::scheduler::{Action, Scheduler, SchedulerLimits};
+use crate::sys::listener::watch_for_the_lost;
 
 use calls::Calls;
 use clients::{ClientId, Clients};
@@ -137,6 +138,7 @@ impl Front {
         functions: &[Arc<FunctionVersion>],
     ) -> io::Result<Front> {
         let Door { mut listener, keys, signals } = door;
+        watch_for_the_lost(&listener)?;
         desk.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         let signal_fd = std::os::fd::AsRawFd::as_raw_fd(&signals);
         desk.registry().register(&mut SourceFd(&signal_fd), SIGNALS, Interest::READABLE)?;
