@@ -64,8 +64,8 @@ pub const HTTP_CHUNK_EXTENSION_BYTES_MAX: usize = 4 * 1024;
 pub const HTTP_PRESENCE_PAUSE: Duration = Duration::from_millis(500);
 /// Each further pause is so many times as long.
 pub const HTTP_PRESENCE_PAUSE_GROWTH: u32 = 8;
-/// Times that it is asked about one request. Most clients bear more; Go's takes five interim responses, of which one may
-/// be what it has asked for.
+/// Times that it is asked about one request. Most clients bear more; Go's takes five interim responses, of which one
+/// may be what it has asked for.
 pub const HTTP_PRESENCE_ASKED_MAX: u32 = 4;
 /// A client of whose kernel nothing was heard for this long is asked by the server's whether it is still there.
 pub const TCP_KEEPALIVE_IDLE: Duration = Duration::from_secs(30);

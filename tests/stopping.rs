@@ -1,8 +1,8 @@
 //! The stop of a server, also under load: no request that was sent to it is lost. And the stop of one instance.
 //!
-//! The clients here tell apart exactly what became of each request. A connection that could not be made was no request. One
-//! that was sent, on whatever connection, must be answered with what it asked for: a reset, an end without an answer, and
-//! an answer that says anything else are failures.
+//! The clients here tell apart exactly what became of each request. A connection that could not be made was no request.
+//! One that was sent, on whatever connection, must be answered with what it asked for: a reset, an end without an
+//! answer, and an answer that says anything else are failures.
 //!
 //! With `FAAS_FAULTS=full` there are 50 stops under load, otherwise 3.
 #![allow(clippy::unwrap_used)] // in a test a panic is the report

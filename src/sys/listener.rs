@@ -8,8 +8,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::limits::{TCP_KEEPALIVE_IDLE, TCP_KEEPALIVE_INTERVAL, TCP_KEEPALIVE_PROBES_MAX};
 
-/// Has the kernel find out about clients that went without a word: whose machine or network is gone, or whom nobody else
-/// asks, since HTTP/1.0 has no way to. Connections are told of such an end as of a reset.
+/// Has the kernel find out about clients that went without a word: whose machine or network is gone, or whom nobody
+/// else asks, since HTTP/1.0 has no way to. Connections are told of such an end as of a reset.
 ///
 /// # Errors
 /// Those of setsockopt(2).

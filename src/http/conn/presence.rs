@@ -1,12 +1,12 @@
 //! Whether a client that sends no more still waits for its answer.
 //!
-//! To TCP a client that has closed its side alone and waits for the answer (as `nc -N` does) looks like one that is gone:
-//! both have sent a FIN. They differ in what they do with bytes: the one takes them, the kernel of the other answers with
-//! a reset, and the front then drops the request. So the connection sends some while the request is worked on: an
-//! interim response, which every client must be able to take and may ignore (RFC 9110, 15.2).
+//! To TCP a client that has closed its side alone and waits for the answer (as `nc -N` does) looks like one that is
+//! gone: both have sent a FIN. They differ in what they do with bytes: the one takes them, the kernel of the other
+//! answers with a reset, and the front then drops the request. So the connection sends some while the request is worked
+//! on: an interim response, which every client must be able to take and may ignore (RFC 9110, 15.2).
 //!
-//! It is `100 Continue`, since that is what clients bear best: Python's `http.client`, and so `requests`, skips this one
-//! and takes any other, as `102 Processing`, for the answer. HTTP/1.0 knows none, so its clients are believed to wait.
+//! It is `100 Continue`, since that is what clients bear best: Python's `http.client`, and so `requests`, skips this
+//! one and takes any other, as `102 Processing`, for the answer. HTTP/1.0 knows none: its clients are believed to wait.
 //! One that is there all the time sees it only if it has half closed and its request takes its time.
 
 use std::time::Instant;
