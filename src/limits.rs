@@ -83,6 +83,8 @@ pub const API_BODY_BYTES_MAX: usize = 2 * FUNCTION_CODE_BYTES_MAX + 256 * 1024;
 pub const HTTP_REQUESTS_PER_TURN_MAX: usize = 64;
 /// Default of `limit` in listings.
 pub const API_PAGE_DEFAULT: usize = 100;
+/// After a change that could not be stored, `/readyz` says so for this long, unless one is stored before.
+pub const STORE_TROUBLE_TOLD: Duration = Duration::from_secs(30);
 /// Largest `limit` in listings.
 pub const API_PAGE_MAX: usize = 1000;
 /// Reports of other threads that the front hears before it turns to its sockets.

@@ -262,6 +262,23 @@ fn a_connection_that_is_idle_at_the_signal_is_served_once_more_and_told_to_end()
 }
 
 #[test]
+fn a_stopping_server_is_alive_and_not_ready() {
+    let Some(server) = sandboxed("", "") else { return };
+    let mut talks: Vec<Talk> = (0..3).map(|_| Talk::with(&server)).collect();
+    server.signal(Signal::SIGTERM);
+    await_signal(&server);
+    let mut get = |path: &str| {
+        let reply = talks.pop().unwrap().send(&format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n")).read();
+        (reply.status, reply.json())
+    };
+    assert_eq!(get("/livez"), (200, json!({"status": "live"})));
+    assert_eq!(get("/readyz"), (503, json!({"status": "not ready", "reasons": ["draining"]})));
+    let (status, health) = get("/health");
+    assert_eq!((status, &health["status"]), (503, &json!("draining")));
+    assert_eq!(server.ended().1.code(), Some(0));
+}
+
+#[test]
 fn requests_that_have_begun_to_come_at_the_signal_are_answered_however_long_they_take() {
     let Some(server) = sandboxed("", "") else { return };
     server.deploy("echo", ECHO, json!({}));

@@ -274,5 +274,8 @@ fn damaged(name: &str) -> Problem {
 
 fn not_stored(error: &StoreError) -> Problem {
     log::error!("the store refused a change: {error}");
-    Problem::unavailable("not_stored", "the change could not be stored and was not made; the server's log says why")
+    Problem::unavailable(
+        super::NOT_STORED,
+        "the change could not be stored and was not made; the server's log says why",
+    )
 }

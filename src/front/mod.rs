@@ -119,6 +119,8 @@ pub struct Front {
     next_sweep: Instant,
     /// Why the last blank could not be made, if none has been made since.
     blank_trouble: Option<BlankFailure>,
+    /// When a change could not be stored, if none has been stored since.
+    store_trouble: Option<Instant>,
     /// How far the server's stop has come, if it was asked to.
     stop: Option<Stop>,
     buffer: Vec<u8>,
@@ -167,6 +169,7 @@ impl Front {
             now,
             next_sweep: now + HTTP_SWEEP_INTERVAL,
             blank_trouble: None,
+            store_trouble: None,
             stop: None,
             buffer: vec![0; 64 * 1024],
         };
