@@ -42,6 +42,7 @@ use crate::limits::{FRONT_EVENTS_PER_TURN_MAX, HTTP_SWEEP_INTERVAL};
 use crate::logs::LogSink;
 use crate::registry::function::FunctionVersion;
 use crate::scheduler::{Action, Scheduler, SchedulerLimits};
+use crate::sys::listener::watch_for_the_lost;
 use crate::systemd::Notifier;
 
 pub use reload::FrontUpdate;
@@ -127,6 +128,8 @@ pub struct Front {
     next_sweep: Instant,
     /// Why the last blank could not be made, if none has been made since.
     blank_trouble: Option<BlankFailure>,
+    /// When a change could not be stored, if none has been stored since.
+    store_trouble: Option<Instant>,
     /// How far the server's stop has come, if it was asked to.
     stop: Option<Stop>,
     buffer: Vec<u8>,
@@ -146,6 +149,7 @@ impl Front {
         functions: &[Arc<FunctionVersion>],
     ) -> io::Result<Front> {
         let Door { mut listener, keys, signals } = door;
+        watch_for_the_lost(&listener)?;
         desk.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         let signal_fd = std::os::fd::AsRawFd::as_raw_fd(&signals);
         desk.registry().register(&mut SourceFd(&signal_fd), SIGNALS, Interest::READABLE)?;
@@ -175,6 +179,7 @@ impl Front {
             now,
             next_sweep: now + HTTP_SWEEP_INTERVAL,
             blank_trouble: None,
+            store_trouble: None,
             stop: None,
             buffer: vec![0; 64 * 1024],
         };
