@@ -93,6 +93,10 @@ pub struct Front {
     listener: Option<TcpListener>,
     /// The listener had more to accept than descriptors were left; it is tried again at the next sweep.
     accept_again: bool,
+    /// It is tried again in this turn, since a connection was closed or the sweep has come.
+    may_accept: bool,
+    /// Since a connection could not be accepted, not all that waited have been: it is said once.
+    out_of_descriptors: bool,
     /// Connections that had more requests than one turn allows.
     again: Vec<ClientId>,
     signals: nix::sys::signalfd::SignalFd,
@@ -146,6 +150,8 @@ impl Front {
             desk,
             listener: Some(listener),
             accept_again: false,
+            may_accept: false,
+            out_of_descriptors: false,
             again: Vec::new(),
             signals,
             scheduler: Scheduler::new(settings.scheduler.clone()),
@@ -247,9 +253,10 @@ impl Front {
             for key in self.clients.expired(self.now) {
                 self.expire(key);
             }
-            if std::mem::take(&mut self.accept_again) {
-                self.accept();
-            }
+            self.may_accept = true;
+        }
+        if std::mem::take(&mut self.may_accept) && std::mem::take(&mut self.accept_again) {
+            self.accept();
         }
     }
 
