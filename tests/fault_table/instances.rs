@@ -7,7 +7,7 @@ use nix::unistd::Pid;
 
 use super::account::Fate;
 use super::scene::{kill_if_alive, note_troubles, Scene, BUSY};
-use super::table::{lessened, sized, Row};
+use super::table::{lessened, sized, time, Row};
 
 #[test]
 fn a_random_instance_killed_ten_times_a_second_costs_the_calls_that_it_had_begun() {
@@ -55,6 +55,8 @@ fn every_instance_killed_at_once_is_made_up_for_again_and_again() {
     let back: Vec<_> = faults.iter().map(|&fault| account.back_within(fault, lessened(0.95) * scene.rate)).collect();
     let slowest = back.iter().copied().max_by_key(|time| time.unwrap_or(Duration::MAX)).unwrap();
     row.note(format!("killed: {killed}"));
+    let pauses = faults.iter().map(|&fault| account.longest_pause(fault, fault + Duration::from_secs(3)));
+    row.note(format!("longest time without an answer: {}", time(pauses.max().unwrap())));
     row.within_or_never("95 % of the throughput back", slowest, Duration::from_secs(2));
     row.at_most("failed requests", account.failed(), killed as u64);
     note_troubles(&mut row, &account);
