@@ -323,6 +323,10 @@ pub const LOG_QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const LOG_BATCH_PAUSE: Duration = Duration::from_millis(2);
 /// A control thread waits this long for the function-log thread.
 pub const LOG_QUERY_TIMEOUT: Duration = Duration::from_secs(2);
+/// A reload waits this long for the front to have taken the new settings, before it says that it is done.
+pub const RELOAD_FRONT_TIMEOUT: Duration = Duration::from_secs(5);
+/// What is told to the supervisor of this process (systemd) is lost when it takes longer than this to take it.
+pub const NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 /// The server's own log gets this long to reach standard error when the server ends.
 pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 

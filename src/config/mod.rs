@@ -7,8 +7,10 @@
 //! names the file, the line and the key; no message shows a secret.
 
 mod api_keys;
+mod changes;
 mod error;
 mod functions;
+mod sources;
 mod system;
 mod tree;
 
@@ -22,8 +24,10 @@ use log::LevelFilter;
 use serde_json::Value;
 
 pub use api_keys::{ApiKeySetting, ApiScope};
+pub use changes::Changes;
 pub use error::ConfigError;
 pub use functions::DeclaredFunction;
+pub use sources::Sources;
 
 use crate::egress::policy::Exception;
 use crate::limits;

@@ -14,6 +14,7 @@ mod calls;
 mod clients;
 mod events;
 mod functions;
+mod reload;
 mod routes;
 mod serve;
 
@@ -41,6 +42,9 @@ use crate::limits::{FRONT_EVENTS_PER_TURN_MAX, HTTP_SWEEP_INTERVAL};
 use crate::logs::LogSink;
 use crate::registry::function::FunctionVersion;
 use crate::scheduler::{Action, Scheduler, SchedulerLimits};
+use crate::systemd::Notifier;
+
+pub use reload::FrontUpdate;
 
 use calls::Calls;
 use clients::{ClientId, Clients};
@@ -50,6 +54,7 @@ const LISTENER: Token = Token(usize::MAX - 1);
 const SIGNALS: Token = Token(usize::MAX - 2);
 
 /// What the front needs to know.
+#[derive(Debug)]
 pub struct FrontSettings {
     /// `limits.max_connections`.
     pub connections_max: usize,
@@ -71,7 +76,7 @@ pub struct Door {
     pub listener: TcpListener,
     /// Who may come in.
     pub keys: KeyRing,
-    /// SIGTERM and SIGINT.
+    /// SIGTERM, SIGINT and SIGHUP.
     pub signals: nix::sys::signalfd::SignalFd,
 }
 
@@ -85,6 +90,8 @@ pub struct Lines {
     pub control: Sender<ControlJob>,
     /// To the function logs.
     pub logs: LogSink,
+    /// To who watches over this process.
+    pub notifier: Arc<Notifier>,
 }
 
 /// The front thread's state.
@@ -97,6 +104,8 @@ pub struct Front {
     may_accept: bool,
     /// Since a connection could not be accepted, not all that waited have been: it is said once.
     out_of_descriptors: bool,
+    /// A reload was asked for by a signal, and the control threads had no room for the job.
+    reload_again: bool,
     /// Connections that had more requests than one turn allows.
     again: Vec<ClientId>,
     signals: nix::sys::signalfd::SignalFd,
@@ -152,6 +161,7 @@ impl Front {
             accept_again: false,
             may_accept: false,
             out_of_descriptors: false,
+            reload_again: false,
             again: Vec::new(),
             signals,
             scheduler: Scheduler::new(settings.scheduler.clone()),
@@ -254,6 +264,9 @@ impl Front {
                 self.expire(key);
             }
             self.may_accept = true;
+            if self.reload_again {
+                self.ask_reload();
+            }
         }
         if std::mem::take(&mut self.may_accept) && std::mem::take(&mut self.accept_again) {
             self.accept();
@@ -262,6 +275,11 @@ impl Front {
 
     fn signalled(&mut self) {
         while let Ok(Some(signal)) = self.signals.read_signal() {
+            if signal.ssi_signo == Signal::SIGHUP as u32 {
+                log::info!("SIGHUP: reading the configuration again");
+                self.ask_reload();
+                continue;
+            }
             if self.stopping_since.is_some() {
                 log::warn!("a second signal: stopping at once");
                 self.stop_now = true;
@@ -277,6 +295,7 @@ impl Front {
             return;
         }
         self.stopping_since = Some(self.now);
+        self.lines.notifier.stopping();
         if let Some(mut listener) = self.listener.take() {
             let _ = self.desk.registry().deregister(&mut listener);
         }

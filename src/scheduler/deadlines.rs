@@ -10,7 +10,7 @@ use super::slots::InstanceState;
 use super::timers::TimerKey;
 use super::types::{Action, KillReason};
 use super::{Scheduler, Turn};
-use crate::call::{InvokeError, Slot};
+use crate::call::{InvokeError, Slot, TimeoutSource};
 
 const NS_PER_MS: u64 = 1_000_000;
 
@@ -63,7 +63,8 @@ impl Scheduler {
             }
             Place::Vacant => {}
             Place::Queued if turn.now_ns < self.cold_until_ns(call) => {
-                self.arm_call(call, deadline_ns.min(self.cold_until_ns(call)));
+                let due_ns = self.queued_due_ns(call);
+                self.arm_call(call, due_ns);
             }
             _ if !past => self.arm_call(call, deadline_ns),
             Place::Piped(slot) => self.piped_call_is_due(call, slot, turn),
@@ -79,11 +80,15 @@ impl Scheduler {
         let is_head = tenant.pipe.front() == Some(call);
         match tenant.state() {
             InstanceState::Busy if is_head => {
-                let limit_ms = self.timeout_ms(call);
+                let (limit_ms, set_by) = self.timeout_of(call);
                 self.count_timeout(call);
-                self.fail(call, InvokeError::TimedOut { limit_ms }, turn);
+                self.fail(call, InvokeError::TimedOut { limit_ms, set_by }, turn);
                 self.settle(call);
-                self.kill(slot.index, KillReason::TimedOut, turn);
+                match set_by {
+                    TimeoutSource::Function => self.kill(slot.index, KillReason::TimedOut, turn),
+                    // The function has done nothing wrong, and the next caller may have more patience than this one.
+                    TimeoutSource::Caller => self.arm_slot(slot.index),
+                }
             }
             // Whether it was begun is not known, but its time is up and nothing of the instance will answer.
             InstanceState::Ending => {
@@ -123,19 +128,26 @@ impl Scheduler {
         since_ns.saturating_add(self.limits.cold_start_timeout_ns)
     }
 
+    /// When a call that waits must be looked at.
+    pub(super) fn queued_due_ns(&self, call: u32) -> u64 {
+        self.calls.items[call as usize].deadline_ns.min(self.cold_until_ns(call))
+    }
+
     /// What to tell a call whose time passed before it was begun.
     fn waited_in_vain(&self, call: u32, now_ns: u64) -> InvokeError {
         if self.is_cold_too_long(call, now_ns) {
             InvokeError::ColdStartTimedOut { limit_ms: self.limits.cold_start_timeout_ns / NS_PER_MS }
         } else {
-            InvokeError::QueueTimedOut { limit_ms: self.timeout_ms(call) }
+            let (limit_ms, set_by) = self.timeout_of(call);
+            InvokeError::QueueTimedOut { limit_ms, set_by }
         }
     }
 
-    /// The timeout under which the call was accepted; its version may have another by now.
-    fn timeout_ms(&self, call: u32) -> u64 {
+    /// The timeout under which the call was accepted, in milliseconds (its version may have another by now), and who
+    /// set it.
+    fn timeout_of(&self, call: u32) -> (u64, TimeoutSource) {
         let entry = &self.calls.items[call as usize];
-        (entry.deadline_ns - entry.accepted_ns) / NS_PER_MS
+        ((entry.deadline_ns - entry.accepted_ns) / NS_PER_MS, entry.deadline_of)
     }
 
     fn count_timeout(&mut self, call: u32) {

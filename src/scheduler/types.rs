@@ -94,6 +94,15 @@ pub struct FunctionPolicy {
     pub invocations_max: u64,
 }
 
+/// What one call asks for, beside its version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CallTerms {
+    /// The request is too big for one datagram: it gets an instance's pipe for itself.
+    pub exclusive: bool,
+    /// The caller waits no longer than this. The function's own timeout holds if that is shorter, or if nothing is said.
+    pub timeout_ns: Option<u64>,
+}
+
 /// What the scheduler asks its surroundings to do. Actions are to be carried out in their order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {

@@ -72,7 +72,7 @@ fn every_answer_bears_a_date_and_the_requests_id() {
 fn a_function_sees_neither_the_key_nor_what_concerns_the_connection() {
     let mut driver = Driver::new();
     let fields = "Authorization: Bearer k\r\nConnection: X-Hop, close\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\n\
-                  Upgrade: h2c\r\nX-Request-Id: i\r\nExpect: 100-continue\r\nX-Kept: V\r\nContent-Type: t\r\n";
+                  Upgrade: h2c\r\nX-Request-Id: i\r\nExpect: 100-continue\r\nX-Faas-Timeout: 5s\r\nX-Kept: V\r\nContent-Type: t\r\n";
     driver.conn.received(format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n").as_bytes());
     let Poll::Request(request) = driver.conn.poll(driver.now, &mut driver.stamp, &mut admit) else { panic!() };
     let forwarded: Vec<(&str, &[u8])> = request.head.forwarded_headers().collect();
