@@ -75,6 +75,9 @@ pub const TCP_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 pub const TCP_KEEPALIVE_PROBES_MAX: u32 = 3;
 /// Connections are looked at for passed deadlines this often, so a deadline is kept to within it.
 pub const HTTP_SWEEP_INTERVAL: Duration = Duration::from_millis(250);
+/// Connections that wait to be accepted: what comes beyond, the kernel drops, and the client tries again after a second.
+/// The host's `net.core.somaxconn` may be less.
+pub const CONNECTIONS_WAITING_MAX: i32 = 4096;
 /// Connections accepted before the front turns to the others.
 pub const CONNECTIONS_ACCEPTED_PER_TURN_MAX: usize = 256;
 /// Largest body of a request to the API itself, in bytes: the largest code, written as JSON, with its config.

@@ -102,6 +102,10 @@ pub struct Front {
     listener: Option<TcpListener>,
     /// The listener had more to accept than descriptors were left; it is tried again at the next sweep.
     accept_again: bool,
+    /// It is tried again in this turn, since a connection was closed or the sweep has come.
+    may_accept: bool,
+    /// Since a connection could not be accepted, not all that waited have been: it is said once.
+    out_of_descriptors: bool,
     /// A reload was asked for by a signal, and the control threads had no room for the job.
     reload_again: bool,
     /// Connections that had more requests than one turn allows.
@@ -159,6 +163,8 @@ impl Front {
             desk,
             listener: Some(listener),
             accept_again: false,
+            may_accept: false,
+            out_of_descriptors: false,
             reload_again: false,
             again: Vec::new(),
             signals,
@@ -266,12 +272,13 @@ impl Front {
             for key in self.clients.expired(self.now) {
                 self.expire(key);
             }
-            if std::mem::take(&mut self.accept_again) {
-                self.accept();
-            }
+            self.may_accept = true;
             if self.reload_again {
                 self.ask_reload();
             }
+        }
+        if std::mem::take(&mut self.may_accept) && std::mem::take(&mut self.accept_again) {
+            self.accept();
         }
         self.go_on_stopping();
     }
