@@ -21,6 +21,8 @@ mod disk_elsewhere;
 mod instances;
 #[path = "fault_table/load.rs"]
 mod load;
+#[path = "fault_table/overload.rs"]
+mod overload;
 #[path = "fault_table/scene.rs"]
 mod scene;
 #[path = "fault_table/table.rs"]
