@@ -25,6 +25,10 @@ mod load;
 mod overload;
 #[path = "fault_table/scene.rs"]
 mod scene;
+#[path = "fault_table/slow.rs"]
+mod slow;
+#[path = "fault_table/slow_clients.rs"]
+mod slow_clients;
 #[path = "fault_table/table.rs"]
 mod table;
 #[path = "fault_table/zygote.rs"]
