@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -17,27 +18,27 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use sha2::{Digest, Sha256};
 
-use crate::auth::{well_known_keys, KeyEntry, KeyRing, Scope};
 use crate::backend::process::check::Checker;
 use crate::backend::process::runtimes::{RuntimeError, Runtimes, SandboxSettings};
 use crate::backend::process::supervisor::{self, SupervisorJob, SupervisorSettings};
 use crate::call::{FrontEvent, WorkerJob};
-use crate::config::{ApiScope, IsolationLevel, Settings};
+use crate::config::{IsolationLevel, Settings, Sources};
 use crate::control;
 use crate::doorbell::{line, Line};
 use crate::egress::Egress;
-use crate::front::{Door, Front, FrontSettings, Lines};
+use crate::front::{Door, Front, Lines};
 use crate::limits::{FRONT_QUEUE_MAX, SUPERVISOR_QUEUE_MAX};
-use crate::logs::{FunctionLogs, LogSink};
+use crate::logs::FunctionLogs;
 use crate::registry::function::FunctionVersion;
 use crate::registry::settings::RUNTIME_DEFAULT;
 use crate::registry::store::Store;
+use crate::reload::{control_settings, front_settings, key_ring, Parts, Reloader};
 use crate::sandbox::cgroup::CgroupRoot;
 use crate::sandbox::host::{HostFacts, Missing};
 use crate::sandbox::plan::Privilege;
-use crate::scheduler::SchedulerLimits;
 use crate::server_log;
 use crate::sys;
+use crate::systemd::Notifier;
 use crate::worker::{self, WorkerSettings};
 
 /// Why the server cannot start. The text is for the operator: it says what to do.
@@ -111,14 +112,15 @@ fn system(action: &'static str) -> impl FnOnce(std::io::Error) -> StartError {
     move |source| StartError::System { action, source }
 }
 
-/// Serves until the server is asked to stop. Calls `ready` with the address once it listens.
+/// Serves until the server is asked to stop. Calls `ready` with the address once it listens. `sources` is where the
+/// settings come from, and where they are looked for again at a reload.
 ///
 /// # Errors
 /// When it cannot start; nothing of it is left then.
-pub fn serve(settings: &Settings, ready: impl FnOnce(SocketAddr)) -> Result<(), StartError> {
+pub fn serve(settings: &Settings, sources: Sources, ready: impl FnOnce(SocketAddr)) -> Result<(), StartError> {
     // Signals are read from a descriptor, so every thread must block them: this one first.
     let signals = block_signals().map_err(system("read signals"))?;
-    let keys = keys(settings)?;
+    let keys = key_ring(settings).map_err(StartError::Keys)?;
     let store = Store::open(&settings.storage_path).map_err(StartError::Store)?;
     let address = SocketAddr::new(settings.host, settings.port);
     let listener = TcpListener::bind(address).map_err(|source| StartError::Bind { address, source })?;
@@ -141,7 +143,7 @@ pub fn serve(settings: &Settings, ready: impl FnOnce(SocketAddr)) -> Result<(), 
     let descriptors = sys::process::raise_open_files_limit().map_err(system("raise the limit of open files"))?;
     log::debug!("{descriptors} descriptors may be open");
 
-    let result = run(settings, store, cgroups, &facts, Door { listener, keys, signals }, ready);
+    let result = run(settings, sources, store, cgroups, &facts, Door { listener, keys, signals }, ready);
     log_guard.flush();
     result
 }
@@ -149,6 +151,7 @@ pub fn serve(settings: &Settings, ready: impl FnOnce(SocketAddr)) -> Result<(), 
 /// Everything from the first thread to the last.
 fn run(
     settings: &Settings,
+    sources: Sources,
     store: Store,
     cgroups: CgroupRoot,
     facts: &HostFacts,
@@ -179,40 +182,39 @@ fn run(
     let figures = cgroups.figures();
     let address = door.listener.local_addr().map_err(system("ask for the port"))?;
     let egress = Egress::new(address.port(), settings.outbound_allow.clone());
-    let threads = Threads::start(settings, Arc::clone(&runtimes), cgroups, egress, logs.sink(), &front_line)?;
-    let checker = Checker::new(Arc::clone(&runtimes), threads.supervisor.clone());
-    let declared =
-        settings.functions.iter().map(|declared| (declared.name.clone(), declared.settings.clone())).collect();
-    let shared = control::Shared::new(
-        store,
-        &stored,
-        control::ControlSettings {
-            default_mode: settings.default_mode,
-            declared,
-            functions_max: settings.limits.max_functions,
-            figures,
-        },
-        checker,
-        logs.sink(),
-        front_line,
-    );
+    let notifier = Arc::new(Notifier::from_environment());
+    let parts = Parts {
+        runtimes: Arc::clone(&runtimes),
+        egress,
+        logs: logs.sink(),
+        response_bytes_max: Arc::new(AtomicUsize::new(settings.limits.max_response_body_bytes)),
+        front: front_line.clone(),
+        notifier: Arc::clone(&notifier),
+    };
+    let threads = Threads::start(settings, &parts, cgroups)?;
+    let tools = control::Tools {
+        figures,
+        checker: Checker::new(Arc::clone(&runtimes), threads.supervisor.clone()),
+        logs: logs.sink(),
+        front: front_line,
+        reloader: Reloader::new(sources, settings.clone(), parts),
+    };
+    let shared = control::Shared::new(store, &stored, control_settings(settings), tools);
     shared.deploy_declared(&settings.functions);
     let functions = shared.functions();
     let (control, _control_threads) = control::start(Arc::new(shared)).map_err(system("start a control thread"))?;
 
-    let lines =
-        Lines { workers: threads.workers.clone(), supervisor: threads.supervisor.clone(), control, logs: logs.sink() };
-    let front_settings = FrontSettings {
-        connections_max: settings.limits.max_connections,
-        request_body_bytes_max: settings.limits.max_request_body_bytes,
-        scheduler: scheduler_limits(settings),
-        drain_timeout: settings.drain_timeout,
-        isolation: settings.isolation.to_string(),
-        container: "container mode is not part of this version",
+    let lines = Lines {
+        workers: threads.workers.clone(),
+        supervisor: threads.supervisor.clone(),
+        control,
+        logs: logs.sink(),
+        notifier: Arc::clone(&notifier),
     };
-    let front = Front::new(front_desk, front_settings, lines, door, runtimes, &functions);
+    let front = Front::new(front_desk, front_settings(settings), lines, door, runtimes, &functions);
     let result = front.map_err(system("watch the listener")).map(|mut front| {
         ready(address);
+        notifier.ready(address);
         front.run();
         log::info!("stopped");
     });
@@ -229,31 +231,28 @@ struct Threads {
 }
 
 impl Threads {
-    fn start(
-        settings: &Settings,
-        runtimes: Arc<Runtimes>,
-        cgroups: CgroupRoot,
-        egress: Arc<Egress>,
-        logs: LogSink,
-        front: &Line<FrontEvent>,
-    ) -> Result<Threads, StartError> {
+    fn start(settings: &Settings, parts: &Parts, cgroups: CgroupRoot) -> Result<Threads, StartError> {
         let cpus = allowed_cpus();
         let mut workers = Vec::new();
         let mut worker_threads = Vec::new();
         for number in 0..settings.workers {
             // Counted from the end, since interrupts and everybody else's threads gather on the first.
             let cpu = cpus.iter().rev().cycle().nth(number).copied().filter(|_| settings.pin_workers);
-            let worker_settings = WorkerSettings { cpu, response_bytes_max: settings.limits.max_response_body_bytes };
-            let (jobs, thread) = worker::start(number, worker_settings, front.clone(), logs.clone())
+            let worker_settings = WorkerSettings { cpu, response_bytes_max: Arc::clone(&parts.response_bytes_max) };
+            let (jobs, thread) = worker::start(number, worker_settings, parts.front.clone(), parts.logs.clone())
                 .map_err(system("start a worker thread"))?;
             workers.push(jobs);
             worker_threads.push(thread);
         }
         let (supervisor, desk) = line(SUPERVISOR_QUEUE_MAX).map_err(system("make a queue"))?;
-        let supervisor_settings =
-            SupervisorSettings { runtimes, cgroups: Some(cgroups), egress, slots_max: settings.slots_max as u32 };
+        let supervisor_settings = SupervisorSettings {
+            runtimes: Arc::clone(&parts.runtimes),
+            cgroups: Some(cgroups),
+            egress: Arc::clone(&parts.egress),
+            slots_max: settings.slots_max as u32,
+        };
         let supervisor_thread =
-            supervisor::start(supervisor.clone(), desk, supervisor_settings, workers.clone(), front.clone())
+            supervisor::start(supervisor.clone(), desk, supervisor_settings, workers.clone(), parts.front.clone())
                 .map_err(system("start the supervisor thread"))?;
         Ok(Threads { workers, supervisor, worker_threads, supervisor_thread })
     }
@@ -344,6 +343,7 @@ fn block_signals() -> std::io::Result<SignalFd> {
     let mut set = SigSet::empty();
     set.add(Signal::SIGTERM);
     set.add(Signal::SIGINT);
+    set.add(Signal::SIGHUP);
     set.thread_block()?;
     Ok(SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)
 }
@@ -352,38 +352,4 @@ fn allowed_cpus() -> Vec<usize> {
     let this_thread = nix::unistd::Pid::from_raw(0);
     let Ok(set) = nix::sched::sched_getaffinity(this_thread) else { return vec![0] };
     (0..nix::sched::CpuSet::count()).filter(|&cpu| set.is_set(cpu).unwrap_or(false)).collect()
-}
-
-fn keys(settings: &Settings) -> Result<KeyRing, StartError> {
-    let mut entries = if settings.well_known_keys { well_known_keys() } else { Vec::new() };
-    entries.extend(settings.api_keys.iter().map(|key| {
-        KeyEntry {
-            name: key.name.clone(),
-            sha256: key.sha256,
-            scopes: key
-                .scopes
-                .iter()
-                .map(|scope| match scope {
-                    ApiScope::Invoke => Scope::Invoke,
-                    ApiScope::Manage => Scope::Manage,
-                    ApiScope::Admin => Scope::Admin,
-                })
-                .collect(),
-        }
-    }));
-    KeyRing::new(entries).map_err(StartError::Keys)
-}
-
-fn scheduler_limits(settings: &Settings) -> SchedulerLimits {
-    let ns = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-    SchedulerLimits {
-        slots_max: settings.slots_max,
-        pool_size: settings.pool_size,
-        queue_per_function_max: settings.limits.max_queue_per_function,
-        invocations_max: settings.limits.max_invocations,
-        warm_instance_ttl_ns: ns(settings.warm_instance_ttl),
-        cold_start_timeout_ns: ns(settings.cold_start_timeout),
-        drain_timeout_ns: ns(settings.drain_timeout),
-        ..SchedulerLimits::default()
-    }
 }

@@ -1,4 +1,6 @@
-//! The functions of the configuration file, deployed before the server answers anybody.
+//! The functions of the configuration file, deployed before the server answers anybody and again at a reload.
+
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::unbounded;
 
@@ -6,10 +8,30 @@ use crate::clock::unix_ms;
 use crate::config::DeclaredFunction;
 use crate::http::problem::Problem;
 use crate::limits::CONTROL_THREADS;
+use crate::registry::function::FunctionVersion;
 use crate::registry::store::NewFunction;
 
 use super::deploy::invalid_setting;
-use super::{Done, Shared};
+use super::{Done, Shared, Ticket};
+
+/// Whether the front runs and is told of what was deployed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Front {
+    /// It is given [`Shared::functions`] when it starts.
+    NotYet,
+    /// It hears of every version as of those that the API makes.
+    Runs,
+}
+
+/// What came of the declared functions, each in the order of the names. Those that were as declared already are in
+/// neither list.
+#[derive(Debug, Default)]
+pub(super) struct Deployed {
+    /// The new versions.
+    pub(super) deployed: Vec<Arc<FunctionVersion>>,
+    /// The functions that could not be deployed. What is stored under their names stays.
+    pub(super) refused: Vec<(String, Problem)>,
+}
 
 impl Shared {
     /// Creates or updates every function with code that differs from what is stored. One that cannot be deployed is
@@ -17,56 +39,88 @@ impl Shared {
     ///
     /// The front must not run yet: it is not told, but given [`Shared::functions`] when it starts.
     pub fn deploy_declared(&self, functions: &[DeclaredFunction]) {
+        self.declare_all(functions, Front::NotYet);
+    }
+
+    pub(super) fn declare_all(&self, functions: &[DeclaredFunction], front: Front) -> Deployed {
         let (sender, receiver) = unbounded();
         for function in functions {
             // The receiver is alive.
             let _ = sender.send(function);
         }
         drop(sender);
+        let outcomes = Mutex::new(Deployed::default());
         std::thread::scope(|scope| {
             for _ in 0..CONTROL_THREADS.min(functions.len()) {
                 scope.spawn(|| {
                     for function in &receiver {
-                        self.log_declared(function);
+                        let outcome = self.declare(function, front);
+                        log_outcome(&function.name, &outcome);
+                        let mut outcomes = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+                        match outcome {
+                            Ok(Some(Done::Created(version) | Done::Updated(version))) => {
+                                outcomes.deployed.push(version)
+                            }
+                            Ok(_) => {}
+                            Err(problem) => outcomes.refused.push((function.name.clone(), problem)),
+                        }
                     }
                 });
             }
         });
         // Of what was declared, and of what a server that was killed has left there.
         self.empty_log();
+        let mut outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
+        outcomes.deployed.sort_by(|one, other| one.name.cmp(&other.name));
+        outcomes.refused.sort_by(|one, other| one.0.cmp(&other.0));
+        outcomes
     }
 
-    fn log_declared(&self, declared: &DeclaredFunction) {
-        let name = &declared.name;
-        match self.declare(declared) {
-            Ok(None) => {}
-            Ok(Some(Done::Created(function) | Done::Updated(function))) => {
-                log::info!("function {name} of the configuration is deployed as version {}", function.version);
-            }
-            Ok(Some(_)) => log::debug!("function {name} of the configuration is unchanged"),
-            Err(problem) => log::error!("function {name} of the configuration is not deployed: {}", problem.detail()),
-        }
-    }
-
-    fn declare(&self, declared: &DeclaredFunction) -> Result<Option<Done>, Problem> {
+    fn declare(&self, declared: &DeclaredFunction, front: Front) -> Result<Option<Done>, Problem> {
         let Some(code) = &declared.code else { return Ok(None) };
-        let resolved = declared.settings.resolve(self.settings.default_mode);
+        let resolved = declared.settings.resolve(self.settings().default_mode);
         let config = resolved.map_err(|error| invalid_setting("config", &error))?;
-        let stored = self.lock().functions.get(&declared.name).cloned();
-        // What is stored was looked at when it was stored: an unchanged function costs no sandbox.
-        if stored.as_ref().is_none_or(|stored| stored.code != *code || stored.config != config) {
-            self.vet(code, &config)?;
+        loop {
+            let stored = self.lock().functions.get(&declared.name).cloned();
+            // What is stored was looked at when it was stored: an unchanged function costs no sandbox.
+            if stored.as_ref().is_none_or(|stored| stored.code != *code || stored.config != config) {
+                self.vet(code, &config)?;
+            }
+            let mut state = self.lock();
+            let is_same = match (&stored, state.functions.get(&declared.name)) {
+                (Some(stored), Some(current)) => Arc::ptr_eq(stored, current),
+                (None, None) => true,
+                _ => false,
+            };
+            if !is_same {
+                // The API has changed it while its code was looked at.
+                continue;
+            }
+            let done = match stored {
+                Some(base) => state.update(&base, code, &config),
+                None => state.create(&NewFunction {
+                    name: declared.name.clone(),
+                    code: code.clone(),
+                    config: config.clone(),
+                    now_ms: unix_ms(),
+                }),
+            }?;
+            if let (Front::Runs, Done::Created(version) | Done::Updated(version)) = (front, &done) {
+                // To the front a version is a version, whether it is the first.
+                self.report(Ticket::NOBODY, &state, Ok(Done::Updated(Arc::clone(version))));
+            }
+            return Ok(Some(done));
         }
-        let mut state = self.lock();
-        let done = match stored {
-            Some(base) => state.update(&base, code, &config),
-            None => state.create(&NewFunction {
-                name: declared.name.clone(),
-                code: code.clone(),
-                config,
-                now_ms: unix_ms(),
-            }),
-        };
-        done.map(Some)
+    }
+}
+
+fn log_outcome(name: &str, outcome: &Result<Option<Done>, Problem>) {
+    match outcome {
+        Ok(None) => {}
+        Ok(Some(Done::Created(function) | Done::Updated(function))) => {
+            log::info!("function {name} of the configuration is deployed as version {}", function.version);
+        }
+        Ok(Some(_)) => log::debug!("function {name} of the configuration is unchanged"),
+        Err(problem) => log::error!("function {name} of the configuration is not deployed: {}", problem.detail()),
     }
 }

@@ -7,11 +7,12 @@
 mod declared;
 mod deploy;
 mod queries;
+mod reload;
 
 use std::collections::HashMap;
 use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{bounded, Receiver, Sender};
@@ -26,11 +27,19 @@ use crate::logs::{LogSink, Since};
 use crate::registry::function::{ExecutionMode, FunctionVersion};
 use crate::registry::settings::FunctionSettings;
 use crate::registry::store::Store;
+use crate::reload::Reloader;
 use crate::sandbox::cgroup::FigureSource;
+
+use reload::Reloads;
 
 /// Names the client that waits for an answer; the front's own business.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ticket(pub u64);
+
+impl Ticket {
+    /// Nobody waits: the job was asked for by a signal, or reports what came of another.
+    pub const NOBODY: Ticket = Ticket(u64::MAX);
+}
 
 /// A job of the API.
 #[derive(Debug)]
@@ -61,6 +70,8 @@ pub enum Work {
     },
     /// `GET /functions/NAME/sandbox`.
     Sandbox(Arc<FunctionVersion>),
+    /// `POST /admin/reload`, or SIGHUP.
+    Reload,
     /// Add what the kernel counts of each instance to its object in the document's array, and answer with the document.
     Figures {
         /// The document.
@@ -112,21 +123,33 @@ pub struct ControlSettings {
     pub declared: HashMap<String, FunctionSettings>,
     /// `limits.max_functions`.
     pub functions_max: usize,
+}
+
+/// What the control threads work with.
+pub struct Tools {
     /// Where the kernel's figures of instances are.
     pub figures: FigureSource,
+    /// Looks at code in a sandbox.
+    pub checker: Checker,
+    /// Function logs.
+    pub logs: LogSink,
+    /// Where answers go.
+    pub front: Line<FrontEvent>,
+    /// Reads the configuration again.
+    pub reloader: Reloader,
 }
 
 /// What the control threads share.
 pub struct Shared {
     /// The truth about functions: the store, and what it holds.
     pub(crate) state: Mutex<State>,
-    pub(crate) settings: ControlSettings,
-    /// Looks at code in a sandbox.
-    pub(crate) checker: Checker,
-    /// Function logs.
-    pub(crate) logs: LogSink,
-    /// Where answers go.
-    pub(crate) front: Line<FrontEvent>,
+    /// Replaced whole at a reload.
+    settings: Mutex<Arc<ControlSettings>>,
+    figures: FigureSource,
+    checker: Checker,
+    logs: LogSink,
+    front: Line<FrontEvent>,
+    reloads: Reloads,
 }
 
 /// The store and its content.
@@ -137,16 +160,23 @@ pub(crate) struct State {
 
 impl Shared {
     /// Puts the parts together. `functions` is what the store holds.
-    pub fn new(
-        store: Store,
-        functions: &[Arc<FunctionVersion>],
-        settings: ControlSettings,
-        checker: Checker,
-        logs: LogSink,
-        front: Line<FrontEvent>,
-    ) -> Self {
+    pub fn new(store: Store, functions: &[Arc<FunctionVersion>], settings: ControlSettings, tools: Tools) -> Self {
         let functions = functions.iter().map(|function| (function.name.clone(), Arc::clone(function))).collect();
-        Shared { state: Mutex::new(State { store, functions }), settings, checker, logs, front }
+        let Tools { figures, checker, logs, front, reloader } = tools;
+        Shared {
+            state: Mutex::new(State { store, functions }),
+            settings: Mutex::new(Arc::new(settings)),
+            figures,
+            checker,
+            logs,
+            front,
+            reloads: Reloads::new(reloader),
+        }
+    }
+
+    /// What the configuration says now. A job that began before a reload may end by what was said before.
+    fn settings(&self) -> Arc<ControlSettings> {
+        Arc::clone(&self.settings.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// All functions as they are now, in no order.
@@ -163,6 +193,7 @@ impl Shared {
             Work::Delete(name) => self.delete(ticket, &name),
             Work::Logs { function, limit, since } => self.answer(ticket, self.read_logs(&function, limit, since)),
             Work::Sandbox(function) => self.answer(ticket, self.describe_sandbox(&function)),
+            Work::Reload => self.reload(ticket),
             Work::Figures { document, array, instances } => {
                 self.answer(ticket, Ok(self.add_figures(document, array, &instances)));
             }

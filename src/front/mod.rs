@@ -1,7 +1,7 @@
 //! The front thread: the HTTP server, the API, and the scheduler's surroundings. It never blocks but in its poll.
 //!
 //! `serve` drives connections, `routes` says what a request asks for, `api` answers it; `events` hears what the other
-//! threads report; `actions` carries out what the scheduler decides.
+//! threads report; `actions` carries out what the scheduler decides; `stop` ends it all without losing a request.
 //!
 //! Invariants:
 //! - Every accepted call is in `calls` until its one outcome is given to its client or its client is gone.
@@ -14,8 +14,10 @@ mod calls;
 mod clients;
 mod events;
 mod functions;
+mod reload;
 mod routes;
 mod serve;
+mod stop;
 
 use std::collections::HashMap;
 use std::io;
@@ -26,7 +28,6 @@ use crossbeam_channel::Sender;
 use mio::net::TcpListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Token};
-use nix::sys::signal::Signal;
 
 use crate::auth::KeyRing;
 use crate::backend::process::runtimes::Runtimes;
@@ -41,15 +42,20 @@ use crate::limits::{FRONT_EVENTS_PER_TURN_MAX, HTTP_SWEEP_INTERVAL};
 use crate::logs::LogSink;
 use crate::registry::function::FunctionVersion;
 use crate::scheduler::{Action, Scheduler, SchedulerLimits};
+use crate::systemd::Notifier;
+
+pub use reload::FrontUpdate;
 
 use calls::Calls;
 use clients::{ClientId, Clients};
 use functions::Functions;
+use stop::Stop;
 
 const LISTENER: Token = Token(usize::MAX - 1);
 const SIGNALS: Token = Token(usize::MAX - 2);
 
 /// What the front needs to know.
+#[derive(Debug)]
 pub struct FrontSettings {
     /// `limits.max_connections`.
     pub connections_max: usize,
@@ -57,8 +63,8 @@ pub struct FrontSettings {
     pub request_body_bytes_max: usize,
     /// The scheduler's limits.
     pub scheduler: SchedulerLimits,
-    /// `system.drain_timeout`.
-    pub drain_timeout: Duration,
+    /// `system.shutdown_grace`.
+    pub shutdown_grace: Duration,
     /// What `/health` says of process mode besides its state: the isolation level.
     pub isolation: String,
     /// What `/health` says of container mode.
@@ -71,7 +77,7 @@ pub struct Door {
     pub listener: TcpListener,
     /// Who may come in.
     pub keys: KeyRing,
-    /// SIGTERM and SIGINT.
+    /// SIGTERM, SIGINT and SIGHUP.
     pub signals: nix::sys::signalfd::SignalFd,
 }
 
@@ -85,6 +91,8 @@ pub struct Lines {
     pub control: Sender<ControlJob>,
     /// To the function logs.
     pub logs: LogSink,
+    /// To who watches over this process.
+    pub notifier: Arc<Notifier>,
 }
 
 /// The front thread's state.
@@ -93,6 +101,8 @@ pub struct Front {
     listener: Option<TcpListener>,
     /// The listener had more to accept than descriptors were left; it is tried again at the next sweep.
     accept_again: bool,
+    /// A reload was asked for by a signal, and the control threads had no room for the job.
+    reload_again: bool,
     /// Connections that had more requests than one turn allows.
     again: Vec<ClientId>,
     signals: nix::sys::signalfd::SignalFd,
@@ -117,9 +127,8 @@ pub struct Front {
     next_sweep: Instant,
     /// Why the last blank could not be made, if none has been made since.
     blank_trouble: Option<BlankFailure>,
-    /// When a signal or a request asked the server to stop.
-    stopping_since: Option<Instant>,
-    stop_now: bool,
+    /// How far the server's stop has come, if it was asked to.
+    stop: Option<Stop>,
     buffer: Vec<u8>,
 }
 
@@ -146,6 +155,7 @@ impl Front {
             desk,
             listener: Some(listener),
             accept_again: false,
+            reload_again: false,
             again: Vec::new(),
             signals,
             scheduler: Scheduler::new(settings.scheduler.clone()),
@@ -165,8 +175,7 @@ impl Front {
             now,
             next_sweep: now + HTTP_SWEEP_INTERVAL,
             blank_trouble: None,
-            stopping_since: None,
-            stop_now: false,
+            stop: None,
             buffer: vec![0; 64 * 1024],
         };
         for function in functions {
@@ -191,7 +200,9 @@ impl Front {
             for event in &events {
                 match event.token() {
                     DOORBELL_TOKEN => {}
-                    LISTENER => self.accept(),
+                    LISTENER => {
+                        self.accept();
+                    }
                     SIGNALS => self.signalled(),
                     // Nothing can be read or written any more: the client was reset, or both sides are shut.
                     Token(key) if event.is_error() || event.is_write_closed() => self.close(key),
@@ -227,7 +238,10 @@ impl Front {
         }
         // Read anew: carrying out a turn may have taken long.
         let now = Instant::now();
-        let sweep = self.next_sweep.saturating_duration_since(now);
+        let mut sweep = self.next_sweep.saturating_duration_since(now);
+        if let Some(due) = self.next_step_of_stop() {
+            sweep = sweep.min(due.saturating_duration_since(now));
+        }
         let now_ns = self.clock.ns(now);
         match self.scheduler.next_deadline_ns() {
             // epoll counts in milliseconds and mio rounds up, so a deadline is never waited for in a busy loop.
@@ -250,43 +264,10 @@ impl Front {
             if std::mem::take(&mut self.accept_again) {
                 self.accept();
             }
-        }
-    }
-
-    fn signalled(&mut self) {
-        while let Ok(Some(signal)) = self.signals.read_signal() {
-            if self.stopping_since.is_some() {
-                log::warn!("a second signal: stopping at once");
-                self.stop_now = true;
+            if self.reload_again {
+                self.ask_reload();
             }
-            let name = Signal::try_from(signal.ssi_signo as i32).map_or("a signal", Signal::as_str);
-            log::info!("{name}: finishing what was accepted, at most {:?}", self.settings.drain_timeout);
-            self.begin_stop();
         }
-    }
-
-    fn begin_stop(&mut self) {
-        if self.stopping_since.is_some() {
-            return;
-        }
-        self.stopping_since = Some(self.now);
-        if let Some(mut listener) = self.listener.take() {
-            let _ = self.desk.registry().deregister(&mut listener);
-        }
-        self.scheduler.shutdown(self.now_ns(), &mut self.actions);
-        for key in self.clients.keys() {
-            if let Some(client) = self.clients.at(key) {
-                client.conn.shut_down();
-            }
-            self.drive(key);
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        let Some(since) = self.stopping_since else { return false };
-        // The scheduler enforces the grace period on calls; the margin is for answers still being taken.
-        let overdue =
-            self.now.saturating_duration_since(since) > self.settings.drain_timeout + Duration::from_millis(500);
-        self.stop_now || overdue || (self.scheduler.is_drained() && self.clients.len() == 0)
+        self.go_on_stopping();
     }
 }
