@@ -25,12 +25,18 @@ mod inject;
 mod instances;
 #[path = "fault_table/load.rs"]
 mod load;
+#[path = "fault_table/overload.rs"]
+mod overload;
 #[path = "fault_table/scarce.rs"]
 mod scarce;
 #[path = "fault_table/scene.rs"]
 mod scene;
 #[path = "fault_table/server.rs"]
 mod server;
+#[path = "fault_table/slow.rs"]
+mod slow;
+#[path = "fault_table/slow_clients.rs"]
+mod slow_clients;
 #[path = "fault_table/stopped.rs"]
 mod stopped;
 #[path = "fault_table/table.rs"]
