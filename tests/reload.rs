@@ -200,9 +200,9 @@ fn limits_of_calls_and_their_times_change() {
 
 #[test]
 fn a_stop_has_the_patience_that_was_read_last() {
-    let Some(server) = sandboxed("drain_timeout: 3600", "") else { return };
+    let Some(server) = sandboxed("shutdown_grace: 3600", "") else { return };
     server.deploy("slow", SLOW, json!({ "timeout": "15m" }));
-    change(&server, "pool_size: 2\ndrain_timeout: 1s", "", &["system.drain_timeout"]);
+    change(&server, "pool_size: 2\nshutdown_grace: 1s", "", &["system.shutdown_grace"]);
     let begun = std::thread::scope(|scope| {
         let call = scope.spawn(|| server.invoke("slow", "600"));
         server.await_load("slow", 1, 0);
