@@ -42,7 +42,7 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         }),
-        Command::Serve(options) => with_settings(&options, serve),
+        Command::Serve { options, takeover } => with_settings(&options, |settings| serve(settings, takeover)),
     }
 }
 
@@ -55,8 +55,8 @@ fn with_settings(options: &CliOptions, run: impl FnOnce(&Settings) -> ExitCode) 
     }
 }
 
-fn serve(settings: &Settings) -> ExitCode {
-    match faas::server::serve(settings, |address| cli::say(&welcome(settings, address))) {
+fn serve(settings: &Settings, takeover: bool) -> ExitCode {
+    match faas::server::serve(settings, takeover, |address| cli::say(&welcome(settings, address))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
     }

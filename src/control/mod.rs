@@ -2,10 +2,13 @@
 //!
 //! Jobs come from the front over one bounded queue, answers go back as [`FrontEvent::Control`]. Changes of functions
 //! are committed under the store's lock and reported to the front before the lock is released, so that the front
-//! learns of them in the order in which they became durable.
+//! learns of them in the order in which they became durable. Changes pass a [`Gate`] first, which is held while another
+//! server takes over.
 
+mod catch_up;
 mod declared;
 mod deploy;
+mod gate;
 mod queries;
 
 use std::collections::HashMap;
@@ -18,7 +21,7 @@ use crossbeam_channel::{bounded, Receiver, Sender};
 use serde_json::Value;
 
 use crate::backend::process::check::Checker;
-use crate::call::{FrontEvent, Slot};
+use crate::call::{FrontEvent, Slot, TakeoverNews};
 use crate::doorbell::Line;
 use crate::http::problem::Problem;
 use crate::limits::{CONTROL_QUEUE_MAX, CONTROL_THREADS};
@@ -28,9 +31,17 @@ use crate::registry::settings::FunctionSettings;
 use crate::registry::store::Store;
 use crate::sandbox::cgroup::FigureSource;
 
+pub use declared::Vetted;
+pub use gate::Gate;
+
 /// Names the client that waits for an answer; the front's own business.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ticket(pub u64);
+
+impl Ticket {
+    /// Nobody waits: the change was made by the server itself.
+    pub const NOBODY: Ticket = Ticket(u64::MAX);
+}
 
 /// A job of the API.
 #[derive(Debug)]
@@ -89,7 +100,7 @@ pub struct ControlReply {
 }
 
 /// A job that was done.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Done {
     /// The function was created, durably.
     Created(Arc<FunctionVersion>),
@@ -120,6 +131,7 @@ pub struct ControlSettings {
 pub struct Shared {
     /// The truth about functions: the store, and what it holds.
     pub(crate) state: Mutex<State>,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) settings: ControlSettings,
     /// Looks at code in a sandbox.
     pub(crate) checker: Checker,
@@ -146,7 +158,25 @@ impl Shared {
         front: Line<FrontEvent>,
     ) -> Self {
         let functions = functions.iter().map(|function| (function.name.clone(), Arc::clone(function))).collect();
-        Shared { state: Mutex::new(State { store, functions }), settings, checker, logs, front }
+        let told = front.clone();
+        let gate = Gate::new(move || drop(told.send(FrontEvent::Takeover(Box::new(TakeoverNews::Settled)))));
+        let state = Mutex::new(State { store, functions });
+        Shared { state, gate: Arc::new(gate), settings, checker, logs, front }
+    }
+
+    /// Where changes can be held up.
+    pub fn gate(&self) -> Arc<Gate> {
+        Arc::clone(&self.gate)
+    }
+
+    /// Whether there is a function of this name.
+    pub fn knows(&self, name: &str) -> bool {
+        self.lock().functions.contains_key(name)
+    }
+
+    /// Names this process as the owner of the state to whoever is refused.
+    pub fn note_owner(&self) {
+        self.lock().store.note_owner();
     }
 
     /// All functions as they are now, in no order.

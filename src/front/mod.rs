@@ -1,5 +1,7 @@
 //! The front thread: the HTTP server, the API, and the scheduler's surroundings. It never blocks but in its poll.
 //!
+//! `cede` gives the place of this server to a successor, `succeed` takes that of a predecessor.
+//!
 //! `serve` drives connections, `routes` says what a request asks for, `api` answers it; `events` hears what the other
 //! threads report; `actions` carries out what the scheduler decides.
 //!
@@ -11,14 +13,17 @@
 mod actions;
 mod api;
 mod calls;
+mod cede;
 mod clients;
 mod events;
 mod functions;
 mod routes;
 mod serve;
+mod succeed;
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -33,7 +38,7 @@ use crate::backend::process::runtimes::Runtimes;
 use crate::backend::process::supervisor::SupervisorJob;
 use crate::call::{BlankFailure, FrontEvent, Slot, WorkerJob};
 use crate::clock::Monotonic;
-use crate::control::ControlJob;
+use crate::control::{ControlJob, Gate};
 use crate::doorbell::{Desk, Line, DOORBELL_TOKEN};
 use crate::http::request_id::RequestIds;
 use crate::http::{HttpLimits, Stamp};
@@ -41,13 +46,23 @@ use crate::limits::{FRONT_EVENTS_PER_TURN_MAX, HTTP_SWEEP_INTERVAL};
 use crate::logs::LogSink;
 use crate::registry::function::FunctionVersion;
 use crate::scheduler::{Action, Scheduler, SchedulerLimits};
+use crate::takeover::incumbent::Input;
+use crate::upgrade::Launcher;
+
+pub use cede::Estate;
+pub use succeed::Readiness;
 
 use calls::Calls;
+use cede::Talk;
 use clients::{ClientId, Clients};
 use functions::Functions;
+use succeed::Entry;
 
 const LISTENER: Token = Token(usize::MAX - 1);
 const SIGNALS: Token = Token(usize::MAX - 2);
+const KNOCKING: Token = Token(usize::MAX - 3);
+const SUCCESSOR: Token = Token(usize::MAX - 4);
+const PREDECESSOR: Token = Token(usize::MAX - 5);
 
 /// What the front needs to know.
 pub struct FrontSettings {
@@ -71,8 +86,12 @@ pub struct Door {
     pub listener: TcpListener,
     /// Who may come in.
     pub keys: KeyRing,
-    /// SIGTERM and SIGINT.
+    /// SIGTERM, SIGINT and SIGUSR2.
     pub signals: nix::sys::signalfd::SignalFd,
+    /// What a successor is given.
+    pub estate: Estate,
+    /// How to start one.
+    pub launcher: Launcher,
 }
 
 /// The lines to the other threads.
@@ -85,6 +104,8 @@ pub struct Lines {
     pub control: Sender<ControlJob>,
     /// To the function logs.
     pub logs: LogSink,
+    /// Where changes of functions can be held up.
+    pub changes: Arc<Gate>,
 }
 
 /// The front thread's state.
@@ -121,6 +142,18 @@ pub struct Front {
     stopping_since: Option<Instant>,
     stop_now: bool,
     buffer: Vec<u8>,
+    entry: Entry,
+    estate: Estate,
+    launcher: Launcher,
+    /// The conversation with a successor; stays when the place is its own.
+    talk: Option<Talk>,
+    /// Conversations so far.
+    talks: u64,
+    is_winding_down: bool,
+    /// Where a predecessor sends its connections, and whether it had more than one turn allows.
+    predecessor: Option<OwnedFd>,
+    take_more: bool,
+    takeover_buffer: Vec<u8>,
 }
 
 impl Front {
@@ -136,8 +169,7 @@ impl Front {
         runtimes: Arc<Runtimes>,
         functions: &[Arc<FunctionVersion>],
     ) -> io::Result<Front> {
-        let Door { mut listener, keys, signals } = door;
-        desk.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        let Door { listener, keys, signals, estate, launcher } = door;
         let signal_fd = std::os::fd::AsRawFd::as_raw_fd(&signals);
         desk.registry().register(&mut SourceFd(&signal_fd), SIGNALS, Interest::READABLE)?;
         let ids = RequestIds::from_kernel().map_err(|error| io::Error::other(error.to_string()))?;
@@ -168,6 +200,15 @@ impl Front {
             stopping_since: None,
             stop_now: false,
             buffer: vec![0; 64 * 1024],
+            entry: Entry::Open,
+            estate,
+            launcher,
+            talk: None,
+            talks: 0,
+            is_winding_down: false,
+            predecessor: None,
+            take_more: false,
+            takeover_buffer: crate::takeover::socket::buffer(),
         };
         for function in functions {
             front.deploy(Arc::clone(function));
@@ -177,44 +218,78 @@ impl Front {
         Ok(front)
     }
 
+    /// Begins to serve: for a server that takes over from nobody.
+    ///
+    /// # Errors
+    /// When the listener cannot be watched.
+    pub fn listen(&mut self) -> io::Result<()> {
+        self.watch_listener()?;
+        if let Some(socket) = self.estate.socket.take() {
+            self.listen_to_successors(socket)?;
+        }
+        Ok(())
+    }
+
     /// Serves until the server is asked to stop and has drained.
     pub fn run(&mut self) {
         let mut events = Events::with_capacity(1024);
         while !self.is_over() {
-            let timeout = self.timeout();
-            if let Err(error) = self.desk.wait(&mut events, Some(timeout)) {
-                log::error!("the front's poll failed: {error}");
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            self.now = Instant::now();
-            self.stamp.date.refresh(SystemTime::now());
-            for event in &events {
-                match event.token() {
-                    DOORBELL_TOKEN => {}
-                    LISTENER => self.accept(),
-                    SIGNALS => self.signalled(),
-                    // Nothing can be read or written any more: the client was reset, or both sides are shut.
-                    Token(key) if event.is_error() || event.is_write_closed() => self.close(key),
-                    Token(key) => {
-                        if event.is_writable() {
-                            self.writable(key);
-                        }
-                        if event.is_readable() {
-                            self.readable(key, event.is_read_closed());
-                        }
+            self.turn(&mut events);
+        }
+    }
+
+    /// Waits for something to happen, and does what follows from it.
+    fn turn(&mut self, events: &mut Events) {
+        let timeout = self.timeout();
+        if let Err(error) = self.desk.wait(events, Some(timeout)) {
+            log::error!("the front's poll failed: {error}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.now = Instant::now();
+        self.stamp.date.refresh(SystemTime::now());
+        for event in &*events {
+            match event.token() {
+                DOORBELL_TOKEN => {}
+                LISTENER => self.accept(),
+                SIGNALS => self.signalled(),
+                KNOCKING => self.knocked(),
+                SUCCESSOR => {
+                    self.hear_successor();
+                    if self.has_ceded() && event.is_writable() {
+                        self.send_clients_on();
+                    }
+                }
+                PREDECESSOR => self.take_connections(),
+                // Nothing can be read or written any more: the client was reset, or both sides are shut.
+                Token(key) if event.is_error() || event.is_write_closed() => self.close(key),
+                Token(key) => {
+                    if event.is_writable() {
+                        self.writable(key);
+                    }
+                    if event.is_readable() {
+                        self.readable(key, event.is_read_closed());
                     }
                 }
             }
-            self.drive_again();
-            // Bounded, so that sockets get their turn under any load; what is left makes the next wait return at once.
-            for _ in 0..FRONT_EVENTS_PER_TURN_MAX {
-                let Some(event) = self.desk.try_recv() else { break };
-                self.hear(event);
-            }
-            self.keep_time();
-            self.act();
-            self.ring_workers();
         }
+        self.drive_again();
+        if self.take_more {
+            self.take_connections();
+        }
+        // Bounded, so that sockets get their turn under any load; what is left makes the next wait return at once.
+        for _ in 0..FRONT_EVENTS_PER_TURN_MAX {
+            let Some(event) = self.desk.try_recv() else { break };
+            self.hear(event);
+        }
+        self.keep_time();
+        self.wind_down();
+        self.act();
+        self.ring_workers();
+    }
+
+    /// Whether the place of this server was given to another process.
+    pub fn is_succeeded(&self) -> bool {
+        self.has_ceded()
     }
 
     fn now_ns(&self) -> u64 {
@@ -222,7 +297,7 @@ impl Front {
     }
 
     fn timeout(&self) -> Duration {
-        if !self.again.is_empty() {
+        if !self.again.is_empty() || self.take_more {
             return Duration::ZERO;
         }
         // Read anew: carrying out a turn may have taken long.
@@ -250,11 +325,19 @@ impl Front {
             if std::mem::take(&mut self.accept_again) {
                 self.accept();
             }
+            self.time_talk();
+            if self.has_ceded() {
+                self.send_clients_on();
+            }
         }
     }
 
     fn signalled(&mut self) {
         while let Ok(Some(signal)) = self.signals.read_signal() {
+            if signal.ssi_signo == Signal::SIGUSR2 as u32 {
+                self.launcher.launch();
+                continue;
+            }
             if self.stopping_since.is_some() {
                 log::warn!("a second signal: stopping at once");
                 self.stop_now = true;
@@ -270,6 +353,7 @@ impl Front {
             return;
         }
         self.stopping_since = Some(self.now);
+        self.advance(Input::Stopping);
         if let Some(mut listener) = self.listener.take() {
             let _ = self.desk.registry().deregister(&mut listener);
         }
@@ -283,10 +367,11 @@ impl Front {
     }
 
     fn is_over(&self) -> bool {
-        let Some(since) = self.stopping_since else { return false };
+        let is_empty = self.scheduler.is_drained() && self.clients.len() == 0;
+        let Some(since) = self.stopping_since else { return is_empty && self.has_ceded() };
         // The scheduler enforces the grace period on calls; the margin is for answers still being taken.
         let overdue =
             self.now.saturating_duration_since(since) > self.settings.drain_timeout + Duration::from_millis(500);
-        self.stop_now || overdue || (self.scheduler.is_drained() && self.clients.len() == 0)
+        self.stop_now || overdue || is_empty
     }
 }

@@ -19,7 +19,7 @@ impl Front {
         for _ in 0..CONNECTIONS_ACCEPTED_PER_TURN_MAX {
             let Some(listener) = &self.listener else { return };
             match listener.accept() {
-                Ok((stream, _)) => self.welcome(stream),
+                Ok((stream, _)) => self.welcome(stream, b""),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => {
@@ -37,7 +37,8 @@ impl Front {
         self.next_sweep = self.now;
     }
 
-    fn welcome(&mut self, stream: mio::net::TcpStream) {
+    /// Takes a connection in, of which these bytes were read already.
+    pub(super) fn welcome(&mut self, stream: mio::net::TcpStream, unread: &[u8]) {
         let _ = stream.set_nodelay(true);
         if self.clients.len() >= self.settings.connections_max + HTTP_CONNECTIONS_REFUSED_MAX {
             // Whoever is told that there is no room takes some: not more than this.
@@ -50,6 +51,10 @@ impl Front {
             let problem = Problem::unavailable("too_many_connections", detail);
             Conn::refused(self.now, self.http_limits, problem, &mut self.stamp)
         };
+        let mut conn = conn;
+        if !unread.is_empty() {
+            conn.received(unread);
+        }
         let id = self.clients.insert(stream, conn);
         let key = id.key();
         let Some(client) = self.clients.at(key) else { return };
@@ -107,6 +112,9 @@ impl Front {
     pub(super) fn drive(&mut self, key: usize) {
         let mut requests = 0;
         loop {
+            if self.leaves(key) {
+                return;
+            }
             let Some(client) = self.clients.at(key) else { return };
             if requests == HTTP_REQUESTS_PER_TURN_MAX {
                 if !std::mem::replace(&mut client.goes_on, true) {

@@ -201,6 +201,21 @@ impl Conn {
             }
     }
 
+    /// Whether the client waits for no answer: nothing of a request is there, or not even its whole head.
+    pub fn is_between_requests(&self) -> bool {
+        matches!(self.phase, Phase::Head) && !self.is_ending
+    }
+
+    /// Whether a request was let in whose body is still coming.
+    pub fn is_receiving_body(&self) -> bool {
+        matches!(self.phase, Phase::Body(_))
+    }
+
+    /// What was received and not acted on.
+    pub fn unread(&self) -> &[u8] {
+        self.input.bytes()
+    }
+
     /// Bytes for the client.
     pub fn output(&self) -> &[u8] {
         self.output.bytes()

@@ -21,6 +21,7 @@ mod schema;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{params, Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
@@ -28,9 +29,11 @@ use rusqlite::{params, Connection, OpenFlags, OptionalExtension, Transaction, Tr
 use super::function::{FunctionConfig, FunctionVersion};
 use crate::limits::{FUNCTION_VERSIONS_KEPT, STORE_BUSY_TIMEOUT, STORE_WAL_BYTES_KEPT};
 use directory::DirectoryLock;
+pub use directory::SharedLock;
 pub use error::{RefusalReason, StoreError};
 pub use row::code_sha256;
 use row::Sealed;
+pub use schema::CURRENT as SCHEMA;
 
 /// An open store. The directory is this process's until the value is dropped.
 #[derive(Debug)]
@@ -38,7 +41,7 @@ pub struct Store {
     connection: Connection,
     path: PathBuf,
     // After the connection, because fields are dropped in order: the next server must find the database closed.
-    _lock: DirectoryLock,
+    lock: DirectoryLock,
 }
 
 /// A function that does not exist yet. Everything in it is valid.
@@ -78,7 +81,19 @@ impl Store {
     /// Fails when another server uses the directory, when it is not ours alone, or when the database is damaged or newer
     /// than this release.
     pub fn open(dir: &Path) -> Result<Store, StoreError> {
-        let lock = directory::claim(dir)?;
+        Store::open_locked(dir, directory::claim(dir)?)
+    }
+
+    /// Opens the store of a server that still serves and has sent its lock, `lock`. Until that server has given the state
+    /// up, nothing may be written here.
+    ///
+    /// # Errors
+    /// As [`Store::open`]; when `lock` is not that of `dir`.
+    pub fn open_beside(dir: &Path, lock: OwnedFd) -> Result<Store, StoreError> {
+        Store::open_locked(dir, directory::inherit(dir, lock)?)
+    }
+
+    fn open_locked(dir: &Path, lock: DirectoryLock) -> Result<Store, StoreError> {
         let path = dir.join("faas.db");
         // SQLite would make the file with the umask's permissions; its companions take those of the file.
         directory::private_file(&path)?;
@@ -87,7 +102,20 @@ impl Store {
         let mut connection = Connection::open_with_flags(&path, flags).map_err(failed)?;
         configure(&connection).map_err(failed)?;
         schema::migrate(&mut connection, &path)?;
-        Ok(Store { connection, path, _lock: lock })
+        Ok(Store { connection, path, lock })
+    }
+
+    /// What a server that takes over is given of the directory's lock.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn share_lock(&self) -> std::io::Result<SharedLock> {
+        self.lock.share()
+    }
+
+    /// Names this process as the directory's owner to whoever is refused.
+    pub fn note_owner(&self) {
+        self.lock.note_owner();
     }
 
     /// Stores version 1 of a function. Fails with [`StoreError::Exists`] when there is one of that name.
@@ -168,6 +196,8 @@ impl Store {
     /// Reads and checks every function. Fails only when not even the names can be read.
     pub fn load_all(&self) -> Result<Loaded, StoreError> {
         let failed = |source| StoreError::from_sqlite(&self.path, source);
+        // As it was at one moment, also while another server writes. It is only read, so its end changes nothing.
+        let _moment = self.connection.unchecked_transaction().map_err(failed)?;
         let mut functions = BTreeMap::new();
         let mut refused = BTreeMap::new();
         for heading in self.headings().map_err(failed)? {

@@ -70,6 +70,8 @@ pub struct Scheduler {
     timers: Wheel,
     drain_timer: TimerId,
     shutting_down: bool,
+    /// The end has a time: see [`Scheduler::shutdown`].
+    is_impatient: bool,
     /// Slots, pools or wants changed: [`Scheduler::rebalance`] must run before the entry ends.
     unbalanced: bool,
     /// Closing versions that may have lost their last call or instance during this entry.
@@ -100,6 +102,7 @@ impl Scheduler {
             timers: Wheel::new(),
             drain_timer: TimerId::NONE,
             shutting_down: false,
+            is_impatient: false,
             unbalanced: true,
             emptied: Vec::new(),
             entries: 0,
