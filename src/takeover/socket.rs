@@ -117,11 +117,15 @@ pub type Received = (Result<Message, super::message::MessageError>, Vec<OwnedFd>
 /// # Errors
 /// `WouldBlock` when there is none.
 pub fn receive(stream: impl AsFd, buffer: &mut [u8]) -> io::Result<Option<Received>> {
-    match recv_descriptors(stream, buffer) {
+    let received = match recv_descriptors(&stream, buffer) {
+        // It went before it had read all of ours; the kernel says so once, and what it has said is still there.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => recv_descriptors(&stream, buffer),
+        received => received,
+    };
+    match received {
         // A datagram of no bytes is no message, so that it may stand for the end.
         Ok((0, _)) => Ok(None),
         Ok((length, descriptors)) => Ok(Some((Message::decode(&buffer[..length.min(buffer.len())]), descriptors))),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -174,6 +178,12 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(20);
         let (message, descriptors) = receive_by(&there, &mut buffer(), deadline).unwrap().unwrap();
         assert_eq!((message, descriptors.len()), (Ok(Message::Freeze), 2));
+        // What was said before the end is heard, also when the other had not read everything.
+        send(&here, &Message::Freeze, &[]).unwrap();
+        send(&there, &Message::Frozen, &[]).unwrap();
+        drop(there);
+        let mut hear = || receive_by(&here, &mut buffer(), deadline).unwrap().map(|(message, _)| message.unwrap());
+        assert_eq!((hear(), hear()), (Some(Message::Frozen), None));
         drop((second, first));
         assert!(connect(&state).unwrap().is_none(), "a name that nobody listens at is no server");
         remove(&state);

@@ -54,9 +54,8 @@ impl Predecessor {
             buffer: socket::buffer(),
         };
         let hello = Introduction { pid: std::process::id(), version: version(), schema: SCHEMA };
-        if !predecessor.say(&Message::Hello(hello))? {
-            return Ok(None);
-        }
+        // One that refuses may have hung up already; what it said can still be heard.
+        predecessor.say(&Message::Hello(hello))?;
         let answer = predecessor.hear("its offer", TAKEOVER_GREETING_TIMEOUT)?;
         let Answer::Given((message, descriptors)) = answer else { return Ok(None) };
         let Message::Offer(who) = message else { return Err(predecessor.misplaced("its offer", &message)) };
