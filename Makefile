@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 
-.PHONY: help run test test-rust test-python test-vm test-matrix check fmt bench bench-sandbox fuzz deny
+.PHONY: help run test test-rust test-python test-vm test-matrix test-faults check fmt bench bench-sandbox fuzz deny
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,12 @@ test-vm: ## the sandbox's tests on cgroup v2 and on v1, in a virtual machine
 
 test-matrix: ## every attack with layers of the sandbox taken away, against docs/sandbox-matrix.md
 	cargo test --test abuse -- --ignored
+
+# The rows are printed as they come, and all of them at the end; the status is that of the rows.
+test-faults: ## the table of faults at full size against a release build; FAULTS=NAME for some of the rows
+	@table=$$(mktemp); export FAAS_FAULTS=full FAAS_FAULTS_TABLE=$$table; \
+	cargo test --locked --release --test fault_table $(FAULTS) -- --nocapture --test-threads=1; status=$$?; \
+	echo; echo "| fault | measured | |"; echo "|---|---|---|"; cat $$table; rm $$table; exit $$status
 
 check: ## what every commit passes: format, clippy, documentation, all tests
 	cargo fmt --all -- --check

@@ -106,15 +106,19 @@ pub enum InvokeError {
         /// How it ended.
         exit: ExitReason,
     },
-    /// The function's `timeout` passed while the call ran.
+    /// The time that the call had passed while it ran.
     TimedOut {
         /// The limit in milliseconds.
         limit_ms: u64,
+        /// Whose limit it is.
+        set_by: TimeoutSource,
     },
-    /// The function's `timeout` passed while the call still waited for an instance.
+    /// The time that the call had passed while it still waited for an instance.
     QueueTimedOut {
         /// The limit in milliseconds.
         limit_ms: u64,
+        /// Whose limit it is.
+        set_by: TimeoutSource,
     },
     /// No instance could be started within `cold_start_timeout`.
     ColdStartTimedOut {
@@ -135,8 +139,22 @@ pub enum InvokeError {
     NoInstances(BlankFailure),
     /// The function was deleted while the call waited.
     Deleted,
+    /// Somebody stopped the instance, and the call did not end in the time that it was given then.
+    InstanceStopped {
+        /// `drain_timeout` in milliseconds.
+        limit_ms: u64,
+    },
     /// The server is stopping.
     ShuttingDown,
+}
+
+/// Who set the time from a call's acceptance to its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeoutSource {
+    /// The function's `timeout`.
+    Function,
+    /// The caller, who has less time than the function may take: the header `X-Faas-Timeout`.
+    Caller,
 }
 
 /// Why there is no blank.
@@ -277,6 +295,8 @@ pub enum FrontEvent {
     },
     /// A control thread finished a job of the API.
     Control(Box<crate::control::ControlReply>),
+    /// The configuration was read again.
+    Reload(Box<crate::front::FrontUpdate>),
     /// Something of a takeover.
     Takeover(Box<TakeoverNews>),
 }

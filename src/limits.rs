@@ -174,6 +174,8 @@ pub const COLD_START_TIMEOUT_MS: std::ops::RangeInclusive<u64> = 10..=600_000;
 pub const WARM_INSTANCE_TTL_DEFAULT: Duration = Duration::from_secs(600);
 /// Range of `system.warm_instance_ttl`, in milliseconds.
 pub const WARM_INSTANCE_TTL_MS: std::ops::RangeInclusive<u64> = 10..=7 * 24 * 3_600_000;
+/// Range of `system.shutdown_grace`, in milliseconds.
+pub const SHUTDOWN_GRACE_MS: std::ops::RangeInclusive<u64> = 0..=3_600_000;
 /// Range of `system.drain_timeout`, in milliseconds.
 pub const DRAIN_TIMEOUT_MS: std::ops::RangeInclusive<u64> = 0..=3_600_000;
 /// Largest `limits.max_connections`.
@@ -221,8 +223,6 @@ pub const AUTH_TOKEN_BYTES_MAX: usize = 512;
 pub const FUNCTION_VERSIONS_KEPT: u64 = 10;
 /// A statement waits this long for another reader or writer of the database (a backup, an inspection).
 pub const STORE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// The write-ahead log is cut back to this many bytes after a checkpoint.
-pub const STORE_WAL_BYTES_KEPT: i64 = 16 * 1024 * 1024;
 
 // ---- Scheduling ----
 
@@ -242,6 +242,13 @@ pub const PIPE_STALL: Duration = Duration::from_millis(10);
 pub const BLANK_START_TIMEOUT: Duration = Duration::from_secs(10);
 /// A draining instance is killed after this long, default of `system.drain_timeout`.
 pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// A stopping server ends what still runs after this long, default of `system.shutdown_grace`.
+pub const SHUTDOWN_GRACE_DEFAULT: Duration = Duration::from_secs(30);
+/// A server that was asked to stop goes on for this long as if it were not, but for new connections and for telling its
+/// clients that theirs end: requests that are on their way arrive. At most `shutdown_grace`.
+pub const SHUTDOWN_LINGER: Duration = Duration::from_secs(1);
+/// What the last answers are given to be taken, once `shutdown_grace` is over.
+pub const SHUTDOWN_ANSWERS_TIMEOUT: Duration = Duration::from_millis(500);
 /// Forks after which a zygote is replaced by a fresh one, so that nothing can pile up in it.
 pub const ZYGOTE_FORKS_MAX: u32 = 10_000;
 /// Empty network namespaces that wait for the next instances. Each takes about 300 kB of the kernel's memory.
@@ -347,6 +354,10 @@ pub const LOG_QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const LOG_BATCH_PAUSE: Duration = Duration::from_millis(2);
 /// A control thread waits this long for the function-log thread.
 pub const LOG_QUERY_TIMEOUT: Duration = Duration::from_secs(2);
+/// A reload waits this long for the front to have taken the new settings, before it says that it is done.
+pub const RELOAD_FRONT_TIMEOUT: Duration = Duration::from_secs(5);
+/// What is told to the supervisor of this process (systemd) is lost when it takes longer than this to take it.
+pub const NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 /// The server's own log gets this long to reach standard error when the server ends.
 pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 

@@ -4,8 +4,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use faas::cli::{self, Command};
-use faas::config;
-use faas::config::{CliOptions, Settings};
+use faas::config::{CliOptions, Settings, Sources};
 
 /// Something is wrong with how the program was called.
 const USAGE: u8 = 2;
@@ -35,28 +34,29 @@ fn main() -> ExitCode {
             }
             Err(error) => failed(&error),
         },
-        Command::CheckSystem { options, verbose } => with_settings(&options, |settings| {
+        Command::CheckSystem { options, verbose } => with_settings(options, |settings, _| {
             if faas::system_check::check(settings, verbose) {
                 ExitCode::SUCCESS
             } else {
                 ExitCode::FAILURE
             }
         }),
-        Command::Serve { options, takeover } => with_settings(&options, |settings| serve(settings, takeover)),
+        Command::Serve { options, takeover } => {
+            with_settings(options, |settings, sources| serve(settings, sources, takeover))
+        }
     }
 }
 
-fn with_settings(options: &CliOptions, run: impl FnOnce(&Settings) -> ExitCode) -> ExitCode {
-    // A variable that is not UTF-8 cannot be any value that is allowed, so it is treated as one that is wrong.
-    let environment = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-    match config::load(options, &environment) {
-        Ok(settings) => run(&settings),
+fn with_settings(options: CliOptions, run: impl FnOnce(&Settings, Sources) -> ExitCode) -> ExitCode {
+    let mut sources = Sources::new(options);
+    match sources.load() {
+        Ok(settings) => run(&settings, sources),
         Err(error) => failed(&error),
     }
 }
 
-fn serve(settings: &Settings, takeover: bool) -> ExitCode {
-    match faas::server::serve(settings, takeover, |address| cli::say(&welcome(settings, address))) {
+fn serve(settings: &Settings, sources: Sources, takeover: bool) -> ExitCode {
+    match faas::server::serve(settings, sources, takeover, |address| cli::say(&welcome(settings, address))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
     }

@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -22,27 +23,27 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use sha2::{Digest, Sha256};
 
-use crate::auth::{well_known_keys, KeyEntry, KeyRing, Scope};
 use crate::backend::process::check::Checker;
 use crate::backend::process::runtimes::{RuntimeError, Runtimes, SandboxSettings};
 use crate::backend::process::supervisor::{self, SupervisorJob, SupervisorSettings};
 use crate::call::{FrontEvent, WorkerJob};
-use crate::config::{ApiScope, IsolationLevel, Settings};
+use crate::config::{IsolationLevel, Settings, Sources};
 use crate::control;
 use crate::doorbell::{line, Desk, Line};
 use crate::egress::Egress;
-use crate::front::{Door, Estate, Front, FrontSettings, Lines};
+use crate::front::{Door, Estate, Front, Lines};
 use crate::limits::{FRONT_QUEUE_MAX, SUPERVISOR_QUEUE_MAX, TAKEOVER_SIDE_TIMEOUT};
-use crate::logs::{FunctionLogs, LogSink};
+use crate::logs::FunctionLogs;
 use crate::registry::function::FunctionVersion;
 use crate::registry::settings::RUNTIME_DEFAULT;
 use crate::registry::store::Store;
+use crate::reload::{control_settings, front_settings, key_ring, Parts, Reloader};
 use crate::sandbox::cgroup::CgroupRoot;
 use crate::sandbox::host::{HostFacts, Missing};
 use crate::sandbox::plan::Privilege;
-use crate::scheduler::SchedulerLimits;
 use crate::server_log;
 use crate::sys;
+use crate::systemd::Notifier;
 use crate::takeover::{self, Predecessor, Side, TakeoverError};
 use crate::upgrade::Launcher;
 use crate::worker::{self, WorkerSettings};
@@ -124,15 +125,21 @@ fn system(action: &'static str) -> impl FnOnce(std::io::Error) -> StartError {
 }
 
 /// Serves until the server is asked to stop. With `takeover` it takes the place of the server that runs on the same
-/// state, if there is one. Calls `ready` with the address once it listens.
+/// state, if there is one. Calls `ready` with the address once it listens. `sources` is where the settings come from, and
+/// where they are looked for again at a reload.
 ///
 /// # Errors
 /// When it cannot start; nothing of it is left then, and a server that runs goes on.
-pub fn serve(settings: &Settings, takeover: bool, ready: impl FnOnce(SocketAddr)) -> Result<(), StartError> {
+pub fn serve(
+    settings: &Settings,
+    sources: Sources,
+    takeover: bool,
+    ready: impl FnOnce(SocketAddr),
+) -> Result<(), StartError> {
     // Signals are read from a descriptor, so every thread must block them: this one first.
     let signals = block_signals().map_err(system("read signals"))?;
     let launcher = Launcher::capture().map_err(system("find the path of this program"))?;
-    let keys = keys(settings)?;
+    let keys = key_ring(settings).map_err(StartError::Keys)?;
     let mut predecessor = match takeover {
         true => Predecessor::greet(&settings.storage_path).map_err(StartError::Takeover)?,
         false => None,
@@ -195,7 +202,7 @@ pub fn serve(settings: &Settings, takeover: bool, ready: impl FnOnce(SocketAddr)
         predecessor,
         other_groups,
     };
-    let result = start.run(settings, &facts, ready);
+    let result = start.run(settings, sources, &facts, ready);
     log_guard.flush();
     result
 }
@@ -233,7 +240,13 @@ struct Start {
 
 impl Start {
     /// Everything from the first thread to the last.
-    fn run(self, settings: &Settings, facts: &HostFacts, ready: impl FnOnce(SocketAddr)) -> Result<(), StartError> {
+    fn run(
+        self,
+        settings: &Settings,
+        sources: Sources,
+        facts: &HostFacts,
+        ready: impl FnOnce(SocketAddr),
+    ) -> Result<(), StartError> {
         let Start { store, cgroups, side, line: front_line, desk: front_desk, door, predecessor, other_groups } = self;
         let staging =
             staging(&settings.storage_path).map_err(system("make the directory on which sandboxes are built"))?;
@@ -264,23 +277,24 @@ impl Start {
         let figures = cgroups.figures();
         let address = door.listener.local_addr().map_err(system("ask for the port"))?;
         let egress = Egress::new(address.port(), settings.outbound_allow.clone());
-        let threads = Threads::start(settings, Arc::clone(&runtimes), cgroups, egress, logs.sink(), &front_line)?;
-        let checker = Checker::new(Arc::clone(&runtimes), threads.supervisor.clone());
-        let declared =
-            settings.functions.iter().map(|declared| (declared.name.clone(), declared.settings.clone())).collect();
-        let shared = Arc::new(control::Shared::new(
-            store,
-            &stored,
-            control::ControlSettings {
-                default_mode: settings.default_mode,
-                declared,
-                functions_max: settings.limits.max_functions,
-                figures,
-            },
-            checker,
-            logs.sink(),
-            front_line.clone(),
-        ));
+        let notifier = Arc::new(Notifier::from_environment());
+        let parts = Parts {
+            runtimes: Arc::clone(&runtimes),
+            egress,
+            logs: logs.sink(),
+            response_bytes_max: Arc::new(AtomicUsize::new(settings.limits.max_response_body_bytes)),
+            front: front_line.clone(),
+            notifier: Arc::clone(&notifier),
+        };
+        let threads = Threads::start(settings, &parts, cgroups)?;
+        let tools = control::Tools {
+            figures,
+            checker: Checker::new(Arc::clone(&runtimes), threads.supervisor.clone()),
+            logs: logs.sink(),
+            front: front_line.clone(),
+            reloader: Reloader::new(sources, settings.clone(), parts),
+        };
+        let shared = Arc::new(control::Shared::new(store, &stored, control_settings(settings), tools));
         if predecessor.is_none() {
             shared.deploy_declared(&settings.functions);
         }
@@ -293,17 +307,10 @@ impl Start {
             supervisor: threads.supervisor.clone(),
             control,
             logs: logs.sink(),
+            notifier: Arc::clone(&notifier),
             changes: shared.gate(),
         };
-        let front_settings = FrontSettings {
-            connections_max: settings.limits.max_connections,
-            request_body_bytes_max: settings.limits.max_request_body_bytes,
-            scheduler: scheduler_limits(settings),
-            drain_timeout: settings.drain_timeout,
-            isolation: settings.isolation.to_string(),
-            container: "container mode is not part of this version",
-        };
-        let mut front = Front::new(front_desk, front_settings, lines, door, runtimes, &functions)
+        let mut front = Front::new(front_desk, front_settings(settings), lines, door, runtimes, &functions)
             .map_err(system("make the front"))?;
         let (tell, readiness) = crossbeam_channel::bounded(1);
         let entered = match (predecessor, opening) {
@@ -327,8 +334,9 @@ impl Start {
         };
         let result = entered.map(|()| {
             ready(address);
+            notifier.ready(address);
             front.run();
-            if front.is_succeeded() {
+            if front.has_ceded() {
                 log::info!("everything is answered that was begun here");
             } else {
                 takeover::socket::remove(&settings.storage_path);
@@ -349,31 +357,28 @@ struct Threads {
 }
 
 impl Threads {
-    fn start(
-        settings: &Settings,
-        runtimes: Arc<Runtimes>,
-        cgroups: CgroupRoot,
-        egress: Arc<Egress>,
-        logs: LogSink,
-        front: &Line<FrontEvent>,
-    ) -> Result<Threads, StartError> {
+    fn start(settings: &Settings, parts: &Parts, cgroups: CgroupRoot) -> Result<Threads, StartError> {
         let cpus = allowed_cpus();
         let mut workers = Vec::new();
         let mut worker_threads = Vec::new();
         for number in 0..settings.workers {
             // Counted from the end, since interrupts and everybody else's threads gather on the first.
             let cpu = cpus.iter().rev().cycle().nth(number).copied().filter(|_| settings.pin_workers);
-            let worker_settings = WorkerSettings { cpu, response_bytes_max: settings.limits.max_response_body_bytes };
-            let (jobs, thread) = worker::start(number, worker_settings, front.clone(), logs.clone())
+            let worker_settings = WorkerSettings { cpu, response_bytes_max: Arc::clone(&parts.response_bytes_max) };
+            let (jobs, thread) = worker::start(number, worker_settings, parts.front.clone(), parts.logs.clone())
                 .map_err(system("start a worker thread"))?;
             workers.push(jobs);
             worker_threads.push(thread);
         }
         let (supervisor, desk) = line(SUPERVISOR_QUEUE_MAX).map_err(system("make a queue"))?;
-        let supervisor_settings =
-            SupervisorSettings { runtimes, cgroups: Some(cgroups), egress, slots_max: settings.slots_max as u32 };
+        let supervisor_settings = SupervisorSettings {
+            runtimes: Arc::clone(&parts.runtimes),
+            cgroups: Some(cgroups),
+            egress: Arc::clone(&parts.egress),
+            slots_max: settings.slots_max as u32,
+        };
         let supervisor_thread =
-            supervisor::start(supervisor.clone(), desk, supervisor_settings, workers.clone(), front.clone())
+            supervisor::start(supervisor.clone(), desk, supervisor_settings, workers.clone(), parts.front.clone())
                 .map_err(system("start the supervisor thread"))?;
         Ok(Threads { workers, supervisor, worker_threads, supervisor_thread })
     }
@@ -466,6 +471,7 @@ fn block_signals() -> std::io::Result<SignalFd> {
     set.add(Signal::SIGTERM);
     set.add(Signal::SIGINT);
     set.add(Signal::SIGUSR2);
+    set.add(Signal::SIGHUP);
     set.thread_block()?;
     Ok(SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)
 }
@@ -474,38 +480,4 @@ fn allowed_cpus() -> Vec<usize> {
     let this_thread = nix::unistd::Pid::from_raw(0);
     let Ok(set) = nix::sched::sched_getaffinity(this_thread) else { return vec![0] };
     (0..nix::sched::CpuSet::count()).filter(|&cpu| set.is_set(cpu).unwrap_or(false)).collect()
-}
-
-fn keys(settings: &Settings) -> Result<KeyRing, StartError> {
-    let mut entries = if settings.well_known_keys { well_known_keys() } else { Vec::new() };
-    entries.extend(settings.api_keys.iter().map(|key| {
-        KeyEntry {
-            name: key.name.clone(),
-            sha256: key.sha256,
-            scopes: key
-                .scopes
-                .iter()
-                .map(|scope| match scope {
-                    ApiScope::Invoke => Scope::Invoke,
-                    ApiScope::Manage => Scope::Manage,
-                    ApiScope::Admin => Scope::Admin,
-                })
-                .collect(),
-        }
-    }));
-    KeyRing::new(entries).map_err(StartError::Keys)
-}
-
-fn scheduler_limits(settings: &Settings) -> SchedulerLimits {
-    let ns = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-    SchedulerLimits {
-        slots_max: settings.slots_max,
-        pool_size: settings.pool_size,
-        queue_per_function_max: settings.limits.max_queue_per_function,
-        invocations_max: settings.limits.max_invocations,
-        warm_instance_ttl_ns: ns(settings.warm_instance_ttl),
-        cold_start_timeout_ns: ns(settings.cold_start_timeout),
-        drain_timeout_ns: ns(settings.drain_timeout),
-        ..SchedulerLimits::default()
-    }
 }

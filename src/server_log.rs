@@ -70,10 +70,15 @@ impl std::error::Error for LoggerError {
 /// Installs the logger for records up to `level`. What it returns is to be held until the process ends.
 pub fn init(level: LevelFilter) -> Result<LoggerGuard, LoggerError> {
     let stderr = io::stderr().as_fd().try_clone_to_owned().map_err(|source| LoggerError::Stderr { source })?;
-    let (logger, guard) = start(level, File::from(stderr), LOG_QUEUE_MAX)?;
+    let (logger, guard) = start(File::from(stderr), LOG_QUEUE_MAX)?;
     log::set_boxed_logger(Box::new(logger)).map_err(|source| LoggerError::Installed { source })?;
-    log::set_max_level(level);
+    set_level(level);
     Ok(guard)
+}
+
+/// From now on records up to `level` are written.
+pub fn set_level(level: LevelFilter) {
+    log::set_max_level(level);
 }
 
 /// Writes what is still in the queue when it is dropped, as far as standard error takes it.
@@ -104,11 +109,8 @@ enum Message {
     Flush(Sender<()>),
 }
 
-fn start<W: Write + Send + 'static>(
-    level: LevelFilter,
-    output: W,
-    queue_max: usize,
-) -> Result<(ServerLogger, LoggerGuard), LoggerError> {
+/// A logger of records at every level: which of them come here is decided before they are made, by the macros of `log`.
+fn start<W: Write + Send + 'static>(output: W, queue_max: usize) -> Result<(ServerLogger, LoggerGuard), LoggerError> {
     let (queue, lines) = bounded(queue_max);
     let dropped = Arc::new(AtomicU64::new(0));
     let writer = LineWriter { lines, output, dropped: Arc::clone(&dropped) };
@@ -125,7 +127,7 @@ fn start<W: Write + Send + 'static>(
         .set_level_padding(LevelPadding::Right)
         .build();
     let records = RecordWriter { line: Vec::new(), queue: queue.clone(), dropped };
-    Ok((ServerLogger { lines: WriteLogger::new(level, config, records) }, LoggerGuard { queue }))
+    Ok((ServerLogger { lines: WriteLogger::new(LevelFilter::Trace, config, records) }, LoggerGuard { queue }))
 }
 
 /// What `log` calls.
@@ -293,9 +295,8 @@ mod tests {
     #[test]
     fn a_record_is_a_line_with_time_level_and_target() {
         let output = Gated::default();
-        let (logger, guard) = start(LevelFilter::Info, output.clone(), 8).unwrap();
+        let (logger, guard) = start(output.clone(), 8).unwrap();
         log(&logger, Level::Info, "hello");
-        log(&logger, Level::Debug, "not at this level");
         assert!(guard.flush());
         let text = output.text();
         let (time, rest) = text.split_once(' ').unwrap();
@@ -306,7 +307,7 @@ mod tests {
     #[test]
     fn a_message_cannot_forge_a_line_or_steer_a_terminal() {
         let output = Gated::default();
-        let (logger, guard) = start(LevelFilter::Info, output.clone(), 8).unwrap();
+        let (logger, guard) = start(output.clone(), 8).unwrap();
         log(&logger, Level::Info, "name\r\n2026 [ERROR] forged \u{1b}[2J é\t\u{85}\n");
         assert!(guard.flush());
         assert!(
@@ -319,7 +320,7 @@ mod tests {
     #[test]
     fn a_stuck_output_holds_nobody_up_and_the_loss_is_told() {
         let output = Gated::default();
-        let (logger, guard) = start(LevelFilter::Info, output.clone(), 4).unwrap();
+        let (logger, guard) = start(output.clone(), 4).unwrap();
         let stuck = output.gate.lock().unwrap();
         let begun = Instant::now();
         for number in 0..1000 {
@@ -342,7 +343,7 @@ mod tests {
     #[test]
     fn a_flush_gives_up_on_a_stuck_output() {
         let output = Gated::default();
-        let (logger, guard) = start(LevelFilter::Info, output.clone(), 4).unwrap();
+        let (logger, guard) = start(output.clone(), 4).unwrap();
         let stuck = output.gate.lock().unwrap();
         log(&logger, Level::Info, "line");
         assert!(!guard.flush());

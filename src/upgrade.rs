@@ -36,7 +36,9 @@ impl Launcher {
         let Launcher { program, arguments } = self.clone();
         log::info!("starting {} to take over", program.display());
         let run = move || {
-            let ended = Command::new(&program).args(arguments).spawn().and_then(|mut child| child.wait());
+            // Whatever watches over this process by its number means this one.
+            let mut command = Command::new(&program);
+            let ended = command.args(arguments).env_remove("WATCHDOG_PID").spawn().and_then(|mut child| child.wait());
             match ended {
                 // One that serves outlives this process, or is stopped before it.
                 Ok(status) if status.success() => {}

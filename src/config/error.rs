@@ -1,9 +1,9 @@
-//! Why the server has no configuration to start with, in one line for the one who wrote it.
+//! Why the server has no configuration to start with, or to go on with, in one line for the one who wrote it.
 
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::limits;
 use crate::values::ValueError;
@@ -67,6 +67,39 @@ pub enum ConfigError {
     DefaultModeDisabled,
 }
 
+impl ConfigError {
+    /// The file at fault, if it is one.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Unreadable { path, .. }
+            | Self::TooLarge { path }
+            | Self::Syntax { path, .. }
+            | Self::Value { path, .. }
+            | Self::Source { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
+    /// The line at fault, counted from 1, if it is known.
+    pub fn line(&self) -> Option<usize> {
+        match self {
+            Self::Syntax { line, .. } | Self::Value { line, .. } | Self::Source { line, .. } => *line,
+            _ => None,
+        }
+    }
+
+    /// The key at fault, or the environment variable, if it is one.
+    pub fn key(&self) -> Option<String> {
+        match self {
+            Self::Value { error, .. } | Self::Environment(error) => Some(error.path().to_string()),
+            Self::Source { function, .. } => Some(format!("functions.{function}.source")),
+            Self::WellKnownKeysExposed { .. } => Some("system.well_known_keys".to_owned()),
+            Self::DefaultModeDisabled => Some("system.default_mode".to_owned()),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -127,7 +160,7 @@ impl std::error::Error for ConfigError {
 }
 
 /// `faas_config.yaml:12: `
-fn write_place(f: &mut fmt::Formatter<'_>, path: &std::path::Path, line: Option<usize>) -> fmt::Result {
+fn write_place(f: &mut fmt::Formatter<'_>, path: &Path, line: Option<usize>) -> fmt::Result {
     write!(f, "{}:", path.display())?;
     if let Some(line) = line {
         write!(f, "{line}:")?;

@@ -1,7 +1,7 @@
-//! The functions of the configuration file, deployed before the server answers anybody.
+//! The functions of the configuration file, deployed before the server answers anybody and again at a reload.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::unbounded;
 
@@ -9,11 +9,30 @@ use crate::clock::unix_ms;
 use crate::config::DeclaredFunction;
 use crate::http::problem::Problem;
 use crate::limits::CONTROL_THREADS;
-use crate::registry::function::FunctionConfig;
+use crate::registry::function::{FunctionConfig, FunctionVersion};
 use crate::registry::store::NewFunction;
 
 use super::deploy::{invalid_setting, taken_over};
-use super::{Done, Shared};
+use super::{Done, Shared, Ticket};
+
+/// Whether the front runs and is told of what was deployed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Front {
+    /// It is given [`Shared::functions`] when it starts.
+    NotYet,
+    /// It hears of every version as of those that the API makes.
+    Runs,
+}
+
+/// What came of the declared functions, each in the order of the names. Those that were as declared already are in
+/// neither list.
+#[derive(Debug, Default)]
+pub(super) struct Deployed {
+    /// The new versions.
+    pub(super) deployed: Vec<Arc<FunctionVersion>>,
+    /// The functions that could not be deployed. What is stored under their names stays.
+    pub(super) refused: Vec<(String, Problem)>,
+}
 
 impl Shared {
     /// Creates or updates every function with code that differs from what is stored. One that cannot be deployed is
@@ -21,74 +40,95 @@ impl Shared {
     ///
     /// The front must not run yet: it is not told, but given [`Shared::functions`] when it starts.
     pub fn deploy_declared(&self, functions: &[DeclaredFunction]) {
-        for_each(functions, |declared| self.log_declared(declared, &Vetted::default(), false));
+        self.declare_all(functions, Front::NotYet, &Vetted::default());
     }
 
-    /// The same when the front runs: it is told of each.
+    /// The same when the front runs and is told, for a server that takes over.
     pub fn deploy_declared_live(&self, functions: &[DeclaredFunction], vetted: &Vetted) {
-        for_each(functions, |declared| self.log_declared(declared, vetted, true));
+        self.declare_all(functions, Front::Runs, vetted);
     }
 
-    /// Looks at the code of each function that will have to be deployed, so that this need not be done when it is.
+    /// Looks at the code of each function that will have to be deployed, so that this need not be done when it is. What
+    /// is wrong with one will be said then.
     pub fn vet_declared(&self, functions: &[DeclaredFunction]) -> Vetted {
         let sound = Mutex::new(BTreeSet::new());
+        let mode = self.settings().default_mode;
         for_each(functions, |declared| {
-            let (Some(code), Ok(config)) = (&declared.code, declared.settings.resolve(self.settings.default_mode))
-            else {
-                return;
-            };
-            if self.is_stored(&declared.name, code, &config) || self.vet(code, &config).is_ok() {
+            let (Some(code), Ok(config)) = (&declared.code, declared.settings.resolve(mode)) else { return };
+            let stored = self.lock().functions.get(&declared.name).cloned();
+            if is_stored(stored.as_deref(), code, &config) || self.vet(code, &config).is_ok() {
                 sound.lock().unwrap_or_else(PoisonError::into_inner).insert(declared.name.clone());
             }
         });
         Vetted(sound.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn is_stored(&self, name: &str, code: &str, config: &FunctionConfig) -> bool {
-        self.lock().functions.get(name).is_some_and(|stored| stored.code == code && stored.config == *config)
-    }
-
-    fn log_declared(&self, declared: &DeclaredFunction, vetted: &Vetted, tell_front: bool) {
-        let name = &declared.name;
-        match self.declare(declared, vetted, tell_front) {
-            Ok(None) => {}
-            Ok(Some(Done::Created(function) | Done::Updated(function))) => {
-                log::info!("function {name} of the configuration is deployed as version {}", function.version);
+    pub(super) fn declare_all(&self, functions: &[DeclaredFunction], front: Front, vetted: &Vetted) -> Deployed {
+        let outcomes = Mutex::new(Deployed::default());
+        for_each(functions, |function| {
+            let outcome = self.declare(function, front, vetted);
+            log_outcome(&function.name, &outcome);
+            let mut outcomes = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+            match outcome {
+                Ok(Some(Done::Created(version) | Done::Updated(version))) => outcomes.deployed.push(version),
+                Ok(_) => {}
+                Err(problem) => outcomes.refused.push((function.name.clone(), problem)),
             }
-            Ok(Some(_)) => log::debug!("function {name} of the configuration is unchanged"),
-            Err(problem) => log::error!("function {name} of the configuration is not deployed: {}", problem.detail()),
-        }
+        });
+        // Of what was declared, and of what a server that was killed has left there.
+        self.empty_log();
+        let mut outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
+        outcomes.deployed.sort_by(|one, other| one.name.cmp(&other.name));
+        outcomes.refused.sort_by(|one, other| one.0.cmp(&other.0));
+        outcomes
     }
 
-    fn declare(&self, declared: &DeclaredFunction, vetted: &Vetted, tell_front: bool) -> Result<Option<Done>, Problem> {
+    fn declare(&self, declared: &DeclaredFunction, front: Front, vetted: &Vetted) -> Result<Option<Done>, Problem> {
         let Some(code) = &declared.code else { return Ok(None) };
-        let resolved = declared.settings.resolve(self.settings.default_mode);
+        let resolved = declared.settings.resolve(self.settings().default_mode);
         let config = resolved.map_err(|error| invalid_setting("config", &error))?;
-        // What is stored was looked at when it was stored: an unchanged function costs no sandbox.
-        if !vetted.0.contains(&declared.name) && !self.is_stored(&declared.name, code, &config) {
-            self.vet(code, &config)?;
+        loop {
+            let stored = self.lock().functions.get(&declared.name).cloned();
+            // What is stored was looked at when it was stored: an unchanged function costs no sandbox.
+            if !vetted.0.contains(&declared.name) && !is_stored(stored.as_deref(), code, &config) {
+                self.vet(code, &config)?;
+            }
+            let _pass = self.gate.enter().map_err(|_| taken_over())?;
+            let mut state = self.lock();
+            let is_same = match (&stored, state.functions.get(&declared.name)) {
+                (Some(stored), Some(current)) => Arc::ptr_eq(stored, current),
+                (None, None) => true,
+                _ => false,
+            };
+            if !is_same {
+                // The API has changed it while its code was looked at.
+                continue;
+            }
+            let done = match stored {
+                Some(base) => state.update(&base, code, &config),
+                None => state.create(&NewFunction {
+                    name: declared.name.clone(),
+                    code: code.clone(),
+                    config: config.clone(),
+                    now_ms: unix_ms(),
+                }),
+            }?;
+            if let (Front::Runs, Done::Created(version) | Done::Updated(version)) = (front, &done) {
+                // To the front a version is a version, whether it is the first.
+                self.report(Ticket::NOBODY, &state, Ok(Done::Updated(Arc::clone(version))));
+            }
+            return Ok(Some(done));
         }
-        let _pass = self.gate.enter().map_err(|_| taken_over())?;
-        let mut state = self.lock();
-        let done = match state.functions.get(&declared.name).cloned() {
-            Some(base) => state.update(&base, code, &config),
-            None => state.create(&NewFunction {
-                name: declared.name.clone(),
-                code: code.clone(),
-                config,
-                now_ms: unix_ms(),
-            }),
-        }?;
-        if tell_front {
-            self.announce(done.clone());
-        }
-        Ok(Some(done))
     }
 }
 
 /// Functions of the configuration whose code was looked at, by name.
 #[derive(Debug, Default)]
 pub struct Vetted(BTreeSet<String>);
+
+fn is_stored(stored: Option<&FunctionVersion>, code: &str, config: &FunctionConfig) -> bool {
+    stored.is_some_and(|stored| stored.code == code && stored.config == *config)
+}
 
 /// Runs `work` for each of them, on a few threads.
 fn for_each(functions: &[DeclaredFunction], work: impl Fn(&DeclaredFunction) + Sync) {
@@ -107,4 +147,15 @@ fn for_each(functions: &[DeclaredFunction], work: impl Fn(&DeclaredFunction) + S
             });
         }
     });
+}
+
+fn log_outcome(name: &str, outcome: &Result<Option<Done>, Problem>) {
+    match outcome {
+        Ok(None) => {}
+        Ok(Some(Done::Created(function) | Done::Updated(function))) => {
+            log::info!("function {name} of the configuration is deployed as version {}", function.version);
+        }
+        Ok(Some(_)) => log::debug!("function {name} of the configuration is unchanged"),
+        Err(problem) => log::error!("function {name} of the configuration is not deployed: {}", problem.detail()),
+    }
 }

@@ -41,7 +41,8 @@ impl Shared {
         let name = given.name.ok_or_else(|| missing("name"))?;
         validate_name(&name).map_err(|error| invalid_setting("name", &error))?;
         let code = given.code.ok_or_else(|| missing("code"))?;
-        let settings = self.settings.declared.get(&name).cloned().unwrap_or_default().merge(given.settings);
+        let rules = self.settings();
+        let settings = rules.declared.get(&name).cloned().unwrap_or_default().merge(given.settings);
         {
             let state = self.lock();
             if state.functions.contains_key(&name) {
@@ -49,13 +50,13 @@ impl Shared {
             }
             self.room_in(&state)?;
         }
-        let config = settings.resolve(self.settings.default_mode).map_err(|error| invalid_setting("config", &error))?;
+        let config = settings.resolve(rules.default_mode).map_err(|error| invalid_setting("config", &error))?;
         self.vet(&code, &config)?;
         Ok(NewFunction { name, code, config, now_ms: unix_ms() })
     }
 
     fn room_in(&self, state: &State) -> Result<(), Problem> {
-        let limit = self.settings.functions_max;
+        let limit = self.settings().functions_max;
         if state.functions.len() < limit {
             return Ok(());
         }
@@ -80,7 +81,7 @@ impl Shared {
             let settings = base.config.to_settings().merge(given.settings.clone());
             let code = given.code.as_deref().unwrap_or(&base.code);
             let vetted = settings
-                .resolve(self.settings.default_mode)
+                .resolve(self.settings().default_mode)
                 .map_err(|error| invalid_setting("config", &error))
                 .and_then(|config| self.vet(code, &config).map(|()| config));
             let config = match vetted {
@@ -174,7 +175,7 @@ impl Shared {
     }
 
     /// Tells the front while the lock is still held, so that it hears of changes in the order of their commits.
-    fn report(&self, ticket: Ticket, _held: &State, result: Result<Done, Problem>) {
+    pub(super) fn report(&self, ticket: Ticket, _held: &State, result: Result<Done, Problem>) {
         if self.front.send(FrontEvent::Control(Box::new(ControlReply { ticket, result }))).is_err() {
             log::debug!("the front has ended; an answer is dropped");
         }
@@ -281,5 +282,12 @@ pub(super) fn taken_over() -> Problem {
 
 fn not_stored(error: &StoreError) -> Problem {
     log::error!("the store refused a change: {error}");
-    Problem::unavailable("not_stored", "the change could not be stored and was not made; the server's log says why")
+    let detail = match error {
+        StoreError::InDoubt { .. } => {
+            "the change could not be stored and was not made, but if the server crashes now it may be made when it \
+             starts again; its log says why"
+        }
+        _ => "the change could not be stored and was not made; the server's log says why",
+    };
+    Problem::unavailable("not_stored", detail)
 }

@@ -10,11 +10,12 @@ mod declared;
 mod deploy;
 mod gate;
 mod queries;
+mod reload;
 
 use std::collections::HashMap;
 use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{bounded, Receiver, Sender};
@@ -29,17 +30,19 @@ use crate::logs::{LogSink, Since};
 use crate::registry::function::{ExecutionMode, FunctionVersion};
 use crate::registry::settings::FunctionSettings;
 use crate::registry::store::Store;
+use crate::reload::Reloader;
 use crate::sandbox::cgroup::FigureSource;
 
 pub use declared::Vetted;
 pub use gate::Gate;
+use reload::Reloads;
 
 /// Names the client that waits for an answer; the front's own business.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ticket(pub u64);
 
 impl Ticket {
-    /// Nobody waits: the change was made by the server itself.
+    /// Nobody waits: the job was asked for by a signal, or reports what came of another or what the server did by itself.
     pub const NOBODY: Ticket = Ticket(u64::MAX);
 }
 
@@ -72,6 +75,8 @@ pub enum Work {
     },
     /// `GET /functions/NAME/sandbox`.
     Sandbox(Arc<FunctionVersion>),
+    /// `POST /admin/reload`, or SIGHUP.
+    Reload,
     /// Add what the kernel counts of each instance to its object in the document's array, and answer with the document.
     Figures {
         /// The document.
@@ -123,22 +128,34 @@ pub struct ControlSettings {
     pub declared: HashMap<String, FunctionSettings>,
     /// `limits.max_functions`.
     pub functions_max: usize,
+}
+
+/// What the control threads work with.
+pub struct Tools {
     /// Where the kernel's figures of instances are.
     pub figures: FigureSource,
+    /// Looks at code in a sandbox.
+    pub checker: Checker,
+    /// Function logs.
+    pub logs: LogSink,
+    /// Where answers go.
+    pub front: Line<FrontEvent>,
+    /// Reads the configuration again.
+    pub reloader: Reloader,
 }
 
 /// What the control threads share.
 pub struct Shared {
     /// The truth about functions: the store, and what it holds.
     pub(crate) state: Mutex<State>,
-    pub(crate) gate: Arc<Gate>,
-    pub(crate) settings: ControlSettings,
-    /// Looks at code in a sandbox.
-    pub(crate) checker: Checker,
-    /// Function logs.
-    pub(crate) logs: LogSink,
-    /// Where answers go.
-    pub(crate) front: Line<FrontEvent>,
+    gate: Arc<Gate>,
+    /// Replaced whole at a reload.
+    settings: Mutex<Arc<ControlSettings>>,
+    figures: FigureSource,
+    checker: Checker,
+    logs: LogSink,
+    front: Line<FrontEvent>,
+    reloads: Reloads,
 }
 
 /// The store and its content.
@@ -149,19 +166,21 @@ pub(crate) struct State {
 
 impl Shared {
     /// Puts the parts together. `functions` is what the store holds.
-    pub fn new(
-        store: Store,
-        functions: &[Arc<FunctionVersion>],
-        settings: ControlSettings,
-        checker: Checker,
-        logs: LogSink,
-        front: Line<FrontEvent>,
-    ) -> Self {
+    pub fn new(store: Store, functions: &[Arc<FunctionVersion>], settings: ControlSettings, tools: Tools) -> Self {
         let functions = functions.iter().map(|function| (function.name.clone(), Arc::clone(function))).collect();
+        let Tools { figures, checker, logs, front, reloader } = tools;
         let told = front.clone();
         let gate = Gate::new(move || drop(told.send(FrontEvent::Takeover(Box::new(TakeoverNews::Settled)))));
-        let state = Mutex::new(State { store, functions });
-        Shared { state, gate: Arc::new(gate), settings, checker, logs, front }
+        Shared {
+            state: Mutex::new(State { store, functions }),
+            gate: Arc::new(gate),
+            settings: Mutex::new(Arc::new(settings)),
+            figures,
+            checker,
+            logs,
+            front,
+            reloads: Reloads::new(reloader),
+        }
     }
 
     /// Where changes can be held up.
@@ -179,6 +198,11 @@ impl Shared {
         self.lock().store.note_owner();
     }
 
+    /// What the configuration says now. A job that began before a reload may end by what was said before.
+    fn settings(&self) -> Arc<ControlSettings> {
+        Arc::clone(&self.settings.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// All functions as they are now, in no order.
     pub fn functions(&self) -> Vec<Arc<FunctionVersion>> {
         self.lock().functions.values().cloned().collect()
@@ -186,16 +210,30 @@ impl Shared {
 
     fn run(&self, job: ControlJob) {
         let ticket = job.ticket;
+        let may_change = matches!(job.work, Work::Create(_) | Work::Update(..) | Work::Delete(_));
         match job.work {
             Work::Create(body) => self.create(ticket, &body),
             Work::Update(name, body) => self.update(ticket, &name, &body),
             Work::Delete(name) => self.delete(ticket, &name),
             Work::Logs { function, limit, since } => self.answer(ticket, self.read_logs(&function, limit, since)),
             Work::Sandbox(function) => self.answer(ticket, self.describe_sandbox(&function)),
+            Work::Reload => self.reload(ticket),
             Work::Figures { document, array, instances } => {
                 self.answer(ticket, Ok(self.add_figures(document, array, &instances)));
             }
             Work::MemorySum { document, instances } => self.answer(ticket, Ok(self.add_memory(document, &instances))),
+        }
+        if may_change {
+            self.empty_log();
+        }
+    }
+
+    /// Empties the store's log behind the answer. Of several threads that come from a change, one does it for all.
+    pub(crate) fn empty_log(&self) {
+        match self.lock().store.empty_log() {
+            Ok(true) => {}
+            Ok(false) => log::debug!("the store's log is not emptied yet: somebody reads the database"),
+            Err(error) => log::error!("the store's log cannot be emptied, and every change makes it longer: {error}"),
         }
     }
 

@@ -24,13 +24,13 @@ impl Shared {
     pub(super) fn add_figures(&self, mut document: Value, array: &str, instances: &[Slot]) -> Done {
         let objects = document.get_mut(array).and_then(Value::as_array_mut).into_iter().flatten();
         for (object, slot) in objects.filter_map(Value::as_object_mut).zip(instances) {
-            add_to(object, &self.settings.figures.read(&slot.to_string()));
+            add_to(object, &self.figures.read(&slot.to_string()));
         }
         Done::Document(document)
     }
 
     pub(super) fn add_memory(&self, mut document: Value, instances: &[Slot]) -> Done {
-        let memory = |slot: &Slot| self.settings.figures.memory_bytes(&slot.to_string());
+        let memory = |slot: &Slot| self.figures.memory_bytes(&slot.to_string());
         document["memory_bytes"] = instances.iter().filter_map(memory).sum::<u64>().into();
         Done::Document(document)
     }

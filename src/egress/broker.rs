@@ -205,7 +205,7 @@ impl Broker {
             home.set(home.get() || own);
             own
         };
-        policy::judge(address, self.egress.server_port, &self.egress.exceptions, is_own).map_err(|refusal| {
+        policy::judge(address, self.egress.server_port, &self.egress.exceptions(), is_own).map_err(|refusal| {
             log::debug!("a function may not connect to {address}: {refusal:?}");
             libc::EACCES
         })?;

@@ -57,7 +57,7 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicUsize;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::limits::{BLANK_START_TIMEOUT, EGRESS_STACK_BYTES};
@@ -72,7 +72,8 @@ use policy::Exception;
 pub struct Egress {
     /// The port on which the server listens.
     server_port: u16,
-    exceptions: Vec<Exception>,
+    /// Replaced whole when the configuration is read again.
+    exceptions: Mutex<Arc<[Exception]>>,
     /// Connections under way.
     connecting: AtomicUsize,
     /// Which name server is asked first.
@@ -82,7 +83,17 @@ pub struct Egress {
 impl Egress {
     /// Nothing is started yet. `server_port` is closed to functions on every address of this machine.
     pub fn new(server_port: u16, exceptions: Vec<Exception>) -> Arc<Self> {
+        let exceptions = Mutex::new(exceptions.into());
         Arc::new(Egress { server_port, exceptions, connecting: AtomicUsize::new(0), turn: AtomicUsize::new(0) })
+    }
+
+    /// From now on connections are judged by these exceptions. Those that are made already stay.
+    pub fn except(&self, exceptions: Vec<Exception>) {
+        *self.exceptions.lock().unwrap_or_else(PoisonError::into_inner) = exceptions.into();
+    }
+
+    fn exceptions(&self) -> Arc<[Exception]> {
+        Arc::clone(&self.exceptions.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Starts the broker of an instance that is being made and will send its listener over `handover`. The broker ends

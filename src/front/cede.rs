@@ -8,13 +8,13 @@
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
 
 use mio::unix::SourceFd;
 use mio::Interest;
 
 use crate::call::{FrontEvent, TakeoverNews};
 use crate::doorbell::Line;
-use crate::limits::CONNECTIONS_ACCEPTED_PER_TURN_MAX;
 use crate::logs::Decision;
 use crate::registry::store::{SharedLock, SCHEMA};
 use crate::sys;
@@ -75,7 +75,7 @@ impl Front {
         let refuse = |reason: &str| {
             let _ = socket::send(&stream, &Message::Refused(reason.to_owned()), &[]);
         };
-        if self.stopping_since.is_some() {
+        if self.stop.is_some() {
             return refuse("it is stopping");
         }
         if self.talk.is_some() {
@@ -144,12 +144,12 @@ impl Front {
                 }
             }
             TakeoverNews::Open { connections, socket } => self.open(connections, socket),
-            TakeoverNews::Failed(error) => self.give_up(error),
+            TakeoverNews::Failed(error) => self.refuse_to_serve(error),
         }
     }
 
     /// Whether the place is another process's.
-    pub(super) fn has_ceded(&self) -> bool {
+    pub fn has_ceded(&self) -> bool {
         self.talk.as_ref().is_some_and(|talk| talk.machine.stage() == Stage::Ceded)
     }
 
@@ -235,8 +235,13 @@ impl Front {
             decision.leave_to(ours);
         }
         log::info!("process {} serves from now on; finishing what was begun", talk.pid);
+        let pid = talk.pid;
         self.advance(Input::Ceded);
         self.lines.changes.close();
+        let notifier = Arc::clone(&self.lines.notifier);
+        // On a thread, since it may have to wait, and not lost, since a supervisor ends what it does not know.
+        let messenger = std::thread::Builder::new().name("faas-messenger".to_owned());
+        self.messenger = messenger.spawn(move || notifier.main_pid(pid)).ok();
         self.leave();
         // It has been told already.
         Input::Ceded
@@ -247,19 +252,14 @@ impl Front {
         let inherits = self.talk.as_ref().is_some_and(|talk| talk.inherits_listener);
         if !inherits {
             // Nobody else will: who is in the queue of a listener that closes is reset.
-            for _ in 0..crate::limits::HTTP_CONNECTIONS_LIMIT_MAX / CONNECTIONS_ACCEPTED_PER_TURN_MAX {
-                self.accept_again = false;
-                self.accept();
-                if !self.accept_again {
-                    break;
-                }
-            }
+            while self.accept() {}
         }
         // The open file lives on in the successor, and would go on telling this poll of it.
         if let Some(mut listener) = self.listener.take() {
             let _ = self.desk.registry().deregister(&mut listener);
         }
         self.estate.socket = None;
+        self.scheduler.wind_down(self.now_ns(), &mut self.actions);
         self.send_clients_on();
     }
 
@@ -306,14 +306,5 @@ impl Front {
         log::error!("the successor has hung up; finishing what was begun");
         self.end_talk();
         self.begin_stop();
-    }
-
-    /// Lets the scheduler end what nobody needs any more, once no request can come to it.
-    pub(super) fn wind_down(&mut self) {
-        if self.is_winding_down || !self.has_ceded() || self.clients.any(|client| client.conn.is_receiving_body()) {
-            return;
-        }
-        self.is_winding_down = true;
-        self.scheduler.wind_down(self.now_ns(), &mut self.actions);
     }
 }

@@ -181,10 +181,6 @@ impl Clients {
         self.slab.iter().map(|(key, _)| key).collect()
     }
 
-    pub(super) fn any(&self, is_it: impl Fn(&Client) -> bool) -> bool {
-        self.slab.iter().any(|(_, client)| is_it(client))
-    }
-
     /// The earliest deadline of any connection is not tracked: whoever sweeps asks each.
     pub(super) fn expired(&self, now: Instant) -> Vec<usize> {
         let due = |client: &Client| client.conn.deadline().is_some_and(|deadline| deadline <= now);

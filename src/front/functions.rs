@@ -34,6 +34,11 @@ impl Functions {
         self.live.get(name)
     }
 
+    /// All that can be called, in no order.
+    pub(super) fn live(&self) -> impl Iterator<Item = &Live> {
+        self.live.values()
+    }
+
     pub(super) fn version(&self, key: VersionKey) -> Option<&Arc<FunctionVersion>> {
         self.versions.get(&key)
     }

@@ -1,9 +1,8 @@
 //! The front thread: the HTTP server, the API, and the scheduler's surroundings. It never blocks but in its poll.
 //!
-//! `cede` gives the place of this server to a successor, `succeed` takes that of a predecessor.
-//!
 //! `serve` drives connections, `routes` says what a request asks for, `api` answers it; `events` hears what the other
-//! threads report; `actions` carries out what the scheduler decides.
+//! threads report; `actions` carries out what the scheduler decides; `stop` ends it all without losing a request;
+//! `cede` gives the place of this server to a successor, `succeed` takes that of a predecessor.
 //!
 //! Invariants:
 //! - Every accepted call is in `calls` until its one outcome is given to its client or its client is gone.
@@ -17,21 +16,23 @@ mod cede;
 mod clients;
 mod events;
 mod functions;
+mod reload;
 mod routes;
 mod serve;
+mod stop;
 mod succeed;
 
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Sender;
 use mio::net::TcpListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Token};
-use nix::sys::signal::Signal;
 
 use crate::auth::KeyRing;
 use crate::backend::process::runtimes::Runtimes;
@@ -46,16 +47,18 @@ use crate::limits::{FRONT_EVENTS_PER_TURN_MAX, HTTP_SWEEP_INTERVAL};
 use crate::logs::LogSink;
 use crate::registry::function::FunctionVersion;
 use crate::scheduler::{Action, Scheduler, SchedulerLimits};
-use crate::takeover::incumbent::Input;
+use crate::systemd::Notifier;
 use crate::upgrade::Launcher;
 
 pub use cede::Estate;
+pub use reload::FrontUpdate;
 pub use succeed::Readiness;
 
 use calls::Calls;
 use cede::Talk;
 use clients::{ClientId, Clients};
 use functions::Functions;
+use stop::Stop;
 use succeed::Entry;
 
 const LISTENER: Token = Token(usize::MAX - 1);
@@ -65,6 +68,7 @@ const SUCCESSOR: Token = Token(usize::MAX - 4);
 const PREDECESSOR: Token = Token(usize::MAX - 5);
 
 /// What the front needs to know.
+#[derive(Debug)]
 pub struct FrontSettings {
     /// `limits.max_connections`.
     pub connections_max: usize,
@@ -72,8 +76,8 @@ pub struct FrontSettings {
     pub request_body_bytes_max: usize,
     /// The scheduler's limits.
     pub scheduler: SchedulerLimits,
-    /// `system.drain_timeout`.
-    pub drain_timeout: Duration,
+    /// `system.shutdown_grace`.
+    pub shutdown_grace: Duration,
     /// What `/health` says of process mode besides its state: the isolation level.
     pub isolation: String,
     /// What `/health` says of container mode.
@@ -86,7 +90,7 @@ pub struct Door {
     pub listener: TcpListener,
     /// Who may come in.
     pub keys: KeyRing,
-    /// SIGTERM, SIGINT and SIGUSR2.
+    /// SIGTERM, SIGINT, SIGHUP and SIGUSR2.
     pub signals: nix::sys::signalfd::SignalFd,
     /// What a successor is given.
     pub estate: Estate,
@@ -104,6 +108,8 @@ pub struct Lines {
     pub control: Sender<ControlJob>,
     /// To the function logs.
     pub logs: LogSink,
+    /// To who watches over this process.
+    pub notifier: Arc<Notifier>,
     /// Where changes of functions can be held up.
     pub changes: Arc<Gate>,
 }
@@ -114,6 +120,8 @@ pub struct Front {
     listener: Option<TcpListener>,
     /// The listener had more to accept than descriptors were left; it is tried again at the next sweep.
     accept_again: bool,
+    /// A reload was asked for by a signal, and the control threads had no room for the job.
+    reload_again: bool,
     /// Connections that had more requests than one turn allows.
     again: Vec<ClientId>,
     signals: nix::sys::signalfd::SignalFd,
@@ -138,9 +146,8 @@ pub struct Front {
     next_sweep: Instant,
     /// Why the last blank could not be made, if none has been made since.
     blank_trouble: Option<BlankFailure>,
-    /// When a signal or a request asked the server to stop.
-    stopping_since: Option<Instant>,
-    stop_now: bool,
+    /// How far the server's stop has come, if it was asked to.
+    stop: Option<Stop>,
     buffer: Vec<u8>,
     entry: Entry,
     estate: Estate,
@@ -149,7 +156,8 @@ pub struct Front {
     talk: Option<Talk>,
     /// Conversations so far.
     talks: u64,
-    is_winding_down: bool,
+    /// Tells who watches over this process that it is another one from now on.
+    messenger: Option<JoinHandle<()>>,
     /// Where a predecessor sends its connections, and whether it had more than one turn allows.
     predecessor: Option<OwnedFd>,
     take_more: bool,
@@ -178,6 +186,7 @@ impl Front {
             desk,
             listener: Some(listener),
             accept_again: false,
+            reload_again: false,
             again: Vec::new(),
             signals,
             scheduler: Scheduler::new(settings.scheduler.clone()),
@@ -197,15 +206,14 @@ impl Front {
             now,
             next_sweep: now + HTTP_SWEEP_INTERVAL,
             blank_trouble: None,
-            stopping_since: None,
-            stop_now: false,
+            stop: None,
             buffer: vec![0; 64 * 1024],
             entry: Entry::Open,
             estate,
             launcher,
             talk: None,
             talks: 0,
-            is_winding_down: false,
+            messenger: None,
             predecessor: None,
             take_more: false,
             takeover_buffer: crate::takeover::socket::buffer(),
@@ -236,6 +244,9 @@ impl Front {
         while !self.is_over() {
             self.turn(&mut events);
         }
+        if let Some(messenger) = self.messenger.take() {
+            let _ = messenger.join();
+        }
     }
 
     /// Waits for something to happen, and does what follows from it.
@@ -250,7 +261,9 @@ impl Front {
         for event in &*events {
             match event.token() {
                 DOORBELL_TOKEN => {}
-                LISTENER => self.accept(),
+                LISTENER => {
+                    self.accept();
+                }
                 SIGNALS => self.signalled(),
                 KNOCKING => self.knocked(),
                 SUCCESSOR => {
@@ -282,14 +295,8 @@ impl Front {
             self.hear(event);
         }
         self.keep_time();
-        self.wind_down();
         self.act();
         self.ring_workers();
-    }
-
-    /// Whether the place of this server was given to another process.
-    pub fn is_succeeded(&self) -> bool {
-        self.has_ceded()
     }
 
     fn now_ns(&self) -> u64 {
@@ -302,7 +309,10 @@ impl Front {
         }
         // Read anew: carrying out a turn may have taken long.
         let now = Instant::now();
-        let sweep = self.next_sweep.saturating_duration_since(now);
+        let mut sweep = self.next_sweep.saturating_duration_since(now);
+        if let Some(due) = self.next_step_of_stop() {
+            sweep = sweep.min(due.saturating_duration_since(now));
+        }
         let now_ns = self.clock.ns(now);
         match self.scheduler.next_deadline_ns() {
             // epoll counts in milliseconds and mio rounds up, so a deadline is never waited for in a busy loop.
@@ -329,49 +339,10 @@ impl Front {
             if self.has_ceded() {
                 self.send_clients_on();
             }
-        }
-    }
-
-    fn signalled(&mut self) {
-        while let Ok(Some(signal)) = self.signals.read_signal() {
-            if signal.ssi_signo == Signal::SIGUSR2 as u32 {
-                self.launcher.launch();
-                continue;
+            if self.reload_again {
+                self.ask_reload();
             }
-            if self.stopping_since.is_some() {
-                log::warn!("a second signal: stopping at once");
-                self.stop_now = true;
-            }
-            let name = Signal::try_from(signal.ssi_signo as i32).map_or("a signal", Signal::as_str);
-            log::info!("{name}: finishing what was accepted, at most {:?}", self.settings.drain_timeout);
-            self.begin_stop();
         }
-    }
-
-    fn begin_stop(&mut self) {
-        if self.stopping_since.is_some() {
-            return;
-        }
-        self.stopping_since = Some(self.now);
-        self.advance(Input::Stopping);
-        if let Some(mut listener) = self.listener.take() {
-            let _ = self.desk.registry().deregister(&mut listener);
-        }
-        self.scheduler.shutdown(self.now_ns(), &mut self.actions);
-        for key in self.clients.keys() {
-            if let Some(client) = self.clients.at(key) {
-                client.conn.shut_down();
-            }
-            self.drive(key);
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        let is_empty = self.scheduler.is_drained() && self.clients.len() == 0;
-        let Some(since) = self.stopping_since else { return is_empty && self.has_ceded() };
-        // The scheduler enforces the grace period on calls; the margin is for answers still being taken.
-        let overdue =
-            self.now.saturating_duration_since(since) > self.settings.drain_timeout + Duration::from_millis(500);
-        self.stop_now || overdue || is_empty
+        self.go_on_stopping();
     }
 }

@@ -24,6 +24,7 @@ pub(super) enum Route {
     FunctionStats(String),
     Instances,
     InstanceStop(Slot),
+    Reload,
     /// `OPTIONS *` and `OPTIONS` on a known resource.
     Options(&'static str),
 }
@@ -67,6 +68,7 @@ pub(super) enum Access {
 type Make = fn(&[String], &str) -> Option<Route>;
 
 const MANAGE: Access = Access::Scope(Scope::Manage);
+const ADMIN: Access = Access::Scope(Scope::Admin);
 
 /// The method that stands for all.
 const ANY: &str = "*";
@@ -132,6 +134,11 @@ static TABLE: &[Resource] = &[
         pattern: &[Is("instances"), Name],
         methods: &[("DELETE", MANAGE, |names, _| Some(Route::InstanceStop(names.first()?.parse().ok()?)))],
         allow: "DELETE, OPTIONS",
+    },
+    Resource {
+        pattern: &[Is("admin"), Is("reload")],
+        methods: &[("POST", ADMIN, |_, _| Some(Route::Reload))],
+        allow: "POST, OPTIONS",
     },
 ];
 

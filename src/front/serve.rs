@@ -15,19 +15,20 @@ use super::routes::{route, Access, NoRoute, Route};
 use super::Front;
 
 impl Front {
-    pub(super) fn accept(&mut self) {
+    /// Accepts who waits, but no more than one turn allows. Whether somebody waits still.
+    pub(super) fn accept(&mut self) -> bool {
         for _ in 0..CONNECTIONS_ACCEPTED_PER_TURN_MAX {
-            let Some(listener) = &self.listener else { return };
+            let Some(listener) = &self.listener else { return false };
             match listener.accept() {
                 Ok((stream, _)) => self.welcome(stream, b""),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => {
                     // The poll is edge-triggered and will not tell again of what waits: try at the next sweep, rather
                     // than spin until a descriptor is free.
                     log::error!("no connection can be accepted: {error}");
                     self.accept_again = true;
-                    return;
+                    return false;
                 }
                 // The client gave up before it was accepted.
                 Err(error) => log::debug!("accept: {error}"),
@@ -35,6 +36,7 @@ impl Front {
         }
         self.accept_again = true;
         self.next_sweep = self.now;
+        true
     }
 
     /// Takes a connection in, of which these bytes were read already.
@@ -44,16 +46,18 @@ impl Front {
             // Whoever is told that there is no room takes some: not more than this.
             return;
         }
-        let conn = if self.clients.len() < self.settings.connections_max {
+        let mut conn = if self.clients.len() < self.settings.connections_max {
             Conn::new(self.now, self.http_limits)
         } else {
             let detail = format!("the server has {} connections, its limit", self.settings.connections_max);
             let problem = Problem::unavailable("too_many_connections", detail);
             Conn::refused(self.now, self.http_limits, problem, &mut self.stamp)
         };
-        let mut conn = conn;
         if !unread.is_empty() {
             conn.received(unread);
+        }
+        if self.stop.is_some() {
+            conn.announce_stop();
         }
         let id = self.clients.insert(stream, conn);
         let key = id.key();
@@ -170,6 +174,13 @@ impl Front {
     pub(super) fn respond(&mut self, key: usize, response: Response) {
         let Some(client) = self.clients.at(key) else { return };
         client.waiting = Waiting::Nothing;
+        if self.stop.is_some() {
+            // What has come by now is not to be cut off by an answer that says it was the last. If the connection is
+            // broken, the poll tells.
+            if client.read(&mut self.buffer, true) == Read1::Closed {
+                client.conn.peer_closed();
+            }
+        }
         client.conn.respond(response, self.now, &self.stamp);
     }
 

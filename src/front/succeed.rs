@@ -88,7 +88,7 @@ impl Front {
         self.entry = Entry::Open;
         if let Err(error) = self.try_to_open(connections, socket) {
             // There is no way back, and without a listener no way on.
-            self.give_up(TakeoverError::System { action: "watch the listener", source: error });
+            self.refuse_to_serve(TakeoverError::System { action: "watch the listener", source: error });
         }
     }
 
@@ -116,7 +116,7 @@ impl Front {
     }
 
     /// It will not serve.
-    pub(super) fn give_up(&mut self, error: TakeoverError) {
+    pub(super) fn refuse_to_serve(&mut self, error: TakeoverError) {
         self.entry = Entry::Refused(error);
     }
 

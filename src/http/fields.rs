@@ -99,6 +99,8 @@ pub(super) fn is_withheld(name: &[u8]) -> bool {
         b"te" | b"trailer" | b"transfer-encoding" | b"expect" => true,
         // The server's own id, which may be the client's, takes its place.
         b"x-request-id" => true,
+        // How long this caller waits for this server. It says nothing of what is left of that, nor whether it holds.
+        b"x-faas-timeout" => true,
         _ => false,
     }
 }

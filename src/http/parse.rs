@@ -88,8 +88,8 @@ impl RequestHead {
         self.fields.iter().map(|field| (self.text(field.name), self.slice(field.value)))
     }
 
-    /// The fields that a function may see: not those of this connection (RFC 9110, 7.6.1), not the caller's key, and
-    /// not `x-request-id`, for which [`RequestHead::request_id`] stands.
+    /// The fields that a function may see: not those of this connection (RFC 9110, 7.6.1), not the caller's key or
+    /// patience, and not `x-request-id`, for which [`RequestHead::request_id`] stands.
     pub fn forwarded_headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
         let fields = self.fields.iter().filter(|field| !field.is_withheld);
         fields.map(|field| (self.text(field.name), self.slice(field.value)))

@@ -12,7 +12,7 @@ use super::body::BodyError;
 use super::parse::HeadError;
 use super::request_id::RequestId;
 use super::response::{HeaderName, HeaderValue, Response};
-use crate::call::{ExitReason, InvokeError};
+use crate::call::{ExitReason, InvokeError, TimeoutSource};
 
 const CONTENT_TYPE: HeaderName<'static> = HeaderName::from_static("content-type");
 const PROBLEM_JSON: HeaderValue<'static> = HeaderValue::from_static("application/problem+json");
@@ -208,17 +208,17 @@ impl From<&InvokeError> for Problem {
                 format!("the answer exceeds {limit_bytes} bytes"),
             ),
             InvokeError::Crashed { exit } => crashed(exit),
-            InvokeError::TimedOut { limit_ms } => Problem::new(
+            InvokeError::TimedOut { limit_ms, set_by } => Problem::new(
                 504,
                 "function_timeout",
                 "The function took too long",
-                format!("the function's timeout of {limit_ms} ms passed while it ran"),
+                format!("{} of {limit_ms} ms passed while the function ran", timeout_name(*set_by)),
             ),
-            InvokeError::QueueTimedOut { limit_ms } => Problem::new(
+            InvokeError::QueueTimedOut { limit_ms, set_by } => Problem::new(
                 503,
                 "queue_timeout",
                 "The function was busy for too long",
-                format!("the function's timeout of {limit_ms} ms passed before an instance was free"),
+                format!("{} of {limit_ms} ms passed before an instance was free", timeout_name(*set_by)),
             )
             .retry_after(1),
             InvokeError::ColdStartTimedOut { limit_ms } => Problem::new(
@@ -251,8 +251,20 @@ impl From<&InvokeError> for Problem {
                 "The function was deleted",
                 "the function was deleted while the call waited",
             ),
+            InvokeError::InstanceStopped { limit_ms } => Problem::unavailable(
+                "instance_stopped",
+                format!("the instance was asked to stop, and drain_timeout, {limit_ms} ms, passed while the call ran"),
+            ),
             InvokeError::ShuttingDown => Problem::unavailable("shutting_down", "the server is stopping"),
         }
+    }
+}
+
+/// What can be changed about a timeout, by the name that it has where it can be changed.
+fn timeout_name(set_by: TimeoutSource) -> &'static str {
+    match set_by {
+        TimeoutSource::Function => "the function's timeout",
+        TimeoutSource::Caller => "the X-Faas-Timeout",
     }
 }
 
@@ -313,6 +325,7 @@ impl From<BodyError> for Problem {
 mod tests {
     use super::*;
     use crate::call::BlankFailure;
+    use crate::call::TimeoutSource::{Caller, Function};
     use crate::http::request_id::RequestIds;
 
     #[test]
@@ -320,6 +333,8 @@ mod tests {
         let words = || ("KeyError".to_string(), "'a'".to_string());
         let (kind, message) = words();
         let crash = |exit| InvokeError::Crashed { exit };
+        let timed_out = |set_by| InvokeError::TimedOut { limit_ms: 30_000, set_by };
+        let queue_timed_out = |set_by| InvokeError::QueueTimedOut { limit_ms: 9, set_by };
         for (error, status, code, detail, retry) in [
             (InvokeError::Raised { kind, message }, 500, "function_error", "KeyError: 'a'", false),
             (InvokeError::LoadFailed { kind: words().0, message: words().1 }, 500, "function_load_error", "Key", false),
@@ -330,12 +345,15 @@ mod tests {
             (crash(ExitReason::Unknown), 502, "function_crashed", "ended", false),
             (crash(ExitReason::OutOfMemory { limit_bytes: 5 }), 502, "function_out_of_memory", "of 5 bytes", false),
             (crash(ExitReason::ProtocolViolation), 502, "protocol_violation", "", false),
-            (InvokeError::TimedOut { limit_ms: 30_000 }, 504, "function_timeout", "30000 ms", false),
-            (InvokeError::QueueTimedOut { limit_ms: 9 }, 503, "queue_timeout", "9 ms", true),
+            (timed_out(Function), 504, "function_timeout", "the function's timeout of 30000 ms passed while", false),
+            (timed_out(Caller), 504, "function_timeout", "the X-Faas-Timeout of 30000 ms passed while", false),
+            (queue_timed_out(Function), 503, "queue_timeout", "function's timeout of 9 ms passed before", true),
+            (queue_timed_out(Caller), 503, "queue_timeout", "X-Faas-Timeout of 9 ms passed before", true),
             (InvokeError::ColdStartTimedOut { limit_ms: 8 }, 503, "cold_start_timeout", "8 ms", true),
             (InvokeError::QueueFull { limit: 1024 }, 429, "queue_full", "1024", true),
             (InvokeError::Overloaded { limit: 16 }, 503, "overloaded", "16", true),
             (InvokeError::Deleted, 404, "function_deleted", "deleted", false),
+            (InvokeError::InstanceStopped { limit_ms: 5 }, 503, "instance_stopped", "drain_timeout, 5 ms", true),
             (InvokeError::ShuttingDown, 503, "shutting_down", "stopping", true),
         ] {
             let problem = Problem::from(&error);

@@ -206,6 +206,16 @@ impl LogSink {
         }
     }
 
+    /// Keeps so many entries of each function in memory from now on. When the service does not take the message in time,
+    /// it keeps as many as before. Blocks: for control threads.
+    ///
+    /// # Errors
+    /// When the service is busy or has ended.
+    pub fn bound(&self, entries_max: usize) -> Result<(), LogsError> {
+        let (reply, done) = bounded(1);
+        self.ask(Message::Bound { entries_max, reply }, &done)
+    }
+
     /// Entries of `function`, oldest first, at most `limit`: the newest, or with `since` the first from there on.
     ///
     /// So who asks again with the last sequence number it saw gets every entry once, as long as it asks more often than
@@ -266,6 +276,7 @@ enum Message {
     Forget { function: Arc<str> },
     Query { function: Arc<str>, limit: usize, since: Option<Since>, reply: Sender<Vec<LoggedEntry>> },
     Close(Closing),
+    Bound { entries_max: usize, reply: Sender<()> },
     Stop,
 }
 

@@ -25,6 +25,12 @@ impl Ring {
         Ring { entries: VecDeque::new(), entries_max, bytes: 0, next_seq: 1 }
     }
 
+    /// Keeps no more entries than this from now on.
+    pub(super) fn bound(&mut self, entries_max: usize) {
+        self.entries_max = entries_max;
+        self.make_room();
+    }
+
     /// Memory that the entries take.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
@@ -48,6 +54,10 @@ impl Ring {
         self.next_seq = logged.seq + 1;
         self.bytes += logged.entry.bytes();
         self.entries.push_back(logged);
+        self.make_room();
+    }
+
+    fn make_room(&mut self) {
         while self.entries.len() > self.entries_max || (self.bytes > LOG_RING_BYTES_MAX && self.entries.len() > 1) {
             let Some(oldest) = self.entries.pop_front() else { break };
             self.bytes -= oldest.entry.bytes();

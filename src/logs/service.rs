@@ -124,9 +124,31 @@ impl Service {
                 self.forget_memory();
                 self.elsewhere = closing.settle();
             }
+            Message::Bound { entries_max, reply } => {
+                self.bound(entries_max);
+                let _ = reply.try_send(());
+            }
             Message::Stop => return ControlFlow::Break(()),
         }
         ControlFlow::Continue(())
+    }
+
+    /// Keeps so many entries of each function. What a larger bound has room for is in the files: everything is given up
+    /// and read again when it is asked for, unless the files do not have it all.
+    pub(super) fn bound(&mut self, entries_max: usize) {
+        let grows = entries_max > self.entries_max;
+        self.entries_max = entries_max;
+        self.write_all();
+        if grows && !self.disk_failing {
+            self.functions.clear();
+            self.memory_bytes = 0;
+            return;
+        }
+        for log in self.functions.values_mut() {
+            let before = log.ring.bytes();
+            log.ring.bound(entries_max);
+            self.memory_bytes -= before - log.ring.bytes();
+        }
     }
 
     pub(super) fn append(&mut self, function: Arc<str>, entry: LogEntry) {

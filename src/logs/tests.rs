@@ -254,3 +254,24 @@ fn memory_is_bounded_over_all_functions_and_what_is_given_up_is_read_again() {
     }
     assert_eq!(service.memory_bytes(), 0);
 }
+
+#[test]
+fn another_number_of_entries_is_kept_from_then_on_and_more_are_found_again_in_the_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_sink, mut service) = unattended(dir.path(), 1);
+    service.bound(5);
+    for number in 0..20 {
+        service.append("f".into(), entry(&number.to_string()));
+    }
+    let count = |service: &mut Service| service.query("f".into(), usize::MAX, None).len();
+    service.bound(100);
+    assert_eq!(count(&mut service), 20, "what had gone from memory is in the file");
+    let before = service.memory_bytes();
+    service.bound(3);
+    assert_eq!(messages(&service.query("f".into(), usize::MAX, None)), [(18, "17"), (19, "18"), (20, "19")]);
+    assert!(service.memory_bytes() < before);
+    service.append("f".into(), entry("next"));
+    assert_eq!(count(&mut service), 3);
+    service.forget(&"f".into());
+    assert_eq!(service.memory_bytes(), 0);
+}

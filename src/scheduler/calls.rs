@@ -9,9 +9,11 @@
 
 use super::list::{Linked, Links};
 use super::timers::TimerId;
-use crate::call::{InvocationId, Slot};
+use super::types::CallTerms;
+use crate::call::{InvocationId, Slot, TimeoutSource};
 
-/// The position of this call in the table of calls: less than `invocations_max`, reused after the call's end.
+/// The position of this call in the table of calls: less than the largest `invocations_max` there has been, reused after
+/// the call's end.
 #[must_use]
 pub fn invocation_index(id: InvocationId) -> usize {
     (id.0 & u64::from(u32::MAX)) as usize
@@ -55,6 +57,8 @@ pub(super) struct Call {
     pub(super) version: u32,
     pub(super) accepted_ns: u64,
     pub(super) deadline_ns: u64,
+    /// Who set the deadline.
+    pub(super) deadline_of: TimeoutSource,
     pub(super) timer: TimerId,
     links: Links,
 }
@@ -95,8 +99,12 @@ impl Calls {
         self.items.len() - self.free.len()
     }
 
-    /// Takes an entry. The caller puts the call somewhere at once.
-    pub(super) fn insert(&mut self, version: u32, exclusive: bool, accepted_ns: u64, deadline_ns: u64) -> u32 {
+    /// Takes an entry. `timeout_ns` is the function's. The caller puts the call somewhere at once.
+    pub(super) fn insert(&mut self, version: u32, terms: CallTerms, accepted_ns: u64, timeout_ns: u64) -> u32 {
+        let (timeout_ns, deadline_of) = match terms.timeout_ns {
+            Some(shorter_ns) if shorter_ns < timeout_ns => (shorter_ns, TimeoutSource::Caller),
+            _ => (timeout_ns, TimeoutSource::Function),
+        };
         let at = self.free.pop().unwrap_or(self.items.len() as u32);
         // Generations begin at 1, so that no invocation has the id 0, which means "none" on the wire.
         let generation = self.items.get(at as usize).map_or(1, |old| old.generation);
@@ -104,10 +112,11 @@ impl Calls {
             generation,
             place: Place::Vacant,
             settled: false,
-            exclusive,
+            exclusive: terms.exclusive,
             version,
             accepted_ns,
-            deadline_ns,
+            deadline_ns: accepted_ns.saturating_add(timeout_ns),
+            deadline_of,
             timer: TimerId::NONE,
             links: Links::NONE,
         };
@@ -151,12 +160,12 @@ mod tests {
     #[test]
     fn an_id_outlives_its_call_but_finds_nothing() {
         let mut calls = Calls::new(2);
-        let first = calls.insert(0, false, 0, 1);
+        let first = calls.insert(0, CallTerms::default(), 0, 1);
         calls.set_place(first, Place::Queued);
         let old = calls.id(first);
         assert_eq!(calls.find(old), Some(first));
         calls.free(first);
-        let second = calls.insert(0, false, 0, 1);
+        let second = calls.insert(0, CallTerms::default(), 0, 1);
         calls.set_place(second, Place::Queued);
         assert_eq!((second, calls.find(old)), (first, None));
         assert_eq!(calls.find(calls.id(second)), Some(second));

@@ -10,9 +10,9 @@ use super::slots::InstanceState;
 use super::timers::TimerKey;
 use super::types::{Action, KillReason};
 use super::{Scheduler, Turn};
-use crate::call::{InvokeError, Slot};
+use crate::call::{InvokeError, Slot, TimeoutSource};
 
-const NS_PER_MS: u64 = 1_000_000;
+pub(super) const NS_PER_MS: u64 = 1_000_000;
 
 impl Scheduler {
     /// Does what is due. To be called when [`Scheduler::next_deadline_ns`] has come; earlier or later does no harm.
@@ -63,7 +63,8 @@ impl Scheduler {
             }
             Place::Vacant => {}
             Place::Queued if turn.now_ns < self.cold_until_ns(call) => {
-                self.arm_call(call, deadline_ns.min(self.cold_until_ns(call)));
+                let due_ns = self.queued_due_ns(call);
+                self.arm_call(call, due_ns);
             }
             _ if !past => self.arm_call(call, deadline_ns),
             Place::Piped(slot) => self.piped_call_is_due(call, slot, turn),
@@ -79,11 +80,15 @@ impl Scheduler {
         let is_head = tenant.pipe.front() == Some(call);
         match tenant.state() {
             InstanceState::Busy if is_head => {
-                let limit_ms = self.timeout_ms(call);
+                let (limit_ms, set_by) = self.timeout_of(call);
                 self.count_timeout(call);
-                self.fail(call, InvokeError::TimedOut { limit_ms }, turn);
+                self.fail(call, InvokeError::TimedOut { limit_ms, set_by }, turn);
                 self.settle(call);
-                self.kill(slot.index, KillReason::TimedOut, turn);
+                match set_by {
+                    TimeoutSource::Function => self.kill(slot.index, KillReason::TimedOut, turn),
+                    // The function has done nothing wrong, and the next caller may have more patience than this one.
+                    TimeoutSource::Caller => self.arm_slot(slot.index),
+                }
             }
             // Whether it was begun is not known, but its time is up and nothing of the instance will answer.
             InstanceState::Ending => {
@@ -123,19 +128,26 @@ impl Scheduler {
         since_ns.saturating_add(self.limits.cold_start_timeout_ns)
     }
 
+    /// When a call that waits must be looked at.
+    pub(super) fn queued_due_ns(&self, call: u32) -> u64 {
+        self.calls.items[call as usize].deadline_ns.min(self.cold_until_ns(call))
+    }
+
     /// What to tell a call whose time passed before it was begun.
     fn waited_in_vain(&self, call: u32, now_ns: u64) -> InvokeError {
         if self.is_cold_too_long(call, now_ns) {
             InvokeError::ColdStartTimedOut { limit_ms: self.limits.cold_start_timeout_ns / NS_PER_MS }
         } else {
-            InvokeError::QueueTimedOut { limit_ms: self.timeout_ms(call) }
+            let (limit_ms, set_by) = self.timeout_of(call);
+            InvokeError::QueueTimedOut { limit_ms, set_by }
         }
     }
 
-    /// The timeout under which the call was accepted; its version may have another by now.
-    fn timeout_ms(&self, call: u32) -> u64 {
+    /// The timeout under which the call was accepted, in milliseconds (its version may have another by now), and who
+    /// set it.
+    fn timeout_of(&self, call: u32) -> (u64, TimeoutSource) {
         let entry = &self.calls.items[call as usize];
-        (entry.deadline_ns - entry.accepted_ns) / NS_PER_MS
+        ((entry.deadline_ns - entry.accepted_ns) / NS_PER_MS, entry.deadline_of)
     }
 
     fn count_timeout(&mut self, call: u32) {
@@ -162,6 +174,9 @@ impl Scheduler {
             }
             InstanceState::Idle if self.slots.items[at as usize].taking_back => self.take_back(at, turn),
             InstanceState::Idle => self.expire(at, turn),
+            InstanceState::Busy if turn.now_ns >= self.slots.items[at as usize].drain_until_ns => {
+                self.end_retiring(at, turn);
+            }
             InstanceState::Busy if turn.now_ns >= self.unwanted_until_ns(at) => {
                 self.kill(at, KillReason::TimedOut, turn);
             }
@@ -189,14 +204,19 @@ impl Scheduler {
             InstanceState::Idle if tenant.taking_back => tenant.asked_ns.saturating_add(limits.ask_again_ns),
             InstanceState::Idle => tenant.last_used_ns.saturating_add(limits.warm_instance_ttl_ns),
             InstanceState::Busy if tenant.taking_back => {
-                tenant.asked_ns.saturating_add(limits.ask_again_ns).min(self.unwanted_until_ns(at))
+                tenant.asked_ns.saturating_add(limits.ask_again_ns).min(self.cut_short_ns(at))
             }
             InstanceState::Busy if tenant.pipe.len() > 1 => {
-                tenant.head_since_ns.saturating_add(limits.pipe_stall_ns).min(self.unwanted_until_ns(at))
+                tenant.head_since_ns.saturating_add(limits.pipe_stall_ns).min(self.cut_short_ns(at))
             }
-            InstanceState::Busy => self.unwanted_until_ns(at),
+            InstanceState::Busy => self.cut_short_ns(at),
             InstanceState::Ending => tenant.asked_ns.saturating_add(limits.ask_again_ns),
         }
+    }
+
+    /// When a busy instance is ended whatever it does.
+    fn cut_short_ns(&self, at: u32) -> u64 {
+        self.unwanted_until_ns(at).min(self.slots.items[at as usize].drain_until_ns)
     }
 
     /// Until when an instance may run a call that nobody waits for: as long as any call may take.

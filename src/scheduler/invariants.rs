@@ -1,13 +1,16 @@
 //! The sweep of debug builds: everything that must hold between two public entries, checked against the whole state.
 //!
 //! Counters are compared with what they count, lists with what should be in them, and the scheduler's promises
-//! (no waiting call beside an idle instance, no more instances than allowed) with what is.
+//! (no waiting call beside an idle instance, no more instances than allowed) with what is. What a limit of the server
+//! bounds when something is taken on (calls, queues, the depth of a pipe) may be above it after the limit was lowered:
+//! that is held by the storms of `tests::sim`, which look at the moment of taking on.
 
 use super::calls::Place;
 use super::slots::{InstanceState, Tenant};
 use super::types::KillReason;
 use super::versions::{Phase, Tally};
 use super::Scheduler;
+use crate::limits::PIPE_DEPTH_MAX;
 
 /// Tests sweep after every entry. A debug build of the server has thousands of calls in its tables, and would be of no
 /// use to anybody if it did.
@@ -56,7 +59,6 @@ impl Scheduler {
             assert!(held || !entry.settled, "call {call} is over, but not with a worker");
         }
         assert_eq!(alive, self.calls.len());
-        assert!(alive <= self.limits.invocations_max);
     }
 
     fn check_tenants(&self) {
@@ -66,7 +68,7 @@ impl Scheduler {
             free += usize::from(state == InstanceState::Free);
             idle += usize::from(state == InstanceState::Idle);
             ending_soon += usize::from(state == InstanceState::Ending && !tenant.overdue);
-            assert!(tenant.pipe.len() <= self.limits.pipe_depth_max);
+            assert!(tenant.pipe.len() <= PIPE_DEPTH_MAX, "slot {at} has more calls than any pipe may");
             let may_hold = matches!(state, InstanceState::Loading | InstanceState::Busy | InstanceState::Ending);
             assert!(may_hold || tenant.pipe.is_empty(), "slot {at} is {state:?} with a call");
             assert!(state != InstanceState::Busy || !tenant.pipe.is_empty(), "slot {at} is busy with nothing");

@@ -17,9 +17,10 @@
 //! 4. the version's bounded queue, first in, first out.
 //!
 //! Which file decides what: `placement` 1, 2 and 4; `scaling` 3, the pool and eviction; `news` what workers report;
-//! `deadlines` everything that time does; `lifecycle` deployments and the server's end. The tables below them
-//! (`calls`, `slots`, `versions`, `runtimes`, `timers`, `list`) decide nothing. Nothing on the way of a call allocates
-//! once the tables have grown to the load, and no step depends on how many calls, instances or versions there are.
+//! `deadlines` everything that time does; `lifecycle` deployments and the server's end; `reconfigure` new limits. The
+//! tables below them (`calls`, `slots`, `versions`, `runtimes`, `timers`, `list`) decide nothing. Nothing on the way of
+//! a call allocates once the tables have grown to the load, and no step depends on how many calls, instances or
+//! versions there are.
 //!
 //! News may be late, repeated, forged, or about a tenant long gone: ids carry generations, and what does not match is
 //! ignored. After every public entry of a debug build, `invariants` sweeps the whole state.
@@ -32,6 +33,7 @@ mod lifecycle;
 mod list;
 mod news;
 mod placement;
+mod reconfigure;
 mod runtimes;
 mod scaling;
 mod slots;
@@ -46,7 +48,7 @@ mod tests;
 pub use calls::invocation_index;
 pub use slots::InstanceState;
 pub use stats::{InstanceCounts, InstanceStats, PoolStats, VersionStats};
-pub use types::{Action, FunctionPolicy, KillReason, RuntimeId, SchedulerLimits};
+pub use types::{Action, CallTerms, FunctionPolicy, KillReason, RuntimeId, SchedulerLimits};
 
 use calls::{Calls, Place};
 use runtimes::Runtime;
@@ -55,7 +57,6 @@ use timers::{TimerId, TimerKey, Wheel};
 use versions::{Phase, Versions};
 
 use crate::call::{InvocationId, InvokeError, VersionKey};
-use crate::limits::PIPE_DEPTH_MAX;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -69,9 +70,12 @@ pub struct Scheduler {
     runtimes: Vec<Runtime>,
     timers: Wheel,
     drain_timer: TimerId,
+    /// Nothing is kept warm any more.
     shutting_down: bool,
     /// The end has a time: see [`Scheduler::shutdown`].
     is_impatient: bool,
+    /// Nothing is accepted any more.
+    is_closed: bool,
     /// Slots, pools or wants changed: [`Scheduler::rebalance`] must run before the entry ends.
     unbalanced: bool,
     /// Closing versions that may have lost their last call or instance during this entry.
@@ -90,7 +94,7 @@ impl Scheduler {
     /// A scheduler that knows no function yet. The first [`Scheduler::tick`] begins to fill the default pool.
     #[must_use]
     pub fn new(limits: SchedulerLimits) -> Self {
-        let limits = SchedulerLimits { pipe_depth_max: limits.pipe_depth_max.clamp(1, PIPE_DEPTH_MAX), ..limits };
+        let limits = limits.within_bounds();
         let mut runtimes = Vec::new();
         runtimes::index_of(&mut runtimes, limits.default_runtime);
         Scheduler {
@@ -103,6 +107,7 @@ impl Scheduler {
             drain_timer: TimerId::NONE,
             shutting_down: false,
             is_impatient: false,
+            is_closed: false,
             unbalanced: true,
             emptied: Vec::new(),
             entries: 0,
@@ -110,9 +115,8 @@ impl Scheduler {
         }
     }
 
-    /// Accepts a call, or says why not. An accepted call's deadline is `timeout_ns` from now; its `Dispatch` may be
-    /// among the actions already. `exclusive` is set for a request too big for one datagram, which gets an instance's
-    /// pipe for itself.
+    /// Accepts a call, or says why not. An accepted call's deadline is its function's timeout from now, or the shorter
+    /// one that it came with; its `Dispatch` may be among the actions already.
     ///
     /// # Errors
     /// What the client is told; the call was then never accepted and gets no other outcome. `QueueFull` and
@@ -121,18 +125,18 @@ impl Scheduler {
     pub fn submit(
         &mut self,
         version: VersionKey,
-        exclusive: bool,
+        terms: CallTerms,
         now_ns: u64,
         out: &mut Vec<Action>,
     ) -> Result<InvocationId, InvokeError> {
         let mut turn = self.begin(now_ns, out);
-        let verdict = self.accept(version, exclusive, &mut turn);
+        let verdict = self.accept(version, terms, &mut turn);
         self.finish(turn);
         verdict
     }
 
-    fn accept(&mut self, key: VersionKey, exclusive: bool, turn: &mut Turn) -> Result<InvocationId, InvokeError> {
-        if self.shutting_down {
+    fn accept(&mut self, key: VersionKey, terms: CallTerms, turn: &mut Turn) -> Result<InvocationId, InvokeError> {
+        if self.is_closed {
             return Err(InvokeError::ShuttingDown);
         }
         // The caller's snapshot may be one deployment behind: the successor takes its calls.
@@ -145,7 +149,7 @@ impl Scheduler {
         if self.calls.len() >= self.limits.invocations_max {
             return Err(InvokeError::Overloaded { limit: self.limits.invocations_max });
         }
-        let instance = if version.queue.is_empty() { self.pick(v, exclusive, turn.now_ns) } else { None };
+        let instance = if version.queue.is_empty() { self.pick(v, terms.exclusive, turn.now_ns) } else { None };
         if instance.is_none() {
             if version.queue.len() >= self.limits.queue_per_function_max {
                 return Err(InvokeError::QueueFull { limit: self.limits.queue_per_function_max });
@@ -155,23 +159,22 @@ impl Scheduler {
             }
         }
 
-        let deadline_ns = turn.now_ns.saturating_add(version.policy.timeout_ns);
-        let call = self.calls.insert(v, exclusive, turn.now_ns, deadline_ns);
+        let call = self.calls.insert(v, terms, turn.now_ns, version.policy.timeout_ns);
         let id = self.calls.id(call);
         let version = &mut self.versions.items[v as usize];
         version.calls += 1;
         version.totals.accepted += 1;
         match instance {
             Some(at) => {
-                self.arm_call(call, deadline_ns);
+                self.arm_call(call, self.calls.items[call as usize].deadline_ns);
                 self.dispatch(call, at, turn);
                 if self.slots.items[at as usize].retiring.is_some() {
                     self.scale(v, turn);
                 }
             }
             None => {
-                let patience_ns = turn.now_ns.saturating_add(self.limits.cold_start_timeout_ns);
-                self.arm_call(call, deadline_ns.min(patience_ns));
+                let due_ns = self.queued_due_ns(call);
+                self.arm_call(call, due_ns);
                 self.enqueue(call, v, End::Back);
                 self.scale(v, turn);
             }

@@ -184,14 +184,16 @@ impl Scheduler {
     /// Puts those of the calls that are with this tenant back into their queue, ahead of all others and in their
     /// order; those nobody waits for end here.
     fn return_calls(&mut self, slot: Slot, calls: &[InvocationId], turn: &mut Turn) {
-        let mut queued_by = None;
+        let (mut queued_by, mut unworn) = (None, None);
         for &id in calls.iter().rev() {
             let Some(call) = self.calls.find(id).filter(|&call| self.calls.items[call as usize].is_with(slot)) else {
                 continue;
             };
             if self.calls.items[call as usize].place() == Place::Piped(slot) {
                 self.leave_pipe(call, slot.index);
-                self.unwear(slot.index);
+                if self.unwear(slot.index) {
+                    unworn = Some(self.slots.items[slot.index as usize].version);
+                }
             }
             if self.calls.items[call as usize].settled {
                 self.release(call);
@@ -203,6 +205,10 @@ impl Scheduler {
         }
         if let Some(v) = queued_by {
             self.feed(v, turn);
+            self.scale(v, turn);
+        }
+        // The instance that stays needs no replacement, also when nobody waits for the calls any more.
+        if let Some(v) = unworn.filter(|_| unworn != queued_by) {
             self.scale(v, turn);
         }
     }

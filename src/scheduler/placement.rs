@@ -148,13 +148,15 @@ impl Scheduler {
     }
 
     /// A call that this instance was given has come back unbegun: if it was its last, the instance has one to give
-    /// again and stays.
-    pub(super) fn unwear(&mut self, at: u32) {
+    /// again and stays, which the return value says. The caller scales the version then.
+    pub(super) fn unwear(&mut self, at: u32) -> bool {
         let tenant = &mut self.slots.items[at as usize];
-        if tenant.retiring == Some(KillReason::Worn) {
+        let is_worn = tenant.retiring == Some(KillReason::Worn);
+        if is_worn {
             tenant.retiring = None;
             self.versions.items[tenant.version as usize].tally.retiring -= 1;
         }
+        is_worn
     }
 
     /// Whether what the version still has to do is all that it is kept for.

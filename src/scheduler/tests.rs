@@ -1,18 +1,23 @@
 //! What the scheduler does, told as stories with few actors. The storm of all of them at once is in `sim`.
 
 mod calls;
+mod deadlines;
 mod ends;
 mod faults;
+mod reconfigure;
 mod scaling;
 mod sim;
 mod starts;
 mod wear;
 
 use super::*;
-use crate::call::{ExitReason, Slot};
+use crate::call::{ExitReason, Slot, TimeoutSource};
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1000 * MS;
+
+/// The terms of a request that is too big for one datagram.
+const BIG: CallTerms = CallTerms { exclusive: true, timeout_ns: None };
 
 /// A scheduler, its clock, and the actions of the last step.
 struct Stage {
@@ -54,11 +59,17 @@ impl Stage {
     }
 
     fn submit(&mut self, key: u64) -> InvocationId {
-        self.step(|it, now, out| it.submit(VersionKey(key), false, now, out)).unwrap()
+        self.step(|it, now, out| it.submit(VersionKey(key), CallTerms::default(), now, out)).unwrap()
+    }
+
+    /// Submits a call whose caller waits no longer than this.
+    fn submit_within(&mut self, key: u64, timeout_ns: u64) -> InvocationId {
+        let terms = CallTerms { timeout_ns: Some(timeout_ns), ..CallTerms::default() };
+        self.step(|it, now, out| it.submit(VersionKey(key), terms, now, out)).unwrap()
     }
 
     fn refused(&mut self, key: u64) -> InvokeError {
-        self.step(|it, now, out| it.submit(VersionKey(key), false, now, out)).unwrap_err()
+        self.step(|it, now, out| it.submit(VersionKey(key), CallTerms::default(), now, out)).unwrap_err()
     }
 
     fn ready(&mut self, slot: Slot) {

@@ -34,7 +34,7 @@ pub struct SchedulerLimits {
     pub blank_start_timeout_ns: u64,
     /// A request to a worker (take back, kill) that has no answer for this long is made again.
     pub ask_again_ns: u64,
-    /// Calls that still run this long after [`shutdown`](super::Scheduler::shutdown) are ended.
+    /// An instance that was asked to stop is ended when it is still busy after this long.
     pub drain_timeout_ns: u64,
     /// First pause after a failed start; doubles with each further one.
     pub backoff_min_ns: u64,
@@ -92,6 +92,15 @@ pub struct FunctionPolicy {
     pub max_instances: u32,
     /// Calls that one instance is given before it is replaced, at least 1; `u64::MAX` is no end.
     pub invocations_max: u64,
+}
+
+/// What one call asks for, beside its version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CallTerms {
+    /// The request is too big for one datagram: it gets an instance's pipe for itself.
+    pub exclusive: bool,
+    /// The caller waits no longer than this. The function's own timeout holds if that is shorter, or if nothing is said.
+    pub timeout_ns: Option<u64>,
 }
 
 /// What the scheduler asks its surroundings to do. Actions are to be carried out in their order.
@@ -169,6 +178,8 @@ pub enum KillReason {
     LoadTimedOut,
     /// The blank was not ready in time.
     BlankTimedOut,
+    /// It was asked to stop, and still ran a call after `drain_timeout`.
+    DrainTimedOut,
     /// The server stops.
     Shutdown,
 }

@@ -98,7 +98,8 @@ impl Play {
     fn new() -> Play {
         let (_, desk) = line(1).expect("a queue");
         let (front_line, front) = line(256).expect("a queue");
-        let mut worker = Worker::new(desk, front_line, LogSink::to_nobody(), ANSWER_BYTES_MAX);
+        let mut worker =
+            Worker::new(desk, front_line, LogSink::to_nobody(), Arc::new(AtomicUsize::new(ANSWER_BYTES_MAX)));
         let (channel, instance_end) = sys::io::seqpacket_pair().expect("a channel");
         let (output, output_writer) = sys::io::output_pipe().expect("a pipe");
         nix::fcntl::fcntl(&output_writer, nix::fcntl::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).expect("a pipe");

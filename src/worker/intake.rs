@@ -101,7 +101,8 @@ impl Worker {
                 Ok(())
             }
             (Phase::Loading, ErrorPhase::Load) => {
-                self.loaded(key, Err(report.into_invoke_error(self.response_bytes_max)))
+                let error = report.into_invoke_error(tenant.response_bytes_max);
+                self.loaded(key, Err(error))
             }
             _ => Err(WireError::UnexpectedFrame { kind: Kind::Error }),
         }
@@ -126,8 +127,8 @@ impl Worker {
     }
 
     fn answered(&mut self, key: usize, frame: &Frame<'_>) -> Result<(), WireError> {
-        let limits = ReplyLimits { body_bytes_max: self.response_bytes_max, ..ReplyLimits::default() };
         let tenant = &mut self.tenants[key];
+        let limits = ReplyLimits { body_bytes_max: tenant.response_bytes_max, ..ReplyLimits::default() };
         let running = tenant.pipe.front().filter(|_| tenant.phase == Phase::Serving);
         let Some(call) = running else {
             return Err(WireError::ForeignCall { id: frame.id });

@@ -20,6 +20,7 @@ mod tests;
 
 use std::io;
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -47,8 +48,8 @@ const EVENTS_PER_WAIT: usize = 256;
 pub struct WorkerSettings {
     /// The processor the thread is pinned to, if any.
     pub cpu: Option<usize>,
-    /// Largest answer of a function, in bytes.
-    pub response_bytes_max: usize,
+    /// Largest answer of a function, in bytes. It may change: an instance keeps what it was assigned with.
+    pub response_bytes_max: Arc<AtomicUsize>,
 }
 
 /// Starts worker `number` and returns the line to it.
@@ -103,7 +104,7 @@ struct Worker {
     buffer: Vec<u8>,
     /// Raw output is read while a datagram in `buffer` is being heard, so it has a buffer of its own.
     output_buffer: Vec<u8>,
-    response_bytes_max: usize,
+    response_bytes_max: Arc<AtomicUsize>,
 }
 
 /// A panic in a test must fail that test and not end all of them.
@@ -112,7 +113,12 @@ fn vital() -> Option<Vital> {
 }
 
 impl Worker {
-    fn new(desk: Desk<WorkerJob>, front: Line<FrontEvent>, logs: LogSink, response_bytes_max: usize) -> Worker {
+    fn new(
+        desk: Desk<WorkerJob>,
+        front: Line<FrontEvent>,
+        logs: LogSink,
+        response_bytes_max: Arc<AtomicUsize>,
+    ) -> Worker {
         Worker {
             desk,
             front,
@@ -284,7 +290,7 @@ impl Worker {
             tenant.instance.custody.kill();
             return;
         }
-        if let Err(error) = tenant.push_assign(function, self.response_bytes_max) {
+        if let Err(error) = tenant.push_assign(function, self.response_bytes_max.load(Ordering::Relaxed)) {
             log::error!("{slot}: the function cannot be sent: {error}");
             tenant.instance.custody.kill();
             return;

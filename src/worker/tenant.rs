@@ -50,6 +50,8 @@ pub(super) struct Tenant {
     pub(super) instance: Instance,
     pub(super) phase: Phase,
     pub(super) function: Option<Arc<FunctionVersion>>,
+    /// Largest body of its answers, as it was told when it was assigned.
+    pub(super) response_bytes_max: usize,
     pub(super) pipe: VecDeque<PipedCall>,
     /// Datagrams that are not part of a call and not sent yet.
     pub(super) outbox: VecDeque<Vec<u8>>,
@@ -83,6 +85,7 @@ impl Tenant {
             instance,
             phase: Phase::Hatching,
             function: None,
+            response_bytes_max: 0,
             pipe: VecDeque::new(),
             outbox: VecDeque::new(),
             unsent_calls: 0,
@@ -130,6 +133,7 @@ impl Tenant {
         };
         self.outbox.extend(CodeMessages::assign(&head, &function.code)?);
         self.function = Some(function);
+        self.response_bytes_max = response_bytes_max;
         self.phase = Phase::Loading;
         self.running_since = Instant::now();
         Ok(())

@@ -53,6 +53,8 @@ pub(super) struct Nursery {
     pub(super) zygote: Option<Zygote>,
     /// It waits for work.
     pub(super) ready: bool,
+    /// One has worked here: when it is lost, the next is started without waiting for an order.
+    has_worked: bool,
     pub(super) started: Option<Instant>,
     failures: u32,
     pub(super) retry_at: Option<Instant>,
@@ -64,8 +66,14 @@ impl Nursery {
     /// The zygote has said that it waits for work.
     pub(super) fn is_ready(&mut self) {
         self.ready = true;
+        self.has_worked = true;
         self.failures = 0;
         self.retry_at = None;
+    }
+
+    /// Whether there should be a zygote and is none.
+    pub(super) fn wants_zygote(&self) -> bool {
+        self.zygote.is_none() && (self.has_worked || !self.orders.is_empty())
     }
 
     /// The zygote is lost: the next one is started at once, or after a pause if this one never came to work.
@@ -88,7 +96,7 @@ impl Nursery {
     pub(super) fn next_wake(&self) -> Option<Instant> {
         let overdue = self.pending.values().map(|pending| pending.asked + BLANK_START_TIMEOUT).min();
         let starting = self.started.filter(|_| !self.ready).map(|started| started + BLANK_START_TIMEOUT);
-        let retry = self.retry_at.filter(|_| self.zygote.is_none() && !self.orders.is_empty());
+        let retry = self.retry_at.filter(|_| self.wants_zygote());
         [overdue, starting, retry].into_iter().flatten().min()
     }
 }

@@ -39,7 +39,7 @@ pub struct SandboxSettings {
     pub cgroup_fds: u32,
     /// An empty directory on which zygotes build their trees.
     pub staging: PathBuf,
-    /// Networks that functions may have.
+    /// Networks that functions may have, to begin with: see [`Runtimes::allow`].
     pub allowed_networks: Vec<Network>,
     /// What this host lacks for outbound network, if anything.
     pub outbound_lacks: Option<String>,
@@ -133,6 +133,8 @@ pub struct Runtimes {
     brokered_filter: Vec<u8>,
     /// Interpreters that the configuration names.
     configured: BTreeMap<String, PathBuf>,
+    /// Networks that functions may have.
+    allowed_networks: Mutex<Vec<Network>>,
     table: Mutex<Table>,
 }
 
@@ -148,7 +150,8 @@ impl Runtimes {
     pub fn new(settings: SandboxSettings, configured: BTreeMap<String, PathBuf>) -> Self {
         let compile = |sockets| Arch::native().map(|arch| seccomp::instance_filter(arch, sockets)).unwrap_or_default();
         let (filter, brokered_filter) = (compile(Sockets::Direct), compile(Sockets::Brokered));
-        Runtimes { settings, filter, brokered_filter, configured, table: Mutex::default() }
+        let allowed_networks = Mutex::new(settings.allowed_networks.clone());
+        Runtimes { settings, filter, brokered_filter, configured, allowed_networks, table: Mutex::default() }
     }
 
     /// The number of the runtime with this name, without network. Runs the interpreter if the name is new: not for the
@@ -189,14 +192,20 @@ impl Runtimes {
     /// # Errors
     /// Why they may not.
     pub fn permit(&self, network: Network) -> Result<(), NetworkError> {
-        if !self.settings.allowed_networks.contains(&network) {
-            let allowed = self.settings.allowed_networks.clone();
-            return Err(NetworkError::NotAllowed { network, allowed });
+        let allowed = self.allowed();
+        if !allowed.contains(&network) {
+            return Err(NetworkError::NotAllowed { network, allowed: allowed.clone() });
         }
+        drop(allowed);
         match &self.settings.outbound_lacks {
             Some(lacks) if network == Network::Outbound => Err(NetworkError::Unavailable { lacks: lacks.clone() }),
             _ => Ok(()),
         }
+    }
+
+    /// From now on functions may have these networks. Instances that are there already keep theirs.
+    pub fn allow(&self, networks: Vec<Network>) {
+        *self.allowed() = networks;
     }
 
     /// A name for people.
@@ -289,6 +298,11 @@ impl Runtimes {
             arch: Arch::native(),
             sockets: sockets(spec.network),
         })
+    }
+
+    fn allowed(&self) -> MutexGuard<'_, Vec<Network>> {
+        // Replaced whole by one assignment.
+        self.allowed_networks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

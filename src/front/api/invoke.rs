@@ -5,6 +5,8 @@ use std::sync::Arc;
 use crate::call::{CallReply, CallRequest, InvocationId, InvokeError, Slot};
 use crate::http::{HeaderName, HeaderValue, Problem, Request, Response};
 use crate::metrics::CallStats;
+use crate::scheduler::CallTerms;
+use crate::values::units;
 use crate::wire::{self, RequestParts};
 
 use super::super::clients::{ClientId, Waiting};
@@ -13,6 +15,9 @@ use super::super::Front;
 const INSTANCE: HeaderName<'static> = HeaderName::from_static("x-faas-instance");
 const COLD_START: HeaderName<'static> = HeaderName::from_static("x-faas-cold-start");
 const DURATION_MS: HeaderName<'static> = HeaderName::from_static("x-faas-duration-ms");
+
+/// The header with which a caller says how long it waits, in lower case.
+const TIMEOUT: &str = "x-faas-timeout";
 
 impl Front {
     pub(super) fn invoke(&mut self, client: ClientId, name: &str, path: &str, request: Request) {
@@ -31,6 +36,7 @@ impl Front {
             Problem::unavailable(code, self.what_is_missing(&live.function))
         })?;
         let Request { head, body } = request;
+        let timeout_ns = callers_timeout_ns(head.headers_named(TIMEOUT))?;
         let request_id = *head.request_id();
         let parts = RequestParts {
             method: head.method().as_bytes(),
@@ -42,10 +48,10 @@ impl Front {
         let headers = head.forwarded_headers().map(|(name, value)| (name.as_bytes(), value));
         let head = wire::encode_request_head(&parts, headers)
             .map_err(|error| Problem::headers_too_large(format!("the request cannot be passed on: {error}")))?;
-        let exclusive = !wire::fits_one_message(body.len());
+        let terms = CallTerms { exclusive: !wire::fits_one_message(body.len()), timeout_ns };
         let function = Arc::clone(&live.function);
         let now_ns = self.now_ns();
-        let invocation = match self.scheduler.submit(version, exclusive, now_ns, &mut self.actions) {
+        let invocation = match self.scheduler.submit(version, terms, now_ns, &mut self.actions) {
             Ok(invocation) => invocation,
             Err(refusal) => {
                 self.functions.count(name, |stats: &mut CallStats| stats.refused += 1);
@@ -96,6 +102,21 @@ impl Front {
     }
 }
 
+/// What the caller says of its patience, spelled as settings spell a time. However long, it is good: beyond the
+/// function's own timeout it says nothing.
+fn callers_timeout_ns<'a>(mut fields: impl Iterator<Item = &'a [u8]>) -> Result<Option<u64>, Problem> {
+    let Some(value) = fields.next() else { return Ok(None) };
+    let ms = std::str::from_utf8(value).ok().and_then(units::parse_duration_ms).filter(|&ms| ms > 0);
+    match (ms, fields.next()) {
+        (Some(ms), None) => Ok(Some(ms.saturating_mul(1_000_000))),
+        _ => Err(Problem::invalid(
+            "invalid_header",
+            "X-Faas-Timeout: one time of at least 1ms, as a number of seconds or with a unit (500ms, 30s, 5m, 1h), \
+             is allowed",
+        )),
+    }
+}
+
 /// Says which instance answered, whether it was started for this call, and how long it took.
 pub(crate) fn stamp(response: &mut Response, slot: Slot, cold: bool, service_ns: Option<u64>) {
     use std::fmt::Write;
@@ -112,5 +133,25 @@ pub(crate) fn stamp(response: &mut Response, slot: Slot, cold: bool, service_ns:
         if let Ok(value) = HeaderValue::new(&text) {
             response.add(DURATION_MS, value);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_callers_timeout_is_one_time_as_settings_spell_it() {
+        let read = |fields: &[&'static str]| callers_timeout_ns(fields.iter().map(|field| field.as_bytes()));
+        assert_eq!(read(&[]), Ok(None));
+        for (text, ms) in [("1.5", 1500), ("250ms", 250), ("2m", 120_000), ("9000h", 32_400_000_000)] {
+            assert_eq!(read(&[text]), Ok(Some(ms * 1_000_000)), "{text}");
+        }
+        for wrong in [&[""][..], &["0"], &["0.1ms"], &["-1"], &["1 s"], &["soon"], &["1, 2"], &["1", "2"], &["9e9"]] {
+            let problem = read(wrong).unwrap_err();
+            assert_eq!((problem.status(), problem.code()), (400, "invalid_header"), "{wrong:?}");
+            assert!(problem.detail().contains("X-Faas-Timeout"));
+        }
+        assert!(callers_timeout_ns([b"\xff".as_slice()].into_iter()).is_err());
     }
 }

@@ -11,6 +11,8 @@ use serde::Serialize;
 use crate::http::target::query_parameter;
 use crate::http::{HeaderName, HeaderValue, Problem, Request, Response};
 
+use crate::control::Work;
+
 use super::clients::{Admitted, ClientId};
 use super::routes::Route;
 use super::Front;
@@ -34,6 +36,7 @@ impl Front {
             Route::FunctionStats(name) => self.function_stats(client, request_id, &name),
             Route::Instances => return self.instances(client, request_id),
             Route::InstanceStop(slot) => self.instance_stop(slot),
+            Route::Reload => return self.ask_control(client, request_id, Work::Reload),
             Route::Options(allow) => {
                 Ok(Some(Response::new(204).with(HeaderName::from_static("allow"), HeaderValue::from_static(allow))))
             }

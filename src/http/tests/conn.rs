@@ -72,7 +72,7 @@ fn every_answer_bears_a_date_and_the_requests_id() {
 fn a_function_sees_neither_the_key_nor_what_concerns_the_connection() {
     let mut driver = Driver::new();
     let fields = "Authorization: Bearer k\r\nConnection: X-Hop, close\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\n\
-                  Upgrade: h2c\r\nX-Request-Id: i\r\nExpect: 100-continue\r\nX-Kept: V\r\nContent-Type: t\r\n";
+                  Upgrade: h2c\r\nX-Request-Id: i\r\nExpect: 100-continue\r\nX-Faas-Timeout: 5s\r\nX-Kept: V\r\nContent-Type: t\r\n";
     driver.conn.received(format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n").as_bytes());
     let Poll::Request(request) = driver.conn.poll(driver.now, &mut driver.stamp, &mut admit) else { panic!() };
     let forwarded: Vec<(&str, &[u8])> = request.head.forwarded_headers().collect();
@@ -303,18 +303,4 @@ fn a_large_body_is_not_copied_and_nothing_overtakes_it() {
     assert_eq!((driver.conn.output().len(), driver.conn.output_tail().len()), (0, HTTP_BODY_COPY_BYTES_MAX - 9));
     driver.write();
     assert!(driver.poll());
-}
-
-#[test]
-fn a_stopping_server_finishes_the_request_in_hand() {
-    let mut driver = Driver::new();
-    driver.is_holding = true;
-    driver.send(GET);
-    driver.conn.shut_down();
-    driver.respond(Response::new(200));
-    driver.turn();
-    assert!(driver.is_closed && driver.text().contains("Connection: close"));
-    let mut idle = Driver::new();
-    idle.conn.shut_down();
-    assert!(idle.turn().is_closed);
 }

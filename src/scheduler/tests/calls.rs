@@ -94,7 +94,7 @@ fn a_big_request_gets_a_pipe_for_itself() {
     stage.deploy(1, 0, 1);
     let slot = stage.warm(1, MS / 10);
     let small = stage.submit(1);
-    let big = stage.step(|it, now, out| it.submit(VersionKey(1), true, now, out)).unwrap();
+    let big = stage.step(|it, now, out| it.submit(VersionKey(1), BIG, now, out)).unwrap();
     assert!(stage.dispatched().is_empty());
     let behind = stage.submit(1);
     assert!(stage.dispatched().is_empty(), "it must not be overtaken for ever");
@@ -188,7 +188,7 @@ fn a_big_request_that_is_cancelled_no_longer_holds_up_those_behind_it() {
     stage.deploy(1, 0, 1);
     let slot = stage.warm(1, MS / 10);
     stage.submit(1);
-    let big = stage.step(|it, now, out| it.submit(VersionKey(1), true, now, out)).unwrap();
+    let big = stage.step(|it, now, out| it.submit(VersionKey(1), BIG, now, out)).unwrap();
     let behind = stage.submit(1);
     stage.step(|it, now, out| it.cancel(big, now, out));
     assert_eq!(stage.dispatched(), [(slot, behind)]);

@@ -62,7 +62,9 @@ fn a_timeout_kills_and_spares_the_calls_behind() {
     let newest = stage.submit(1);
     stage.now += 4 * SECOND - 12 * MS;
     stage.later(2 * MS);
-    assert!(stage.failed().contains(&(slow, InvokeError::TimedOut { limit_ms: 5000 })));
+    assert!(stage
+        .failed()
+        .contains(&(slow, InvokeError::TimedOut { limit_ms: 5000, set_by: TimeoutSource::Function })));
     assert_eq!(stage.killed(), [(slot, KillReason::TimedOut)]);
     let _ = behind;
     stage.exit(slot, None, &[]);

@@ -90,26 +90,31 @@ fn name_of(value: &impl std::fmt::Debug) -> String {
     text.split(|it: char| !it.is_alphanumeric()).next().unwrap_or_default().to_owned()
 }
 
+/// Bounds so small that they are reached, and times so short that they pass.
+fn random_limits(dice: &mut Dice) -> SchedulerLimits {
+    SchedulerLimits {
+        slots_max: 2 + dice.roll(10) as usize,
+        pool_size: dice.roll(3) as usize,
+        queue_per_function_max: 1 + dice.roll(8) as usize,
+        invocations_max: 4 + dice.roll(30) as usize,
+        pipe_depth_max: 1 + dice.roll(6) as usize,
+        raw_output_quiet_ns: 50 * MS,
+        warm_instance_ttl_ns: [100, 300, 500][dice.roll(3) as usize] * MS,
+        cold_start_timeout_ns: [100, 200, 300][dice.roll(3) as usize] * MS,
+        blank_start_timeout_ns: 150 * MS,
+        ask_again_ns: 100 * MS,
+        drain_timeout_ns: 50 * MS,
+        backoff_min_ns: 10 * MS,
+        backoff_max_ns: 200 * MS,
+        ..SchedulerLimits::default()
+    }
+}
+
 impl Storm {
     fn new(seed: u64, foul: bool) -> Self {
         let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ u64::from(foul));
         dice.roll(2);
-        let limits = SchedulerLimits {
-            slots_max: 2 + dice.roll(10) as usize,
-            pool_size: dice.roll(3) as usize,
-            queue_per_function_max: 1 + dice.roll(8) as usize,
-            invocations_max: 4 + dice.roll(30) as usize,
-            pipe_depth_max: 1 + dice.roll(6) as usize,
-            raw_output_quiet_ns: 50 * MS,
-            warm_instance_ttl_ns: 300 * MS,
-            cold_start_timeout_ns: 200 * MS,
-            blank_start_timeout_ns: 150 * MS,
-            ask_again_ns: 100 * MS,
-            backoff_min_ns: 10 * MS,
-            backoff_max_ns: 200 * MS,
-            drain_timeout_ns: if dice.one_in(2) { 20 * MS } else { 400 * MS },
-            ..SchedulerLimits::default()
-        };
+        let limits = random_limits(&mut dice);
         Storm {
             scheduler: Scheduler::new(limits.clone()),
             dice,
@@ -147,6 +152,10 @@ impl Storm {
             });
             match &action {
                 Action::Fail { invocation, .. } => self.end(*invocation),
+                Action::Dispatch { slot, .. } => {
+                    assert!(self.in_pipe(*slot) <= self.limits.pipe_depth_max, "a pipe is deeper than it may be");
+                    self.jobs.push_back(action);
+                }
                 Action::Drained { version } => {
                     assert!(self.versions.iter().all(|(key, _)| key != version), "{version:?} is deployed");
                 }
@@ -187,6 +196,7 @@ impl Storm {
             29 => self.deploy(true),
             30 if self.dice.one_in(3) => self.remove(),
             31 => self.stop_instance(),
+            32 if self.dice.one_in(3) => self.reconfigure(),
             32..=36 => {
                 let scale = [MS / 10, MS, 12 * MS, 60 * MS][self.dice.roll(4) as usize];
                 self.pass_time(scale);
@@ -251,7 +261,8 @@ impl Storm {
 
         storm.foul = foul;
         (0..200).for_each(|_| storm.step());
-        storm.scheduler.shutdown(storm.now, &mut storm.out);
+        let grace_ns = if storm.dice.one_in(2) { 20 * MS } else { 400 * MS };
+        storm.scheduler.shutdown(grace_ns, storm.now, &mut storm.out);
         storm.take_actions();
         (0..100).for_each(|_| storm.step());
         storm.calm_down();
@@ -282,7 +293,7 @@ fn run_all(foul: bool, cases: &[&str]) {
     assert!(seeds.len() == 1 || missed.is_empty(), "no storm reached {missed:?}, only {seen:?}");
 }
 
-const CASES: [&str; 32] = [
+const CASES: [&str; 35] = [
     "MakeBlank",
     "Assign",
     "Dispatch",
@@ -302,6 +313,7 @@ const CASES: [&str; 32] = [
     "KillLoadTimedOut",
     "KillBlankTimedOut",
     "KillShutdown",
+    "KillDrainTimedOut",
     "LoadFailed",
     "Crashed",
     "TimedOut",
@@ -309,12 +321,14 @@ const CASES: [&str; 32] = [
     "ColdStartTimedOut",
     "NoInstances",
     "ShuttingDown",
+    "InstanceStopped",
     "RefusedQueueFull",
     "RefusedOverloaded",
     "RefusedLoadFailed",
     "RefusedNoInstances",
     "RefusedCrashed",
     "RefusedShuttingDown",
+    "Reconfigured",
 ];
 
 #[test]

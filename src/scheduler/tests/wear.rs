@@ -119,3 +119,26 @@ fn a_call_that_waits_long_among_instances_that_come_and_go_is_not_told_of_a_slow
     stage.later(SECOND);
     assert_eq!(stage.failed(), [(last, InvokeError::ColdStartTimedOut { limit_ms: 1000 })]);
 }
+
+/// The replacement stayed asked for.
+#[test]
+fn what_stays_because_a_call_came_back_that_nobody_waits_for_is_not_replaced() {
+    let mut stage = Stage::new();
+    stage.deploy_worn(1, 1, 2, 2);
+    let slot = stage.asked()[0];
+    stage.ready(slot);
+    stage.loaded(slot);
+    let warm = stage.submit(1);
+    stage.now += MS / 100;
+    assert_eq!(stage.scheduler.stats_of_version(VersionKey(1)).unwrap().wanted, 0);
+    // The function is not known to be fast before its first answer, so the second call is piped by a known time.
+    stage.scheduler.versions.items[0].service_ewma_ns = MS / 100;
+    let behind = stage.submit(1);
+    assert_eq!(stage.dispatched(), [(slot, behind)]);
+    assert_eq!(stage.scheduler.stats_of_version(VersionKey(1)).unwrap().wanted, 1);
+    stage.later(11 * MS);
+    stage.step(|it, now, out| it.cancel(behind, now, out));
+    stage.step(|it, now, out| it.taken_back(slot, &[behind], now, out));
+    assert_eq!(stage.scheduler.stats_of_version(VersionKey(1)).unwrap().wanted, 0);
+    assert!(stage.complete(slot, warm, 11 * MS));
+}

@@ -37,8 +37,7 @@ impl Supervisor {
             self.retire_zygote(runtime);
         }
         let Some(nursery) = self.nurseries.get_mut(&runtime) else { return };
-        let wanted = !nursery.orders.is_empty() && nursery.zygote.is_none();
-        if !wanted || nursery.retry_at.is_some_and(|at| Instant::now() < at) {
+        if !nursery.wants_zygote() || nursery.retry_at.is_some_and(|at| Instant::now() < at) {
             return;
         }
         let started = self.settings.runtimes.zygote_plan(runtime).and_then(|plan| {

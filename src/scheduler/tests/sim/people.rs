@@ -1,15 +1,18 @@
 //! The clients and operators of the storm.
 
-use super::{name_of, Fate, Storm};
+use super::{name_of, random_limits, Fate, Storm};
 use crate::call::{InvocationId, InvokeError, Slot, VersionKey};
 use crate::scheduler::tests::MS;
-use crate::scheduler::{Action, FunctionPolicy, InstanceState, RuntimeId};
+use crate::scheduler::{Action, CallTerms, FunctionPolicy, InstanceState, RuntimeId, Scheduler, SchedulerLimits};
 
 impl Storm {
     pub(super) fn submit(&mut self) {
         let pick = self.dice.roll(self.versions.len().max(1) as u64) as usize;
         let Some((key, _)) = self.versions.get(pick).cloned() else { return };
-        let exclusive = self.dice.one_in(10);
+        let terms = CallTerms {
+            exclusive: self.dice.one_in(10),
+            timeout_ns: self.dice.one_in(5).then(|| self.dice.roll(200) * MS),
+        };
         let idle: Vec<Slot> = self
             .scheduler
             .instance_stats()
@@ -17,16 +20,21 @@ impl Storm {
             .filter(|it| it.in_pipe == 0 && !self.scheduler.slots.items[it.slot.index as usize].taking_back)
             .map(|it| it.slot)
             .collect();
-        match self.scheduler.submit(key, exclusive, self.now, &mut self.out) {
+        let queued = |it: &Scheduler| it.stats_of_version(key).map_or(0, |it| it.queued);
+        let queued_before = queued(&self.scheduler);
+        match self.scheduler.submit(key, terms, self.now, &mut self.out) {
             Ok(call) => {
                 if self.loud {
                     eprintln!("{:>12} submit {key:?} -> {call:?}", self.now);
                 }
                 assert_eq!(self.fates.insert(call, Fate::Waiting), None, "an id is used twice");
+                assert!(self.scheduler.invocations() <= self.limits.invocations_max, "one call too many");
                 let to = self.out.iter().find_map(|action| match action {
                     Action::Dispatch { slot, invocation, .. } if *invocation == call => Some(*slot),
                     _ => None,
                 });
+                let most = queued_before.max(self.limits.queue_per_function_max);
+                assert!(queued(&self.scheduler) <= most, "one more than the queue holds");
                 assert!(idle.is_empty() || to.is_some_and(|to| idle.contains(&to)), "{idle:?} idle, sent to {to:?}");
             }
             Err(error) => {
@@ -83,5 +91,14 @@ impl Storm {
             assert!(self.scheduler.stop_instance(slot, self.now, &mut self.out));
             self.take_actions();
         }
+    }
+
+    pub(super) fn reconfigure(&mut self) {
+        let (slots_max, default_runtime) = (self.limits.slots_max, self.limits.default_runtime);
+        let limits = random_limits(&mut self.dice);
+        self.scheduler.reconfigure(limits.clone(), self.now, &mut self.out);
+        self.limits = SchedulerLimits { slots_max, default_runtime, ..limits };
+        self.seen.insert("Reconfigured".to_owned());
+        self.take_actions();
     }
 }

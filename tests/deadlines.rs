@@ -1,0 +1,63 @@
+//! When a call's time is up, and what it is told.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::functions::sandboxed;
+use common::{Reply, Server};
+use serde_json::json;
+
+/// Sleeps for as many seconds as the body says, and tells which headers it was given.
+const SLEEPER: &str = r#"
+def handle(request):
+    time.sleep(float(request.get_text() or 0))
+    return sorted(name.lower() for name in request.headers)
+"#;
+
+fn invoke_within(server: &Server, name: &str, body: &str, timeout: &str) -> Reply {
+    let headers = [("Authorization", "Bearer demo-key"), ("X-Faas-Timeout", timeout)];
+    server.send("POST", &format!("/invoke/{name}"), &headers, body.as_bytes())
+}
+
+fn detail(reply: &Reply) -> String {
+    reply.json()["detail"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_error_says_whose_time_was_up_the_functions_or_the_callers() {
+    let Some(server) = sandboxed("", "") else { return };
+    server.deploy("sleeper", SLEEPER, json!({"timeout": 2, "max_instances": 1}));
+    assert_eq!(server.invoke("sleeper", "").status, 200);
+
+    let start = Instant::now();
+    let reply = invoke_within(&server, "sleeper", "1.5", "300ms");
+    assert_eq!((reply.status, reply.code()), (504, "function_timeout".to_owned()));
+    assert_eq!(detail(&reply), "the X-Faas-Timeout of 300 ms passed while the function ran");
+    assert!(start.elapsed() < Duration::from_millis(1400), "{:?}", start.elapsed());
+    // The instance still runs the call that its caller gave up, and then serves again: it was not killed.
+    let waiting = invoke_within(&server, "sleeper", "", "0.2");
+    assert_eq!((waiting.status, waiting.code()), (503, "queue_timeout".to_owned()));
+    assert_eq!(detail(&waiting), "the X-Faas-Timeout of 200 ms passed before an instance was free");
+    let after = server.invoke("sleeper", "");
+    assert_eq!(after.header("x-faas-instance"), reply.header("x-faas-instance"));
+
+    let reply = invoke_within(&server, "sleeper", "600", "1h");
+    assert_eq!((reply.status, reply.code()), (504, "function_timeout".to_owned()));
+    assert_eq!(detail(&reply), "the function's timeout of 2000 ms passed while the function ran");
+}
+
+#[test]
+fn a_timeout_that_is_none_is_refused_and_one_that_is_good_is_not_shown_to_the_function() {
+    let Some(server) = sandboxed("", "") else { return };
+    server.deploy("sleeper", SLEEPER, json!({}));
+    for wrong in ["", "0", "-1", "soon", "1 s", "1, 2"] {
+        let reply = invoke_within(&server, "sleeper", "", wrong);
+        assert_eq!((reply.status, reply.code()), (400, "invalid_header".to_owned()), "{wrong:?}");
+        assert!(detail(&reply).contains("X-Faas-Timeout") && detail(&reply).contains("500ms"), "{}", detail(&reply));
+    }
+    let seen = invoke_within(&server, "sleeper", "", "5s");
+    assert_eq!(seen.status, 200, "{}", seen.text());
+    assert!(!seen.text().contains("x-faas"), "{}", seen.text());
+}

@@ -1,0 +1,29 @@
+//! The table of faults: each row is an accident that befalls a real server under load, what it may cost, and the figure
+//! that was measured. `cargo test` runs all rows in a small size, in which what may be lost is as strict and times are
+//! slackened for a debug build on a busy machine; `make test-faults` runs them in full against a release build and prints
+//! the table.
+//!
+//! A row is a test in a file below `fault_table/`. `table.rs` says how a row is written down, `load.rs` makes the load and
+//! accounts for every request, `scene.rs` has what several rows begin with. Rows take turns, since each measures the
+//! machine.
+#![allow(clippy::unwrap_used)] // in a test a panic is the report
+
+#[path = "fault_table/account.rs"]
+mod account;
+mod common;
+#[path = "fault_table/damage.rs"]
+mod damage;
+#[path = "fault_table/disk.rs"]
+mod disk;
+#[path = "fault_table/disk_elsewhere.rs"]
+mod disk_elsewhere;
+#[path = "fault_table/instances.rs"]
+mod instances;
+#[path = "fault_table/load.rs"]
+mod load;
+#[path = "fault_table/scene.rs"]
+mod scene;
+#[path = "fault_table/table.rs"]
+mod table;
+#[path = "fault_table/zygote.rs"]
+mod zygote;
