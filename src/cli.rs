@@ -50,8 +50,8 @@ Options:
       --host HOST             Listen on this address [default: 127.0.0.1]
       --port PORT             Listen on this port, 0 for any free one [default: 8000]
       --debug                 Log more: the same as logging_level DEBUG
-      --takeover              Take the place of the server that runs on the same state
-                              directory, without losing a request; without one, start
+      --takeover              Take the place of the server that runs on the same
+                              state, without losing a request; without one, start
       --check-system          Print what this host offers and what to do about what
                               is missing, and exit: 1 if functions cannot run here
       --verbose               With --check-system: also the sandbox, step by step,

@@ -1,9 +1,10 @@
 //! The server as a whole: starts the parts in the order in which they need each other, and ends them in reverse.
 //!
 //! Order matters before the first thread is there: the store's lock comes first, because who holds it owns the state;
-//! then a side of it (`takeover::side`), which names the cgroups and the users of sandboxes; then the address, so that a server that cannot listen changes nothing; then what may only be asked
-//! of a process with one thread (`HostFacts::probe`). Nobody is answered before the functions of the configuration
-//! file are deployed: who connects earlier waits in the listener's queue.
+//! then a side of it (`takeover::side`), which names the cgroups and the users of sandboxes; then the address, so that a
+//! server that cannot listen changes nothing; then what may only be asked of a process with one thread
+//! (`HostFacts::probe`). Nobody is answered before the functions of the configuration file are deployed: who connects
+//! earlier waits in the listener's queue.
 //!
 //! A server that takes over gets the lock and, unless it is to listen elsewhere, the listener from its predecessor, and
 //! starts all the same; what it may not do while that one serves is in `succession`.

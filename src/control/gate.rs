@@ -1,7 +1,7 @@
 //! Whether functions may be changed: always, but while another server takes over.
 //!
-//! Owns the count of changes under way and who waits. A change passes the gate before it takes the store's lock, and has
-//! told the front of its outcome when it leaves. The front holds the gate and is told when nobody is inside.
+//! Owns the count of changes under way and who waits. A change passes the gate before it takes the store's lock, and
+//! has told the front of its outcome when it leaves. The front holds the gate and is told when nobody is inside.
 //!
 //! Invariant: between the news that nobody is inside and [`Gate::resume`] nothing is written to the store.
 
@@ -122,7 +122,10 @@ mod tests {
     fn gate() -> (Gate, Arc<AtomicU32>) {
         let settled = Arc::new(AtomicU32::new(0));
         let count = Arc::clone(&settled);
-        (Gate::new(move || drop(count.fetch_add(1, Ordering::SeqCst))), settled)
+        let tell = move || {
+            count.fetch_add(1, Ordering::SeqCst);
+        };
+        (Gate::new(tell), settled)
     }
 
     #[test]

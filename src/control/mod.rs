@@ -42,7 +42,8 @@ use reload::Reloads;
 pub struct Ticket(pub u64);
 
 impl Ticket {
-    /// Nobody waits: the job was asked for by a signal, or reports what came of another or what the server did by itself.
+    /// Nobody waits: the job was asked for by a signal, or reports what came of another, or what the server did by
+    /// itself.
     pub const NOBODY: Ticket = Ticket(u64::MAX);
 }
 

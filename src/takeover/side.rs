@@ -195,10 +195,19 @@ mod tests {
     fn users_of_two_servers_never_meet_whatever_each_has_configured() {
         let state = tempfile::tempdir().unwrap();
         let _first = claim(state.path(), BASE).unwrap();
-        for base in [BASE - SANDBOX_UIDS_PER_SIDE, BASE - 1, BASE - 2 * SANDBOX_UIDS_PER_SIDE + 1] {
-            let refused = claim(state.path(), base);
-            let expected = base != BASE - 1;
-            assert_eq!(matches!(refused, Err(TakeoverError::SameUsers { first: BASE, .. })), expected, "{base}");
+        // The other side has its ids behind those of this one.
+        let per_side = SANDBOX_UIDS_PER_SIDE;
+        for (base, meets) in [
+            (BASE, false),
+            (BASE + 1, false),
+            (BASE - 1, true),
+            (BASE - per_side, true),
+            (BASE - 2 * per_side + 1, true),
+            (BASE - 2 * per_side, false),
+        ] {
+            let claimed = claim(state.path(), base);
+            assert_eq!(matches!(claimed, Err(TakeoverError::SameUsers { first: BASE, .. })), meets, "{base}");
+            assert_eq!(claimed.is_ok(), !meets, "{base}");
         }
         assert!(claim(state.path(), 100_000).is_ok());
     }

@@ -181,8 +181,8 @@ mod tests {
         // What was said before the end is heard, also when the other had not read everything.
         send(&here, &Message::Freeze, &[]).unwrap();
         send(&there, &Message::Frozen, &[]).unwrap();
-        drop(there);
-        let mut hear = || receive_by(&here, &mut buffer(), deadline).unwrap().map(|(message, _)| message.unwrap());
+        drop((there, descriptors));
+        let hear = || receive_by(&here, &mut buffer(), deadline).unwrap().map(|(message, _)| message.unwrap());
         assert_eq!((hear(), hear()), (Some(Message::Frozen), None));
         drop((second, first));
         assert!(connect(&state).unwrap().is_none(), "a name that nobody listens at is no server");

@@ -10,7 +10,7 @@ use crate::common::{eventually, patience, Reply};
 
 /// How a client uses its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Habit {
+pub(crate) enum Habit {
     /// One for all its calls.
     KeepsAlive,
     /// A new one for each.
@@ -21,16 +21,16 @@ pub enum Habit {
 
 /// What the clients have seen together.
 #[derive(Debug, Default)]
-pub struct Seen {
-    pub answered: AtomicU64,
+pub(crate) struct Seen {
+    pub(crate) answered: AtomicU64,
     /// Every answer but the expected one, and every connection that was refused, reset or closed.
-    pub failures: Mutex<Vec<String>>,
+    pub(crate) failures: Mutex<Vec<String>>,
     over: AtomicBool,
 }
 
 impl Seen {
     /// Waits until so many more calls are answered.
-    pub fn await_calls(&self, count: u64) {
+    pub(crate) fn await_calls(&self, count: u64) {
         let goal = self.answered.load(Ordering::Relaxed) + count;
         eventually("calls are answered", || (self.answered.load(Ordering::Relaxed) >= goal).then_some(()));
     }
@@ -94,7 +94,12 @@ fn call(address: SocketAddr, name: &str, wanted: &str, habit: Habit, seen: &Seen
 }
 
 /// Runs `story` while clients of every habit call `name`, three of each.
-pub fn under_load<T>(address: SocketAddr, name: &str, wanted: &str, story: impl FnOnce(&Seen) -> T) -> (Seen, T) {
+pub(crate) fn under_load<T>(
+    address: SocketAddr,
+    name: &str,
+    wanted: &str,
+    story: impl FnOnce(&Seen) -> T,
+) -> (Seen, T) {
     let seen = Seen::default();
     let told = std::thread::scope(|scope| {
         for habit in [Habit::KeepsAlive, Habit::Connects, Habit::Pipelines].repeat(3) {
