@@ -59,8 +59,25 @@ pub const HTTP_BODY_RESERVE_BYTES_MAX: usize = 64 * 1024;
 /// Chunk extensions of one request body together, in bytes: beyond it 400.
 pub const HTTP_CHUNK_EXTENSION_BYTES_MAX: usize = 4 * 1024;
 
+/// A client that has closed its side while it waits for an answer is asked after this long whether it is still there:
+/// fast calls of a client that has only half closed are answered without.
+pub const HTTP_PRESENCE_PAUSE: Duration = Duration::from_millis(500);
+/// Each further pause is so many times as long.
+pub const HTTP_PRESENCE_PAUSE_GROWTH: u32 = 8;
+/// Times that it is asked about one request. Most clients bear more; Go's takes five interim responses, of which one
+/// may be what it has asked for.
+pub const HTTP_PRESENCE_ASKED_MAX: u32 = 4;
+/// A client of whose kernel nothing was heard for this long is asked by the server's whether it is still there.
+pub const TCP_KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+/// And asked again after this long.
+pub const TCP_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// After so many questions without an answer it is gone.
+pub const TCP_KEEPALIVE_PROBES_MAX: u32 = 3;
 /// Connections are looked at for passed deadlines this often, so a deadline is kept to within it.
 pub const HTTP_SWEEP_INTERVAL: Duration = Duration::from_millis(250);
+/// Connections that wait to be accepted: what comes beyond, the kernel drops, and the client tries again after a second.
+/// The host's `net.core.somaxconn` may be less.
+pub const CONNECTIONS_WAITING_MAX: i32 = 4096;
 /// Connections accepted before the front turns to the others.
 pub const CONNECTIONS_ACCEPTED_PER_TURN_MAX: usize = 256;
 /// Largest body of a request to the API itself, in bytes: the largest code, written as JSON, with its config.
@@ -69,6 +86,8 @@ pub const API_BODY_BYTES_MAX: usize = 2 * FUNCTION_CODE_BYTES_MAX + 256 * 1024;
 pub const HTTP_REQUESTS_PER_TURN_MAX: usize = 64;
 /// Default of `limit` in listings.
 pub const API_PAGE_DEFAULT: usize = 100;
+/// After a change that could not be stored, `/readyz` says so for this long, unless one is stored before.
+pub const STORE_TROUBLE_TOLD: Duration = Duration::from_secs(30);
 /// Largest `limit` in listings.
 pub const API_PAGE_MAX: usize = 1000;
 /// Reports of other threads that the front hears before it turns to its sockets.
@@ -174,6 +193,8 @@ pub const COLD_START_TIMEOUT_MS: std::ops::RangeInclusive<u64> = 10..=600_000;
 pub const WARM_INSTANCE_TTL_DEFAULT: Duration = Duration::from_secs(600);
 /// Range of `system.warm_instance_ttl`, in milliseconds.
 pub const WARM_INSTANCE_TTL_MS: std::ops::RangeInclusive<u64> = 10..=7 * 24 * 3_600_000;
+/// Range of `system.shutdown_grace`, in milliseconds.
+pub const SHUTDOWN_GRACE_MS: std::ops::RangeInclusive<u64> = 0..=3_600_000;
 /// Range of `system.drain_timeout`, in milliseconds.
 pub const DRAIN_TIMEOUT_MS: std::ops::RangeInclusive<u64> = 0..=3_600_000;
 /// Largest `limits.max_connections`.
@@ -182,6 +203,33 @@ pub const HTTP_CONNECTIONS_LIMIT_MAX: usize = 100_000;
 pub const BODY_BYTES_LIMIT: std::ops::RangeInclusive<u64> = 1024..=256 * 1024 * 1024;
 /// Largest `limits.max_log_entries`.
 pub const LOG_RING_ENTRIES_LIMIT_MAX: usize = 100_000;
+
+// ---- Taking over from another server ----
+
+/// User ids of each of the two servers that share a state directory during a takeover: one for every slot there may be,
+/// and as many for looks at code.
+pub const SANDBOX_UIDS_PER_SIDE: u32 = 2 * SLOTS_MAX as u32;
+const _: () = assert!(SANDBOX_UID_BASE_MAX < u32::MAX - 2 * SANDBOX_UIDS_PER_SIDE, "the last ids mean \"none\"");
+/// Largest datagram between two servers.
+pub const TAKEOVER_MESSAGE_BYTES_MAX: usize = 192 * 1024;
+const _: () = assert!(6 * LOG_ENTRY_BYTES_MAX + 4096 < TAKEOVER_MESSAGE_BYTES_MAX, "an entry in JSON, all escaped");
+const _: () = assert!(HTTP_PIPELINE_BYTES_MAX + 64 * 1024 < TAKEOVER_MESSAGE_BYTES_MAX, "what a connection holds");
+/// Who connects must have said who it is after this long.
+pub const TAKEOVER_GREETING_TIMEOUT: Duration = Duration::from_secs(5);
+/// A successor must be ready after this long. It holds nothing up meanwhile, but no other can be heard.
+pub const TAKEOVER_PREPARATION_TIMEOUT: Duration = Duration::from_secs(600);
+/// A takeover that has held changes for this long is broken off.
+pub const TAKEOVER_HOLD_TIMEOUT: Duration = Duration::from_secs(10);
+/// A successor must take a log entry of its predecessor within this time, or the predecessor writes it.
+pub const LOG_ELSEWHERE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A successor waits this long for its sandboxes, and then goes on if there are any.
+pub const TAKEOVER_READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// A successor waits this long for the server before its predecessor to end.
+pub const TAKEOVER_SIDE_TIMEOUT: Duration = Duration::from_secs(60);
+/// A predecessor that has hung up must be gone after this long to count as dead.
+pub const TAKEOVER_DEATH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections that a successor takes over from its predecessor before it turns to the others.
+pub const TAKEOVER_CONNECTIONS_PER_TURN_MAX: usize = 64;
 
 // ---- Keys ----
 
@@ -194,8 +242,6 @@ pub const AUTH_TOKEN_BYTES_MAX: usize = 512;
 pub const FUNCTION_VERSIONS_KEPT: u64 = 10;
 /// A statement waits this long for another reader or writer of the database (a backup, an inspection).
 pub const STORE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// The write-ahead log is cut back to this many bytes after a checkpoint.
-pub const STORE_WAL_BYTES_KEPT: i64 = 16 * 1024 * 1024;
 
 // ---- Scheduling ----
 
@@ -231,6 +277,13 @@ pub const PIPE_STALL: Duration = Duration::from_millis(10);
 pub const BLANK_START_TIMEOUT: Duration = Duration::from_secs(10);
 /// A draining instance is killed after this long, default of `system.drain_timeout`.
 pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// A stopping server ends what still runs after this long, default of `system.shutdown_grace`.
+pub const SHUTDOWN_GRACE_DEFAULT: Duration = Duration::from_secs(30);
+/// A server that was asked to stop goes on for this long as if it were not, but for new connections and for telling its
+/// clients that theirs end: requests that are on their way arrive. At most `shutdown_grace`.
+pub const SHUTDOWN_LINGER: Duration = Duration::from_secs(1);
+/// What the last answers are given to be taken, once `shutdown_grace` is over.
+pub const SHUTDOWN_ANSWERS_TIMEOUT: Duration = Duration::from_millis(500);
 /// Forks after which a zygote is replaced by a fresh one, so that nothing can pile up in it.
 pub const ZYGOTE_FORKS_MAX: u32 = 10_000;
 /// Empty network namespaces that wait for the next instances. Each takes about 300 kB of the kernel's memory.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::call::{CallRequest, FrontEvent, InvocationId};
-use crate::control::{ControlJob, ControlReply, Done, Ticket, Work};
+use crate::control::{ControlJob, ControlReply, Done, Ticket, Work, NOT_STORED};
 use crate::http::{HeaderName, HeaderValue, Problem, RequestId, Response};
 use crate::registry::function::{FunctionVersion, InvocationsMax};
 use crate::scheduler::FunctionPolicy;
@@ -30,7 +30,7 @@ impl Front {
                 self.scheduler.blank_ready(slot, now_ns, &mut self.actions);
             }
             FrontEvent::BlankFailed { slot, failure } => {
-                if self.blank_trouble.is_none() && self.stopping_since.is_none() {
+                if self.blank_trouble.is_none() && self.stop.is_none() {
                     log::error!("a blank cannot be made: {}", failure.reason);
                 }
                 self.blank_trouble = Some(failure.clone());
@@ -53,6 +53,7 @@ impl Front {
                 self.scheduler.exited(slot, &exit, &begun, &ids, now_ns, &mut self.actions);
             }
             FrontEvent::Control(reply) => self.hear_control(*reply),
+            FrontEvent::Takeover(news) => self.hear_takeover(*news),
             FrontEvent::Reload(update) => self.reconfigure(*update),
         }
     }
@@ -70,6 +71,11 @@ impl Front {
     }
 
     fn hear_control(&mut self, reply: ControlReply) {
+        match &reply.result {
+            Ok(Done::Created(_) | Done::Updated(_) | Done::Deleted(_)) => self.store_trouble = None,
+            Err(problem) if problem.code() == NOT_STORED => self.store_trouble = Some(self.now),
+            Ok(Done::Unchanged(_) | Done::Document(_)) | Err(_) => {}
+        }
         let response = match &reply.result {
             Ok(Done::Created(function) | Done::Updated(function)) => {
                 self.deploy(Arc::clone(function));

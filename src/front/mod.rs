@@ -1,7 +1,8 @@
 //! The front thread: the HTTP server, the API, and the scheduler's surroundings. It never blocks but in its poll.
 //!
 //! `serve` drives connections, `routes` says what a request asks for, `api` answers it; `events` hears what the other
-//! threads report; `actions` carries out what the scheduler decides.
+//! threads report; `actions` carries out what the scheduler decides; `stop` ends it all without losing a request;
+//! `cede` gives the place of this server to a successor, `succeed` takes that of a predecessor.
 //!
 //! Invariants:
 //! - Every accepted call is in `calls` until its one outcome is given to its client or its client is gone.
@@ -11,30 +12,34 @@
 mod actions;
 mod api;
 mod calls;
+mod cede;
 mod clients;
 mod events;
 mod functions;
 mod reload;
 mod routes;
 mod serve;
+mod stop;
+mod succeed;
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Sender;
 use mio::net::TcpListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Token};
-use nix::sys::signal::Signal;
 
 use crate::auth::KeyRing;
 use crate::backend::process::runtimes::Runtimes;
 use crate::backend::process::supervisor::SupervisorJob;
 use crate::call::{BlankFailure, FrontEvent, Slot, WorkerJob};
 use crate::clock::Monotonic;
-use crate::control::ControlJob;
+use crate::control::{ControlJob, Gate};
 use crate::doorbell::{Desk, Line, DOORBELL_TOKEN};
 use crate::http::request_id::RequestIds;
 use crate::http::{HttpLimits, Stamp};
@@ -42,16 +47,26 @@ use crate::limits::{FRONT_EVENTS_PER_TURN_MAX, HTTP_SWEEP_INTERVAL};
 use crate::logs::LogSink;
 use crate::registry::function::FunctionVersion;
 use crate::scheduler::{Action, Scheduler, SchedulerLimits};
+use crate::sys::listener::watch_for_the_lost;
 use crate::systemd::Notifier;
+use crate::upgrade::Launcher;
 
+pub use cede::Estate;
 pub use reload::FrontUpdate;
+pub use succeed::Readiness;
 
 use calls::Calls;
+use cede::Talk;
 use clients::{ClientId, Clients};
 use functions::Functions;
+use stop::Stop;
+use succeed::Entry;
 
 const LISTENER: Token = Token(usize::MAX - 1);
 const SIGNALS: Token = Token(usize::MAX - 2);
+const KNOCKING: Token = Token(usize::MAX - 3);
+const SUCCESSOR: Token = Token(usize::MAX - 4);
+const PREDECESSOR: Token = Token(usize::MAX - 5);
 
 /// What the front needs to know.
 #[derive(Debug)]
@@ -62,8 +77,8 @@ pub struct FrontSettings {
     pub request_body_bytes_max: usize,
     /// The scheduler's limits.
     pub scheduler: SchedulerLimits,
-    /// `system.drain_timeout`.
-    pub drain_timeout: Duration,
+    /// `system.shutdown_grace`.
+    pub shutdown_grace: Duration,
     /// What `/health` says of process mode besides its state: the isolation level.
     pub isolation: String,
     /// What `/health` says of container mode.
@@ -76,8 +91,12 @@ pub struct Door {
     pub listener: TcpListener,
     /// Who may come in.
     pub keys: KeyRing,
-    /// SIGTERM, SIGINT and SIGHUP.
+    /// SIGTERM, SIGINT, SIGHUP and SIGUSR2.
     pub signals: nix::sys::signalfd::SignalFd,
+    /// What a successor is given.
+    pub estate: Estate,
+    /// How to start one.
+    pub launcher: Launcher,
 }
 
 /// The lines to the other threads.
@@ -92,6 +111,8 @@ pub struct Lines {
     pub logs: LogSink,
     /// To who watches over this process.
     pub notifier: Arc<Notifier>,
+    /// Where changes of functions can be held up.
+    pub changes: Arc<Gate>,
 }
 
 /// The front thread's state.
@@ -100,6 +121,10 @@ pub struct Front {
     listener: Option<TcpListener>,
     /// The listener had more to accept than descriptors were left; it is tried again at the next sweep.
     accept_again: bool,
+    /// It is tried again in this turn, since a connection was closed or the sweep has come.
+    may_accept: bool,
+    /// Since a connection could not be accepted, not all that waited have been: it is said once.
+    out_of_descriptors: bool,
     /// A reload was asked for by a signal, and the control threads had no room for the job.
     reload_again: bool,
     /// Connections that had more requests than one turn allows.
@@ -126,10 +151,24 @@ pub struct Front {
     next_sweep: Instant,
     /// Why the last blank could not be made, if none has been made since.
     blank_trouble: Option<BlankFailure>,
-    /// When a signal or a request asked the server to stop.
-    stopping_since: Option<Instant>,
-    stop_now: bool,
+    /// When a change could not be stored, if none has been stored since.
+    store_trouble: Option<Instant>,
+    /// How far the server's stop has come, if it was asked to.
+    stop: Option<Stop>,
     buffer: Vec<u8>,
+    entry: Entry,
+    estate: Estate,
+    launcher: Launcher,
+    /// The conversation with a successor; stays when the place is its own.
+    talk: Option<Talk>,
+    /// Conversations so far.
+    talks: u64,
+    /// Tells who watches over this process that it is another one from now on.
+    messenger: Option<JoinHandle<()>>,
+    /// Where a predecessor sends its connections, and whether it had more than one turn allows.
+    predecessor: Option<OwnedFd>,
+    take_more: bool,
+    takeover_buffer: Vec<u8>,
 }
 
 impl Front {
@@ -145,8 +184,8 @@ impl Front {
         runtimes: Arc<Runtimes>,
         functions: &[Arc<FunctionVersion>],
     ) -> io::Result<Front> {
-        let Door { mut listener, keys, signals } = door;
-        desk.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        let Door { listener, keys, signals, estate, launcher } = door;
+        watch_for_the_lost(&listener)?;
         let signal_fd = std::os::fd::AsRawFd::as_raw_fd(&signals);
         desk.registry().register(&mut SourceFd(&signal_fd), SIGNALS, Interest::READABLE)?;
         let ids = RequestIds::from_kernel().map_err(|error| io::Error::other(error.to_string()))?;
@@ -155,6 +194,8 @@ impl Front {
             desk,
             listener: Some(listener),
             accept_again: false,
+            may_accept: false,
+            out_of_descriptors: false,
             reload_again: false,
             again: Vec::new(),
             signals,
@@ -175,9 +216,18 @@ impl Front {
             now,
             next_sweep: now + HTTP_SWEEP_INTERVAL,
             blank_trouble: None,
-            stopping_since: None,
-            stop_now: false,
+            store_trouble: None,
+            stop: None,
             buffer: vec![0; 64 * 1024],
+            entry: Entry::Open,
+            estate,
+            launcher,
+            talk: None,
+            talks: 0,
+            messenger: None,
+            predecessor: None,
+            take_more: false,
+            takeover_buffer: crate::takeover::socket::buffer(),
         };
         for function in functions {
             front.deploy(Arc::clone(function));
@@ -187,44 +237,77 @@ impl Front {
         Ok(front)
     }
 
+    /// Begins to serve: for a server that takes over from nobody.
+    ///
+    /// # Errors
+    /// When the listener cannot be watched.
+    pub fn listen(&mut self) -> io::Result<()> {
+        self.watch_listener()?;
+        if let Some(socket) = self.estate.socket.take() {
+            self.listen_to_successors(socket)?;
+        }
+        Ok(())
+    }
+
     /// Serves until the server is asked to stop and has drained.
     pub fn run(&mut self) {
         let mut events = Events::with_capacity(1024);
         while !self.is_over() {
-            let timeout = self.timeout();
-            if let Err(error) = self.desk.wait(&mut events, Some(timeout)) {
-                log::error!("the front's poll failed: {error}");
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            self.now = Instant::now();
-            self.stamp.date.refresh(SystemTime::now());
-            for event in &events {
-                match event.token() {
-                    DOORBELL_TOKEN => {}
-                    LISTENER => self.accept(),
-                    SIGNALS => self.signalled(),
-                    // Nothing can be read or written any more: the client was reset, or both sides are shut.
-                    Token(key) if event.is_error() || event.is_write_closed() => self.close(key),
-                    Token(key) => {
-                        if event.is_writable() {
-                            self.writable(key);
-                        }
-                        if event.is_readable() {
-                            self.readable(key, event.is_read_closed());
-                        }
+            self.turn(&mut events);
+        }
+        if let Some(messenger) = self.messenger.take() {
+            let _ = messenger.join();
+        }
+    }
+
+    /// Waits for something to happen, and does what follows from it.
+    fn turn(&mut self, events: &mut Events) {
+        let timeout = self.timeout();
+        if let Err(error) = self.desk.wait(events, Some(timeout)) {
+            log::error!("the front's poll failed: {error}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.now = Instant::now();
+        self.stamp.date.refresh(SystemTime::now());
+        for event in &*events {
+            match event.token() {
+                DOORBELL_TOKEN => {}
+                LISTENER => {
+                    self.accept();
+                }
+                SIGNALS => self.signalled(),
+                KNOCKING => self.knocked(),
+                SUCCESSOR => {
+                    self.hear_successor();
+                    if self.has_ceded() && event.is_writable() {
+                        self.send_clients_on();
+                    }
+                }
+                PREDECESSOR => self.take_connections(),
+                // Nothing can be read or written any more: the client was reset, or both sides are shut.
+                Token(key) if event.is_error() || event.is_write_closed() => self.close(key),
+                Token(key) => {
+                    if event.is_writable() {
+                        self.writable(key);
+                    }
+                    if event.is_readable() {
+                        self.readable(key, event.is_read_closed());
                     }
                 }
             }
-            self.drive_again();
-            // Bounded, so that sockets get their turn under any load; what is left makes the next wait return at once.
-            for _ in 0..FRONT_EVENTS_PER_TURN_MAX {
-                let Some(event) = self.desk.try_recv() else { break };
-                self.hear(event);
-            }
-            self.keep_time();
-            self.act();
-            self.ring_workers();
         }
+        self.drive_again();
+        if self.take_more {
+            self.take_connections();
+        }
+        // Bounded, so that sockets get their turn under any load; what is left makes the next wait return at once.
+        for _ in 0..FRONT_EVENTS_PER_TURN_MAX {
+            let Some(event) = self.desk.try_recv() else { break };
+            self.hear(event);
+        }
+        self.keep_time();
+        self.act();
+        self.ring_workers();
     }
 
     fn now_ns(&self) -> u64 {
@@ -232,12 +315,15 @@ impl Front {
     }
 
     fn timeout(&self) -> Duration {
-        if !self.again.is_empty() {
+        if !self.again.is_empty() || self.take_more {
             return Duration::ZERO;
         }
         // Read anew: carrying out a turn may have taken long.
         let now = Instant::now();
-        let sweep = self.next_sweep.saturating_duration_since(now);
+        let mut sweep = self.next_sweep.saturating_duration_since(now);
+        if let Some(due) = self.next_step_of_stop() {
+            sweep = sweep.min(due.saturating_duration_since(now));
+        }
         let now_ns = self.clock.ns(now);
         match self.scheduler.next_deadline_ns() {
             // epoll counts in milliseconds and mio rounds up, so a deadline is never waited for in a busy loop.
@@ -257,55 +343,18 @@ impl Front {
             for key in self.clients.expired(self.now) {
                 self.expire(key);
             }
-            if std::mem::take(&mut self.accept_again) {
-                self.accept();
+            self.may_accept = true;
+            self.time_talk();
+            if self.has_ceded() {
+                self.send_clients_on();
             }
             if self.reload_again {
                 self.ask_reload();
             }
         }
-    }
-
-    fn signalled(&mut self) {
-        while let Ok(Some(signal)) = self.signals.read_signal() {
-            if signal.ssi_signo == Signal::SIGHUP as u32 {
-                log::info!("SIGHUP: reading the configuration again");
-                self.ask_reload();
-                continue;
-            }
-            if self.stopping_since.is_some() {
-                log::warn!("a second signal: stopping at once");
-                self.stop_now = true;
-            }
-            let name = Signal::try_from(signal.ssi_signo as i32).map_or("a signal", Signal::as_str);
-            log::info!("{name}: finishing what was accepted, at most {:?}", self.settings.drain_timeout);
-            self.begin_stop();
+        if std::mem::take(&mut self.may_accept) && std::mem::take(&mut self.accept_again) {
+            self.accept();
         }
-    }
-
-    fn begin_stop(&mut self) {
-        if self.stopping_since.is_some() {
-            return;
-        }
-        self.stopping_since = Some(self.now);
-        self.lines.notifier.stopping();
-        if let Some(mut listener) = self.listener.take() {
-            let _ = self.desk.registry().deregister(&mut listener);
-        }
-        self.scheduler.shutdown(self.now_ns(), &mut self.actions);
-        for key in self.clients.keys() {
-            if let Some(client) = self.clients.at(key) {
-                client.conn.shut_down();
-            }
-            self.drive(key);
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        let Some(since) = self.stopping_since else { return false };
-        // The scheduler enforces the grace period on calls; the margin is for answers still being taken.
-        let overdue =
-            self.now.saturating_duration_since(since) > self.settings.drain_timeout + Duration::from_millis(500);
-        self.stop_now || overdue || (self.scheduler.is_drained() && self.clients.len() == 0)
+        self.go_on_stopping();
     }
 }

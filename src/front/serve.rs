@@ -15,19 +15,27 @@ use super::routes::{route, Access, NoRoute, Route};
 use super::Front;
 
 impl Front {
-    pub(super) fn accept(&mut self) {
+    /// Accepts who waits, but no more than one turn allows. Whether somebody waits still.
+    pub(super) fn accept(&mut self) -> bool {
         for _ in 0..CONNECTIONS_ACCEPTED_PER_TURN_MAX {
-            let Some(listener) = &self.listener else { return };
+            let Some(listener) = &self.listener else { return false };
             match listener.accept() {
-                Ok((stream, _)) => self.welcome(stream),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Ok((stream, _)) => self.welcome(stream, b""),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if std::mem::take(&mut self.out_of_descriptors) {
+                        log::info!("all connections are accepted again");
+                    }
+                    return false;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => {
-                    // The poll is edge-triggered and will not tell again of what waits: try at the next sweep, rather
-                    // than spin until a descriptor is free.
-                    log::error!("no connection can be accepted: {error}");
+                    // The poll is edge-triggered and will not tell again of what waits: try when a connection has been
+                    // closed, and at the next sweep, rather than spin until a descriptor is free.
+                    if !std::mem::replace(&mut self.out_of_descriptors, true) {
+                        log::error!("no connection can be accepted: {error}; tried again all the time");
+                    }
                     self.accept_again = true;
-                    return;
+                    return false;
                 }
                 // The client gave up before it was accepted.
                 Err(error) => log::debug!("accept: {error}"),
@@ -35,15 +43,17 @@ impl Front {
         }
         self.accept_again = true;
         self.next_sweep = self.now;
+        true
     }
 
-    fn welcome(&mut self, stream: mio::net::TcpStream) {
+    /// Takes a connection in, of which these bytes were read already.
+    pub(super) fn welcome(&mut self, stream: mio::net::TcpStream, unread: &[u8]) {
         let _ = stream.set_nodelay(true);
         if self.clients.len() >= self.settings.connections_max + HTTP_CONNECTIONS_REFUSED_MAX {
             // Whoever is told that there is no room takes some: not more than this.
             return;
         }
-        let conn = if self.clients.len() < self.settings.connections_max {
+        let mut conn = if self.clients.len() < self.settings.connections_max {
             Conn::new(self.now, self.http_limits)
         } else {
             let detail = format!(
@@ -53,6 +63,12 @@ impl Front {
             let problem = Problem::unavailable("too_many_connections", detail);
             Conn::refused(self.now, self.http_limits, problem, &mut self.stamp)
         };
+        if !unread.is_empty() {
+            conn.received(unread);
+        }
+        if self.stop.is_some() {
+            conn.announce_stop();
+        }
         let id = self.clients.insert(stream, conn);
         let key = id.key();
         let Some(client) = self.clients.at(key) else { return };
@@ -110,6 +126,9 @@ impl Front {
     pub(super) fn drive(&mut self, key: usize) {
         let mut requests = 0;
         loop {
+            if self.leaves(key) {
+                return;
+            }
             let Some(client) = self.clients.at(key) else { return };
             if requests == HTTP_REQUESTS_PER_TURN_MAX {
                 if !std::mem::replace(&mut client.goes_on, true) {
@@ -165,11 +184,19 @@ impl Front {
     pub(super) fn respond(&mut self, key: usize, response: Response) {
         let Some(client) = self.clients.at(key) else { return };
         client.waiting = Waiting::Nothing;
+        if self.stop.is_some() {
+            // What has come by now is not to be cut off by an answer that says it was the last. If the connection is
+            // broken, the poll tells.
+            if client.read(&mut self.buffer, true) == Read1::Closed {
+                client.conn.peer_closed();
+            }
+        }
         client.conn.respond(response, self.now, &self.stamp);
     }
 
     pub(super) fn close(&mut self, key: usize) {
         let Some(mut client) = self.clients.remove(key) else { return };
+        self.may_accept = true;
         let _ = self.desk.registry().deregister(&mut client.stream);
         if let Waiting::Call(invocation) = client.waiting {
             // Nobody waits any more: a call that has not begun need not begin.

@@ -265,6 +265,10 @@ impl From<&InvokeError> for Problem {
                 "The function was deleted",
                 "the function was deleted while the call waited",
             ),
+            InvokeError::InstanceStopped { limit_ms } => Problem::unavailable(
+                "instance_stopped",
+                format!("the instance was asked to stop, and drain_timeout, {limit_ms} ms, passed while the call ran"),
+            ),
             InvokeError::ShuttingDown => Problem::unavailable("shutting_down", "the server is stopping"),
         }
     }
@@ -400,6 +404,7 @@ mod tests {
             (share_exceeded, 429, "share_exceeded", "12 calls of this function are among the 16", true),
             (overloaded, 503, "overloaded", "16 calls already, which is limits.max_invocations", true),
             (InvokeError::Deleted, 404, "function_deleted", "deleted", false),
+            (InvokeError::InstanceStopped { limit_ms: 5 }, 503, "instance_stopped", "drain_timeout, 5 ms", true),
             (InvokeError::ShuttingDown, 503, "shutting_down", "stopping", true),
         ] {
             let problem = Problem::from(&error);

@@ -6,7 +6,7 @@
 //!
 //! Invariants:
 //! - A method that changes something returns `Ok` after the change is on the disk (WAL, `synchronous=FULL`), and leaves
-//!   everything as it was when it returns an error.
+//!   everything as it was when it returns an error: at once, and after a crash unless that is [`StoreError::InDoubt`].
 //! - What `load_all` returns is byte for byte what was deployed; whatever is not is refused by name.
 //! - A version number is used once while its function exists. A function that was deleted is another one when it comes
 //!   back, and starts at 1.
@@ -21,24 +21,33 @@ mod schema;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
-use rusqlite::{params, Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
+use rusqlite::{params, Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 
 use super::function::{FunctionConfig, FunctionVersion};
-use crate::limits::{FUNCTION_VERSIONS_KEPT, STORE_BUSY_TIMEOUT, STORE_WAL_BYTES_KEPT};
+use crate::limits::{FUNCTION_VERSIONS_KEPT, STORE_BUSY_TIMEOUT};
 use directory::DirectoryLock;
+pub use directory::SharedLock;
 pub use error::{RefusalReason, StoreError};
 pub use row::code_sha256;
 use row::Sealed;
+pub use schema::CURRENT as SCHEMA;
 
 /// An open store. The directory is this process's until the value is dropped.
 #[derive(Debug)]
 pub struct Store {
     connection: Connection,
     path: PathBuf,
+    /// A commit failed and may yet be found in the write-ahead log; see [`Store::take_back`].
+    in_doubt: bool,
+    /// There may be something in the write-ahead log; see [`Store::empty_log`].
+    log_in_use: bool,
     // After the connection, because fields are dropped in order: the next server must find the database closed.
-    _lock: DirectoryLock,
+    lock: DirectoryLock,
 }
 
 /// A function that does not exist yet. Everything in it is valid.
@@ -78,7 +87,22 @@ impl Store {
     /// Fails when another server uses the directory, when it is not ours alone, or when the database is damaged or newer
     /// than this release.
     pub fn open(dir: &Path) -> Result<Store, StoreError> {
-        let lock = directory::claim(dir)?;
+        Store::open_locked(dir, directory::claim(dir)?)
+    }
+
+    /// Opens the store of a server that still serves and has sent its lock, `lock`. Until that server has given the state
+    /// up, nothing may be written here.
+    ///
+    /// # Errors
+    /// As [`Store::open`]; when `lock` is not that of `dir`.
+    pub fn open_beside(dir: &Path, lock: OwnedFd) -> Result<Store, StoreError> {
+        let mut store = Store::open_locked(dir, directory::inherit(dir, lock)?)?;
+        // Whether a commit of the other one failed is not known here; to write over it when writing begins is safe.
+        store.in_doubt = true;
+        Ok(store)
+    }
+
+    fn open_locked(dir: &Path, lock: DirectoryLock) -> Result<Store, StoreError> {
         let path = dir.join("faas.db");
         // SQLite would make the file with the umask's permissions; its companions take those of the file.
         directory::private_file(&path)?;
@@ -87,33 +111,44 @@ impl Store {
         let mut connection = Connection::open_with_flags(&path, flags).map_err(failed)?;
         configure(&connection).map_err(failed)?;
         schema::migrate(&mut connection, &path)?;
-        Ok(Store { connection, path, _lock: lock })
+        Ok(Store { connection, path, in_doubt: false, log_in_use: true, lock })
+    }
+
+    /// What a server that takes over is given of the directory's lock.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn share_lock(&self) -> std::io::Result<SharedLock> {
+        self.lock.share()
+    }
+
+    /// Names this process as the directory's owner to whoever is refused.
+    pub fn note_owner(&self) {
+        self.lock.note_owner();
     }
 
     /// Stores version 1 of a function. Fails with [`StoreError::Exists`] when there is one of that name.
     pub fn create(&mut self, new: NewFunction) -> Result<FunctionVersion, StoreError> {
         let NewFunction { name, code, config, now_ms } = new;
-        let path = &self.path;
-        let failed = |source| StoreError::from_sqlite(path, source);
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-        // Of a damaged function there may be only one of the two; its name is taken all the same.
-        let sql =
-            "SELECT EXISTS (SELECT 1 FROM functions WHERE name = ?1 UNION ALL SELECT 1 FROM versions WHERE name = ?1)";
-        if transaction.query_row(sql, [&name], |row| row.get::<_, bool>(0)).map_err(failed)? {
-            return Err(StoreError::Exists { name });
-        }
-        let function = FunctionVersion {
-            name,
-            version: 1,
-            code_sha256: code_sha256(&code),
-            code,
-            config,
-            created_at_ms: now_ms,
-            updated_at_ms: now_ms,
-        };
-        write_version(&transaction, &function).map_err(failed)?;
-        transaction.commit().map_err(failed)?;
-        Ok(function)
+        self.change(|transaction, failed| {
+            // Of a damaged function there may be only one of the two; its name is taken all the same.
+            let sql = "SELECT EXISTS \
+                       (SELECT 1 FROM functions WHERE name = ?1 UNION ALL SELECT 1 FROM versions WHERE name = ?1)";
+            if transaction.query_row(sql, [&name], |row| row.get::<_, bool>(0)).map_err(failed)? {
+                return Err(StoreError::Exists { name });
+            }
+            let function = FunctionVersion {
+                name,
+                version: 1,
+                code_sha256: code_sha256(&code),
+                code,
+                config,
+                created_at_ms: now_ms,
+                updated_at_ms: now_ms,
+            };
+            write_version(transaction, &function).map_err(failed)?;
+            Ok(function)
+        })
     }
 
     /// Stores the version after `expected_version`, and forgets the oldest beyond [`FUNCTION_VERSIONS_KEPT`].
@@ -128,50 +163,113 @@ impl Store {
         config: FunctionConfig,
         now_ms: u64,
     ) -> Result<FunctionVersion, StoreError> {
-        let path = &self.path;
-        let failed = |source| StoreError::from_sqlite(path, source);
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-        let Some(current) = find(&transaction, name).map_err(failed)? else {
-            return Err(StoreError::NotFound { name: name.to_string() });
-        };
-        let found = current.version;
-        if found != expected_version {
-            return Err(StoreError::Conflict { name: name.to_string(), expected: expected_version, found });
-        }
-        let function = FunctionVersion {
-            name: name.to_string(),
-            version: found + 1,
-            code_sha256: code_sha256(&code),
-            code,
-            config,
-            created_at_ms: current.created_at_ms,
-            // The clock may have been set back; the order of a function's own times is kept.
-            updated_at_ms: now_ms.max(current.created_at_ms),
-        };
-        write_version(&transaction, &function).map_err(failed)?;
-        transaction.commit().map_err(failed)?;
-        Ok(function)
+        self.change(|transaction, failed| {
+            let Some(current) = find(transaction, name).map_err(failed)? else {
+                return Err(StoreError::NotFound { name: name.to_string() });
+            };
+            let found = current.version;
+            if found != expected_version {
+                return Err(StoreError::Conflict { name: name.to_string(), expected: expected_version, found });
+            }
+            let function = FunctionVersion {
+                name: name.to_string(),
+                version: found + 1,
+                code_sha256: code_sha256(&code),
+                code,
+                config,
+                created_at_ms: current.created_at_ms,
+                // The clock may have been set back; the order of a function's own times is kept.
+                updated_at_ms: now_ms.max(current.created_at_ms),
+            };
+            write_version(transaction, &function).map_err(failed)?;
+            Ok(function)
+        })
     }
 
     /// Removes a function with all its versions, intact or not. `false` when there is nothing of that name.
     pub fn delete(&mut self, name: &str) -> Result<bool, StoreError> {
-        let path = &self.path;
-        let failed = |source| StoreError::from_sqlite(path, source);
+        self.change(|transaction, failed| {
+            // The versions on their own, too: damage may have left some without the row that the foreign key starts
+            // from.
+            let versions = transaction.execute("DELETE FROM versions WHERE name = ?1", [name]).map_err(failed)?;
+            let functions = transaction.execute("DELETE FROM functions WHERE name = ?1", [name]).map_err(failed)?;
+            Ok(versions + functions > 0)
+        })
+    }
+
+    /// Makes a change in a transaction of its own. The change is given how to name an error of SQLite.
+    fn change<T>(
+        &mut self,
+        change: impl FnOnce(&Transaction<'_>, &dyn Fn(rusqlite::Error) -> StoreError) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        if self.in_doubt {
+            self.take_back()?;
+        }
+        let failed = |source| StoreError::from_sqlite(&self.path, source);
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-        // The versions on their own, too: damage may have left some without the row that the foreign key starts from.
-        let versions = transaction.execute("DELETE FROM versions WHERE name = ?1", [name]).map_err(failed)?;
-        let functions = transaction.execute("DELETE FROM functions WHERE name = ?1", [name]).map_err(failed)?;
-        transaction.commit().map_err(failed)?;
-        Ok(versions + functions > 0)
+        self.log_in_use = true;
+        let made = change(&transaction, &failed)?;
+        let Err(error) = transaction.commit() else { return Ok(made) };
+        self.in_doubt = may_be_whole(&error);
+        let error = failed(error);
+        if self.in_doubt {
+            self.take_back()?;
+        }
+        Err(error)
+    }
+
+    /// Makes sure that a commit that failed is not found after a crash.
+    ///
+    /// When the last step of a commit fails, which is the sync, the change is whole in the write-ahead log, and whoever
+    /// opens the database next takes it for made. SQLite has gone back to the state before, so that whatever it writes
+    /// next goes over the change's place in the log; the checksums of the log are a chain, which breaks there. After a
+    /// failed sync it would prove nothing to sync again: the kernel has dropped what it could not write, and calls the
+    /// rest clean. What is written anew is synced anew.
+    fn take_back(&mut self) -> Result<(), StoreError> {
+        // Writes a page even if nothing in it is new.
+        let written = self.connection.pragma_update(None, "user_version", schema::CURRENT);
+        written.map_err(|source| StoreError::InDoubt { path: self.path.clone(), source })?;
+        self.in_doubt = false;
+        Ok(())
+    }
+
+    /// Moves what is in the write-ahead log into the database and cuts the log to nothing. Changes are durable without
+    /// it. Gives whether the log is empty: while somebody else reads the database (a backup) it cannot be, and is not
+    /// waited for.
+    ///
+    /// The log is where damage would go unnoticed. SQLite takes a frame with a flipped bit for the end of a log that was
+    /// cut short by a crash, and drops what follows: changes that were acknowledged, and with them deletions. In the
+    /// database the seals tell. So nothing stays in the log for longer than it must.
+    pub fn empty_log(&mut self) -> Result<bool, StoreError> {
+        if self.log_in_use {
+            let failed = |source| StoreError::from_sqlite(&self.path, source);
+            self.connection.busy_timeout(Duration::ZERO).map_err(failed)?;
+            let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
+            let busy = self.connection.query_row(sql, [], |row| row.get::<_, bool>(0));
+            self.connection.busy_timeout(STORE_BUSY_TIMEOUT).map_err(failed)?;
+            self.log_in_use = busy.map_err(failed)?;
+        }
+        Ok(!self.log_in_use)
     }
 
     /// Reads and checks every function. Fails only when not even the names can be read.
     pub fn load_all(&self) -> Result<Loaded, StoreError> {
+        self.load_beyond(&|_| None)
+    }
+
+    /// The same for one who has read it all before: what `known` gives in the very version that is stored, down to its
+    /// seal, is taken from there, so that only what has changed is read and checked.
+    ///
+    /// # Errors
+    /// As [`load_all`](Self::load_all).
+    pub fn load_beyond(&self, known: &dyn Fn(&str) -> Option<Arc<FunctionVersion>>) -> Result<Loaded, StoreError> {
         let failed = |source| StoreError::from_sqlite(&self.path, source);
+        // As it was at one moment, also while another server writes. It is only read, so its end changes nothing.
+        let _moment = self.connection.unchecked_transaction().map_err(failed)?;
         let mut functions = BTreeMap::new();
         let mut refused = BTreeMap::new();
         for heading in self.headings().map_err(failed)? {
-            match heading.and_then(|heading| self.load(heading)) {
+            match heading.and_then(|heading| self.load(heading, known)) {
                 Ok(function) => drop(functions.insert(function.name.clone(), function)),
                 Err(Refused { name, reason }) => drop(refused.insert(name, reason)),
             }
@@ -218,7 +316,14 @@ impl Store {
     }
 
     /// The version that `heading` names, if it is what was deployed.
-    fn load(&self, heading: Heading) -> Result<FunctionVersion, Refused> {
+    fn load(
+        &self,
+        heading: Heading,
+        known: &dyn Fn(&str) -> Option<Arc<FunctionVersion>>,
+    ) -> Result<FunctionVersion, Refused> {
+        if let Some(known) = known(&heading.name).filter(|known| is_sealed_by(known, &heading.seal)) {
+            return Ok((*known).clone());
+        }
         match self.read_version(&heading) {
             Ok(function) => Ok(function),
             Err(reason) => Err(Refused { name: heading.name, reason }),
@@ -260,6 +365,20 @@ impl Store {
     }
 }
 
+/// Whether this is the version that a heading with this seal names.
+fn is_sealed_by(function: &FunctionVersion, seal: &[u8]) -> bool {
+    let Ok(config) = row::encode_config(&function.config) else { return false };
+    let sealed = Sealed {
+        name: &function.name,
+        version: to_sql(function.version),
+        created_at_ms: to_sql(function.created_at_ms),
+        updated_at_ms: to_sql(function.updated_at_ms),
+        code_sha256: &function.code_sha256,
+        config: &config,
+    };
+    sealed.digest() == seal
+}
+
 /// A row of `functions`.
 struct Heading {
     name: String,
@@ -281,12 +400,22 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "cell_size_check", true)?;
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "trusted_schema", false)?;
-    connection.pragma_update(None, "journal_size_limit", STORE_WAL_BYTES_KEPT)?;
+    // The log is emptied whole by `Store::empty_log`, or not at all.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     // FULL syncs the write-ahead log at every commit; NORMAL, the usual companion of WAL, would lose the last changes
     // at a power cut after we had acknowledged them.
     connection.pragma_update(None, "synchronous", "FULL")?;
     // Answers with the mode that is now in force: where WAL cannot be had the rollback journal, which is as durable.
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0)).map(drop)
+}
+
+/// Whether a commit that failed like this may have left everything in the write-ahead log that it takes. It has not when
+/// a piece of it could not be written.
+fn may_be_whole(error: &rusqlite::Error) -> bool {
+    let is_torn = |error: &rusqlite::ffi::Error| {
+        error.code == ErrorCode::DiskFull || error.extended_code == rusqlite::ffi::SQLITE_IOERR_WRITE
+    };
+    !error.sqlite_error().is_some_and(is_torn)
 }
 
 fn find(transaction: &Transaction<'_>, name: &str) -> rusqlite::Result<Option<Current>> {

@@ -77,7 +77,12 @@ pub struct Scheduler {
     timers: Wheel,
     drain_timer: TimerId,
     room_timer: TimerId,
+    /// Nothing is kept warm any more.
     shutting_down: bool,
+    /// The end has a time: see [`Scheduler::shutdown`].
+    is_impatient: bool,
+    /// Nothing is accepted any more.
+    is_closed: bool,
     /// Recent service time of all functions' calls, an exponentially weighted mean; zero while unknown.
     service_ewma_ns: u64,
     /// Instances of the function whose turn it is to get a slot, when there are too few: see `fairness`.
@@ -116,6 +121,8 @@ impl Scheduler {
             drain_timer: TimerId::NONE,
             room_timer: TimerId::NONE,
             shutting_down: false,
+            is_impatient: false,
+            is_closed: false,
             service_ewma_ns: 0,
             claim: None,
             unbalanced: true,
@@ -148,7 +155,7 @@ impl Scheduler {
     }
 
     fn accept(&mut self, key: VersionKey, terms: CallTerms, turn: &mut Turn) -> Result<InvocationId, InvokeError> {
-        if self.shutting_down {
+        if self.is_closed {
             return Err(InvokeError::ShuttingDown);
         }
         // The caller's snapshot may be one deployment behind: the successor takes its calls.

@@ -261,7 +261,10 @@ impl Scheduler {
         }
         match was {
             InstanceState::Loading => self.start_failed(v, crash, turn.now_ns),
-            InstanceState::Idle | InstanceState::Busy => self.crashed(v, turn.now_ns),
+            InstanceState::Idle | InstanceState::Busy => {
+                let started_ns = self.slots.items[at as usize].started_ns;
+                self.crashed(v, started_ns, turn.now_ns);
+            }
             _ => {}
         }
         self.strand_unnamed(at, slot, returned);

@@ -40,7 +40,7 @@ pub struct SchedulerLimits {
     pub eviction_grace_ns: u64,
     /// After this long an instance gives way to a function that has none, if there are more functions than slots.
     pub share_quantum_ns: u64,
-    /// Calls that still run this long after [`shutdown`](super::Scheduler::shutdown) are ended.
+    /// An instance that was asked to stop is ended when it is still busy after this long.
     pub drain_timeout_ns: u64,
     /// First pause after a failed start; doubles with each further one.
     pub backoff_min_ns: u64,
@@ -189,6 +189,8 @@ pub enum KillReason {
     LoadTimedOut,
     /// The blank was not ready in time.
     BlankTimedOut,
+    /// It was asked to stop, and still ran a call after `drain_timeout`.
+    DrainTimedOut,
     /// The server stops.
     Shutdown,
 }

@@ -110,8 +110,10 @@ pub(super) struct Version {
     pub(super) served_ns: u64,
     /// Starts that failed in a row.
     pub(super) load_failures: u32,
-    /// Crashes with no call completed in between.
+    /// Crashes with no call completed in between, each of an instance that was started after the one before.
     pub(super) crashes: u32,
+    /// When the last of them was.
+    pub(super) crashed_ns: u64,
     pub(super) backoff_until_ns: u64,
     /// What a call is told that would need a start during the backoff. A crash leaves none: other calls may go well,
     /// so they wait.
@@ -151,6 +153,7 @@ impl Version {
             served_ns: 0,
             load_failures: 0,
             crashes: 0,
+            crashed_ns: 0,
             backoff_until_ns: 0,
             start_error: None,
             timer: TimerId::NONE,

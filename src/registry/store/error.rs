@@ -8,7 +8,8 @@ use rusqlite::ErrorCode;
 
 /// Why the store could not be opened, or did not do what it was asked to.
 ///
-/// Whatever the variant, nothing was changed: the version that was current still is.
+/// Whatever the variant, nothing was changed: the version that was current still is. Only [`StoreError::InDoubt`] cannot
+/// say that of the time after a crash.
 #[derive(Debug)]
 pub enum StoreError {
     /// The storage path is something other than a directory.
@@ -48,6 +49,11 @@ pub enum StoreError {
         /// The other server's process id, if it could be read.
         holder_pid: Option<u32>,
     },
+    /// The lock that another server sent is not that of this directory.
+    ForeignLock {
+        /// The lock that it should be.
+        path: PathBuf,
+    },
     /// The database was written by a newer release.
     SchemaTooNew {
         /// The database file.
@@ -76,6 +82,13 @@ pub enum StoreError {
         /// The database file.
         path: PathBuf,
         /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// A change failed when it was to be made durable, and could not be taken back: the next start may find it made.
+    InDoubt {
+        /// The database file.
+        path: PathBuf,
+        /// What SQLite said when it was to be taken back.
         source: rusqlite::Error,
     },
     /// Another process held the database for longer than the store waits.
@@ -169,8 +182,16 @@ impl fmt::Display for StoreError {
                 if let Some(pid) = holder_pid {
                     write!(f, ", process {pid}")?;
                 }
-                f.write_str(": stop that one, or choose another function_storage_path")
+                f.write_str(
+                    ": start this one with --takeover to take its place without losing a request, stop that one, or \
+                     choose another function_storage_path",
+                )
             }
+            StoreError::ForeignLock { path } => write!(
+                f,
+                "the lock that the running server sent is not {}: its state directory was replaced while it ran; stop it",
+                path.display()
+            ),
             StoreError::SchemaTooNew { path, found, known } => write!(
                 f,
                 "{} has schema version {found}, and this release knows versions up to {known}: run the newer release, \
@@ -185,6 +206,12 @@ impl fmt::Display for StoreError {
             ),
             StoreError::DiskFull { path, .. } => write!(f, "no space left to write {}", path.display()),
             StoreError::Io { path, source } => write!(f, "cannot read or write {}: {source}", path.display()),
+            StoreError::InDoubt { path, source } => write!(
+                f,
+                "cannot write {}, and not take back what may have been written: {source}. A server that starts on it \
+                 may find the last change made",
+                path.display()
+            ),
             StoreError::Busy { path, .. } => write!(f, "{} is held by another process", path.display()),
             StoreError::ReadOnly { path, source } => write!(f, "{} cannot be written: {source}", path.display()),
             StoreError::Constraint { path, source } | StoreError::Sqlite { path, source } => {
@@ -206,6 +233,7 @@ impl std::error::Error for StoreError {
             StoreError::Corrupt { source, .. }
             | StoreError::DiskFull { source, .. }
             | StoreError::Io { source, .. }
+            | StoreError::InDoubt { source, .. }
             | StoreError::Busy { source, .. }
             | StoreError::ReadOnly { source, .. }
             | StoreError::Constraint { source, .. }
@@ -214,6 +242,7 @@ impl std::error::Error for StoreError {
             | StoreError::NotOwned { .. }
             | StoreError::Exposed { .. }
             | StoreError::Locked { .. }
+            | StoreError::ForeignLock { .. }
             | StoreError::SchemaTooNew { .. }
             | StoreError::Exists { .. }
             | StoreError::NotFound { .. }
