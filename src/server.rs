@@ -33,7 +33,7 @@ use crate::control;
 use crate::doorbell::{line, Desk, Line};
 use crate::egress::Egress;
 use crate::front::{Door, Estate, Front, Lines};
-use crate::limits::{FRONT_QUEUE_MAX, SUPERVISOR_QUEUE_MAX, TAKEOVER_SIDE_TIMEOUT};
+use crate::limits::{CONNECTIONS_WAITING_MAX, FRONT_QUEUE_MAX, SUPERVISOR_QUEUE_MAX, TAKEOVER_SIDE_TIMEOUT};
 use crate::logs::FunctionLogs;
 use crate::registry::function::FunctionVersion;
 use crate::registry::settings::RUNTIME_DEFAULT;
@@ -223,7 +223,7 @@ fn listener(settings: &Settings, predecessor: Option<&mut Predecessor>) -> Resul
     let inherited = predecessor.map_or(Ok(None), |predecessor| predecessor.take_listener(address));
     match inherited.map_err(system("listen on the socket of the server that serves"))? {
         Some(listener) => Ok(TcpListener::from_std(listener)),
-        None => TcpListener::bind(address).map_err(|source| StartError::Bind { address, source }),
+        None => listen(address).map_err(|source| StartError::Bind { address, source }),
     }
 }
 
@@ -465,6 +465,15 @@ pub(crate) fn state_id(storage: &Path) -> String {
     let path = storage.canonicalize().unwrap_or_else(|_| storage.to_owned());
     let digest = Sha256::digest(path.as_os_str().as_encoded_bytes());
     digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Binds the address, with a queue for a burst of connections: the 128 of the standard library are soon full, and the
+/// kernel drops what comes beyond, so that the client tries again only after a second.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    // Said again of a socket that listens, it changes the length of its queue.
+    nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(CONNECTIONS_WAITING_MAX)?)?;
+    Ok(listener)
 }
 
 fn block_signals() -> std::io::Result<SignalFd> {

@@ -10,6 +10,8 @@
 
 #[path = "fault_table/account.rs"]
 mod account;
+#[path = "fault_table/changes.rs"]
+mod changes;
 mod common;
 #[path = "fault_table/damage.rs"]
 mod damage;
@@ -17,12 +19,26 @@ mod damage;
 mod disk;
 #[path = "fault_table/disk_elsewhere.rs"]
 mod disk_elsewhere;
+#[path = "fault_table/inject.rs"]
+mod inject;
 #[path = "fault_table/instances.rs"]
 mod instances;
 #[path = "fault_table/load.rs"]
 mod load;
+#[path = "fault_table/overload.rs"]
+mod overload;
+#[path = "fault_table/scarce.rs"]
+mod scarce;
 #[path = "fault_table/scene.rs"]
 mod scene;
+#[path = "fault_table/server.rs"]
+mod server;
+#[path = "fault_table/slow.rs"]
+mod slow;
+#[path = "fault_table/slow_clients.rs"]
+mod slow_clients;
+#[path = "fault_table/stopped.rs"]
+mod stopped;
 #[path = "fault_table/table.rs"]
 mod table;
 #[path = "fault_table/zygote.rs"]
