@@ -137,6 +137,11 @@ pub enum InvokeError {
     NoInstances(BlankFailure),
     /// The function was deleted while the call waited.
     Deleted,
+    /// Somebody stopped the instance, and the call did not end in the time that it was given then.
+    InstanceStopped {
+        /// `drain_timeout` in milliseconds.
+        limit_ms: u64,
+    },
     /// The server is stopping.
     ShuttingDown,
 }

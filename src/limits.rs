@@ -177,6 +177,8 @@ pub const COLD_START_TIMEOUT_MS: std::ops::RangeInclusive<u64> = 10..=600_000;
 pub const WARM_INSTANCE_TTL_DEFAULT: Duration = Duration::from_secs(600);
 /// Range of `system.warm_instance_ttl`, in milliseconds.
 pub const WARM_INSTANCE_TTL_MS: std::ops::RangeInclusive<u64> = 10..=7 * 24 * 3_600_000;
+/// Range of `system.shutdown_grace`, in milliseconds.
+pub const SHUTDOWN_GRACE_MS: std::ops::RangeInclusive<u64> = 0..=3_600_000;
 /// Range of `system.drain_timeout`, in milliseconds.
 pub const DRAIN_TIMEOUT_MS: std::ops::RangeInclusive<u64> = 0..=3_600_000;
 /// Largest `limits.max_connections`.
@@ -197,8 +199,6 @@ pub const AUTH_TOKEN_BYTES_MAX: usize = 512;
 pub const FUNCTION_VERSIONS_KEPT: u64 = 10;
 /// A statement waits this long for another reader or writer of the database (a backup, an inspection).
 pub const STORE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// The write-ahead log is cut back to this many bytes after a checkpoint.
-pub const STORE_WAL_BYTES_KEPT: i64 = 16 * 1024 * 1024;
 
 // ---- Scheduling ----
 
@@ -218,6 +218,13 @@ pub const PIPE_STALL: Duration = Duration::from_millis(10);
 pub const BLANK_START_TIMEOUT: Duration = Duration::from_secs(10);
 /// A draining instance is killed after this long, default of `system.drain_timeout`.
 pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// A stopping server ends what still runs after this long, default of `system.shutdown_grace`.
+pub const SHUTDOWN_GRACE_DEFAULT: Duration = Duration::from_secs(30);
+/// A server that was asked to stop goes on for this long as if it were not, but for new connections and for telling its
+/// clients that theirs end: requests that are on their way arrive. At most `shutdown_grace`.
+pub const SHUTDOWN_LINGER: Duration = Duration::from_secs(1);
+/// What the last answers are given to be taken, once `shutdown_grace` is over.
+pub const SHUTDOWN_ANSWERS_TIMEOUT: Duration = Duration::from_millis(500);
 /// Forks after which a zygote is replaced by a fresh one, so that nothing can pile up in it.
 pub const ZYGOTE_FORKS_MAX: u32 = 10_000;
 /// Empty network namespaces that wait for the next instances. Each takes about 300 kB of the kernel's memory.

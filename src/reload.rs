@@ -133,7 +133,7 @@ pub(crate) fn front_settings(settings: &Settings) -> FrontSettings {
         connections_max: settings.limits.max_connections,
         request_body_bytes_max: settings.limits.max_request_body_bytes,
         scheduler: scheduler_limits(settings),
-        drain_timeout: settings.drain_timeout,
+        shutdown_grace: settings.shutdown_grace,
         isolation: settings.isolation.to_string(),
         container: "container mode is not part of this version",
     }

@@ -121,6 +121,7 @@ fn every_number_of_the_specification_is_the_one_that_is_enforced() {
         time => [
             CHECK_TIMEOUT, COLD_START_TIMEOUT_DEFAULT, PIPE_WAIT_MAX, PIPE_STALL, RAW_OUTPUT_QUIET, START_BACKOFF_MIN,
             START_BACKOFF_MAX, BLANK_START_TIMEOUT, WARM_INSTANCE_TTL_DEFAULT, DRAIN_TIMEOUT_DEFAULT,
+            SHUTDOWN_GRACE_DEFAULT, SHUTDOWN_LINGER, SHUTDOWN_ANSWERS_TIMEOUT,
             HTTP_HEAD_TIMEOUT, HTTP_BODY_TIMEOUT, HTTP_IDLE_TIMEOUT, HTTP_WRITE_STALL_TIMEOUT, HTTP_SWEEP_INTERVAL,
             EGRESS_CONNECT_TIMEOUT, EGRESS_NAME_SERVER_TIMEOUT, RELOAD_FRONT_TIMEOUT,
             NOTIFY_TIMEOUT,
@@ -131,6 +132,7 @@ fn every_number_of_the_specification_is_the_one_that_is_enforced() {
         ("COLD_START_TIMEOUT_MS", limits::COLD_START_TIMEOUT_MS),
         ("WARM_INSTANCE_TTL_MS", limits::WARM_INSTANCE_TTL_MS),
         ("DRAIN_TIMEOUT_MS", limits::DRAIN_TIMEOUT_MS),
+        ("SHUTDOWN_GRACE_MS", limits::SHUTDOWN_GRACE_MS),
     ];
     values.extend(ranges.iter().flat_map(|(name, range)| [(*name, ms(*range.start())), (*name, ms(*range.end()))]));
     let bodies = limits::BODY_BYTES_LIMIT;

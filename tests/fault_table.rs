@@ -13,8 +13,12 @@ mod account;
 #[path = "fault_table/changes.rs"]
 mod changes;
 mod common;
-#[path = "fault_table/inject.rs"]
-mod inject;
+#[path = "fault_table/damage.rs"]
+mod damage;
+#[path = "fault_table/disk.rs"]
+mod disk;
+#[path = "fault_table/disk_elsewhere.rs"]
+mod disk_elsewhere;
 #[path = "fault_table/instances.rs"]
 mod instances;
 #[path = "fault_table/load.rs"]

@@ -21,7 +21,7 @@ fn server() -> Option<Server> {
         skip("process mode at level strict needs root");
         return None;
     }
-    Some(Server::with("pool_size: 2\ndrain_timeout: 2", ""))
+    Some(Server::with("pool_size: 2\nshutdown_grace: 2", ""))
 }
 
 /// The instances of a function, as the API tells.

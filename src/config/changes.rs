@@ -42,6 +42,7 @@ static KEYS: &[Key] = keys! {
         cold_start_timeout Now cold_start_timeout;
         warm_instance_ttl Now warm_instance_ttl;
         drain_timeout Now drain_timeout;
+        shutdown_grace Now shutdown_grace;
         host Restart host;
         api_gateway_port Restart port;
         function_storage_path Restart storage_path;

@@ -64,8 +64,10 @@ pub struct Settings {
     pub cold_start_timeout: Duration,
     /// An instance that was idle for this long is stopped.
     pub warm_instance_ttl: Duration,
-    /// A draining instance, and a stopping server, is given this long.
+    /// An instance that was asked to stop is given this long.
     pub drain_timeout: Duration,
+    /// A stopping server is given this long.
+    pub shutdown_grace: Duration,
     /// Directory of the database, logs and packages.
     pub storage_path: PathBuf,
     /// What runs containers.
@@ -213,6 +215,7 @@ impl Settings {
             cold_start_timeout: limits::COLD_START_TIMEOUT_DEFAULT,
             warm_instance_ttl: limits::WARM_INSTANCE_TTL_DEFAULT,
             drain_timeout: limits::DRAIN_TIMEOUT_DEFAULT,
+            shutdown_grace: limits::SHUTDOWN_GRACE_DEFAULT,
             storage_path,
             container_runtime: ContainerRuntime::Docker,
             base_image: "python:3.11-slim".to_owned(),

@@ -22,6 +22,7 @@ pub(super) const SYSTEM_KEYS: &[&str] = &[
     "cold_start_timeout",
     "warm_instance_ttl",
     "drain_timeout",
+    "shutdown_grace",
     "host",
     "api_gateway_port",
     "function_storage_path",
@@ -92,6 +93,9 @@ pub(super) fn read_system(settings: &mut Settings, system: &Table<'_>, base: &Pa
     })?;
     set(&mut settings.drain_timeout, system, "drain_timeout", |entry| {
         Ok(Duration::from_millis(entry.duration_ms(limits::DRAIN_TIMEOUT_MS)?))
+    })?;
+    set(&mut settings.shutdown_grace, system, "shutdown_grace", |entry| {
+        Ok(Duration::from_millis(entry.duration_ms(limits::SHUTDOWN_GRACE_MS)?))
     })?;
     set(&mut settings.storage_path, system, "function_storage_path", |entry| read_path(&entry, base))?;
     set(&mut settings.pin_workers, system, "pin_workers", |entry| entry.boolean())?;

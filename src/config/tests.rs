@@ -146,6 +146,7 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
         "cold_start_timeout: 30 minutes",
         "warm_instance_ttl: 8000h",
         "drain_timeout: -1",
+        "shutdown_grace: 61m",
         "function_storage_path: ~/faas",
         "function_storage_path: ''",
         "function_storage_path: 5",
@@ -217,6 +218,7 @@ fn each_key_arrives_where_it_belongs() {
         "system:
   host: localhost
   drain_timeout: 1m
+  shutdown_grace: 2m
   cold_start_timeout: 500ms
   function_storage_path: state
   container_runtime: none
@@ -234,6 +236,7 @@ limits: {max_request_body: 1Mi, max_response_body: 2048, max_connections: 5, max
 ",
     );
     assert_eq!(settings.drain_timeout, Duration::from_secs(60));
+    assert_eq!(settings.shutdown_grace, Duration::from_secs(120));
     assert_eq!(settings.cold_start_timeout, Duration::from_millis(500));
     assert_eq!(settings.storage_path, Path::new("conf/state"), "relative to the file");
     assert_eq!(settings.container_runtime, ContainerRuntime::Disabled);

@@ -68,6 +68,8 @@ impl Shared {
                 });
             }
         });
+        // Of what was declared, and of what a server that was killed has left there.
+        self.empty_log();
         let mut outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
         outcomes.deployed.sort_by(|one, other| one.name.cmp(&other.name));
         outcomes.refused.sort_by(|one, other| one.0.cmp(&other.0));

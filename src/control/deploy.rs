@@ -275,5 +275,12 @@ fn damaged(name: &str) -> Problem {
 
 fn not_stored(error: &StoreError) -> Problem {
     log::error!("the store refused a change: {error}");
-    Problem::unavailable("not_stored", "the change could not be stored and was not made; the server's log says why")
+    let detail = match error {
+        StoreError::InDoubt { .. } => {
+            "the change could not be stored and was not made, but if the server crashes now it may be made when it \
+             starts again; its log says why"
+        }
+        _ => "the change could not be stored and was not made; the server's log says why",
+    };
+    Problem::unavailable("not_stored", detail)
 }

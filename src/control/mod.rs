@@ -186,6 +186,7 @@ impl Shared {
 
     fn run(&self, job: ControlJob) {
         let ticket = job.ticket;
+        let may_change = matches!(job.work, Work::Create(_) | Work::Update(..) | Work::Delete(_));
         match job.work {
             Work::Create(body) => self.create(ticket, &body),
             Work::Update(name, body) => self.update(ticket, &name, &body),
@@ -197,6 +198,18 @@ impl Shared {
                 self.answer(ticket, Ok(self.add_figures(document, array, &instances)));
             }
             Work::MemorySum { document, instances } => self.answer(ticket, Ok(self.add_memory(document, &instances))),
+        }
+        if may_change {
+            self.empty_log();
+        }
+    }
+
+    /// Empties the store's log behind the answer. Of several threads that come from a change, one does it for all.
+    pub(crate) fn empty_log(&self) {
+        match self.lock().store.empty_log() {
+            Ok(true) => {}
+            Ok(false) => log::debug!("the store's log is not emptied yet: somebody reads the database"),
+            Err(error) => log::error!("the store's log cannot be emptied, and every change makes it longer: {error}"),
         }
     }
 

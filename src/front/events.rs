@@ -30,7 +30,7 @@ impl Front {
                 self.scheduler.blank_ready(slot, now_ns, &mut self.actions);
             }
             FrontEvent::BlankFailed { slot, failure } => {
-                if self.blank_trouble.is_none() && self.stopping_since.is_none() {
+                if self.blank_trouble.is_none() && self.stop.is_none() {
                     log::error!("a blank cannot be made: {}", failure.reason);
                 }
                 self.blank_trouble = Some(failure.clone());

@@ -1,7 +1,7 @@
 //! The front thread: the HTTP server, the API, and the scheduler's surroundings. It never blocks but in its poll.
 //!
 //! `serve` drives connections, `routes` says what a request asks for, `api` answers it; `events` hears what the other
-//! threads report; `actions` carries out what the scheduler decides.
+//! threads report; `actions` carries out what the scheduler decides; `stop` ends it all without losing a request.
 //!
 //! Invariants:
 //! - Every accepted call is in `calls` until its one outcome is given to its client or its client is gone.
@@ -17,6 +17,7 @@ mod functions;
 mod reload;
 mod routes;
 mod serve;
+mod stop;
 
 use std::collections::HashMap;
 use std::io;
@@ -27,7 +28,6 @@ use crossbeam_channel::Sender;
 use mio::net::TcpListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Token};
-use nix::sys::signal::Signal;
 
 use crate::auth::KeyRing;
 use crate::backend::process::runtimes::Runtimes;
@@ -49,6 +49,7 @@ pub use reload::FrontUpdate;
 use calls::Calls;
 use clients::{ClientId, Clients};
 use functions::Functions;
+use stop::Stop;
 
 const LISTENER: Token = Token(usize::MAX - 1);
 const SIGNALS: Token = Token(usize::MAX - 2);
@@ -62,8 +63,8 @@ pub struct FrontSettings {
     pub request_body_bytes_max: usize,
     /// The scheduler's limits.
     pub scheduler: SchedulerLimits,
-    /// `system.drain_timeout`.
-    pub drain_timeout: Duration,
+    /// `system.shutdown_grace`.
+    pub shutdown_grace: Duration,
     /// What `/health` says of process mode besides its state: the isolation level.
     pub isolation: String,
     /// What `/health` says of container mode.
@@ -130,9 +131,8 @@ pub struct Front {
     next_sweep: Instant,
     /// Why the last blank could not be made, if none has been made since.
     blank_trouble: Option<BlankFailure>,
-    /// When a signal or a request asked the server to stop.
-    stopping_since: Option<Instant>,
-    stop_now: bool,
+    /// How far the server's stop has come, if it was asked to.
+    stop: Option<Stop>,
     buffer: Vec<u8>,
 }
 
@@ -181,8 +181,7 @@ impl Front {
             now,
             next_sweep: now + HTTP_SWEEP_INTERVAL,
             blank_trouble: None,
-            stopping_since: None,
-            stop_now: false,
+            stop: None,
             buffer: vec![0; 64 * 1024],
         };
         for function in functions {
@@ -207,7 +206,9 @@ impl Front {
             for event in &events {
                 match event.token() {
                     DOORBELL_TOKEN => {}
-                    LISTENER => self.accept(),
+                    LISTENER => {
+                        self.accept();
+                    }
                     SIGNALS => self.signalled(),
                     // Nothing can be read or written any more: the client was reset, or both sides are shut.
                     Token(key) if event.is_error() || event.is_write_closed() => self.close(key),
@@ -243,7 +244,10 @@ impl Front {
         }
         // Read anew: carrying out a turn may have taken long.
         let now = Instant::now();
-        let sweep = self.next_sweep.saturating_duration_since(now);
+        let mut sweep = self.next_sweep.saturating_duration_since(now);
+        if let Some(due) = self.next_step_of_stop() {
+            sweep = sweep.min(due.saturating_duration_since(now));
+        }
         let now_ns = self.clock.ns(now);
         match self.scheduler.next_deadline_ns() {
             // epoll counts in milliseconds and mio rounds up, so a deadline is never waited for in a busy loop.
@@ -271,48 +275,6 @@ impl Front {
         if std::mem::take(&mut self.may_accept) && std::mem::take(&mut self.accept_again) {
             self.accept();
         }
-    }
-
-    fn signalled(&mut self) {
-        while let Ok(Some(signal)) = self.signals.read_signal() {
-            if signal.ssi_signo == Signal::SIGHUP as u32 {
-                log::info!("SIGHUP: reading the configuration again");
-                self.ask_reload();
-                continue;
-            }
-            if self.stopping_since.is_some() {
-                log::warn!("a second signal: stopping at once");
-                self.stop_now = true;
-            }
-            let name = Signal::try_from(signal.ssi_signo as i32).map_or("a signal", Signal::as_str);
-            log::info!("{name}: finishing what was accepted, at most {:?}", self.settings.drain_timeout);
-            self.begin_stop();
-        }
-    }
-
-    fn begin_stop(&mut self) {
-        if self.stopping_since.is_some() {
-            return;
-        }
-        self.stopping_since = Some(self.now);
-        self.lines.notifier.stopping();
-        if let Some(mut listener) = self.listener.take() {
-            let _ = self.desk.registry().deregister(&mut listener);
-        }
-        self.scheduler.shutdown(self.now_ns(), &mut self.actions);
-        for key in self.clients.keys() {
-            if let Some(client) = self.clients.at(key) {
-                client.conn.shut_down();
-            }
-            self.drive(key);
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        let Some(since) = self.stopping_since else { return false };
-        // The scheduler enforces the grace period on calls; the margin is for answers still being taken.
-        let overdue =
-            self.now.saturating_duration_since(since) > self.settings.drain_timeout + Duration::from_millis(500);
-        self.stop_now || overdue || (self.scheduler.is_drained() && self.clients.len() == 0)
+        self.go_on_stopping();
     }
 }

@@ -15,16 +15,17 @@ use super::routes::{route, Access, NoRoute, Route};
 use super::Front;
 
 impl Front {
-    pub(super) fn accept(&mut self) {
+    /// Accepts who waits, but no more than one turn allows. Whether somebody waits still.
+    pub(super) fn accept(&mut self) -> bool {
         for _ in 0..CONNECTIONS_ACCEPTED_PER_TURN_MAX {
-            let Some(listener) = &self.listener else { return };
+            let Some(listener) = &self.listener else { return false };
             match listener.accept() {
                 Ok((stream, _)) => self.welcome(stream),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if std::mem::take(&mut self.out_of_descriptors) {
                         log::info!("all connections are accepted again");
                     }
-                    return;
+                    return false;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => {
@@ -34,7 +35,7 @@ impl Front {
                         log::error!("no connection can be accepted: {error}; tried again all the time");
                     }
                     self.accept_again = true;
-                    return;
+                    return false;
                 }
                 // The client gave up before it was accepted.
                 Err(error) => log::debug!("accept: {error}"),
@@ -42,6 +43,7 @@ impl Front {
         }
         self.accept_again = true;
         self.next_sweep = self.now;
+        true
     }
 
     fn welcome(&mut self, stream: mio::net::TcpStream) {
@@ -50,13 +52,16 @@ impl Front {
             // Whoever is told that there is no room takes some: not more than this.
             return;
         }
-        let conn = if self.clients.len() < self.settings.connections_max {
+        let mut conn = if self.clients.len() < self.settings.connections_max {
             Conn::new(self.now, self.http_limits)
         } else {
             let detail = format!("the server has {} connections, its limit", self.settings.connections_max);
             let problem = Problem::unavailable("too_many_connections", detail);
             Conn::refused(self.now, self.http_limits, problem, &mut self.stamp)
         };
+        if self.stop.is_some() {
+            conn.announce_stop();
+        }
         let id = self.clients.insert(stream, conn);
         let key = id.key();
         let Some(client) = self.clients.at(key) else { return };
@@ -169,6 +174,13 @@ impl Front {
     pub(super) fn respond(&mut self, key: usize, response: Response) {
         let Some(client) = self.clients.at(key) else { return };
         client.waiting = Waiting::Nothing;
+        if self.stop.is_some() {
+            // What has come by now is not to be cut off by an answer that says it was the last. If the connection is
+            // broken, the poll tells.
+            if client.read(&mut self.buffer, true) == Read1::Closed {
+                client.conn.peer_closed();
+            }
+        }
         client.conn.respond(response, self.now, &self.stamp);
     }
 

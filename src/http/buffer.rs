@@ -10,6 +10,8 @@ const KEPT_BYTES_MAX: usize = 4 * 1024;
 pub(super) struct Input {
     bytes: Vec<u8>,
     start: usize,
+    /// Of the bytes that are held, so many came before the last [`Input::mark`].
+    marked: usize,
 }
 
 impl Input {
@@ -26,9 +28,20 @@ impl Input {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// Remembers which bytes are here already.
+    pub(super) fn mark(&mut self) {
+        self.marked = self.bytes().len();
+    }
+
+    /// Whether any byte is held that was here at the mark.
+    pub(super) fn holds_marked(&self) -> bool {
+        self.marked > 0
+    }
+
     /// Drops the first `n` bytes.
     pub(super) fn consume(&mut self, n: usize) {
         self.start = (self.start + n).min(self.bytes.len());
+        self.marked = self.marked.saturating_sub(n);
         if self.start == self.bytes.len() {
             self.start = 0;
             empty(&mut self.bytes);

@@ -14,19 +14,22 @@
 //!   but only after the client had a chance to read why: closing with bytes unread makes the kernel send a reset,
 //!   which can destroy the answer on its way. Hence the drain.
 
+mod ending;
+
 use std::mem;
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::time::Instant;
 
-use super::body::{BodyError, BodyReader};
+use super::body::BodyReader;
 use super::buffer::{Input, Output};
-use super::parse::{is_blank, parse_head, Framing, RequestHead, Version};
+use super::parse::{is_blank, parse_head, RequestHead, Version};
 use super::phase::{Exchange, Incoming, Phase};
 use super::problem::Problem;
 use super::response::{Connection, Response, Stamps};
 use super::stamp::Stamp;
 use super::timer::{HttpLimits, Timer};
-use crate::limits::{HTTP_BODY_COPY_BYTES_MAX, HTTP_DRAIN_BYTES_MAX, HTTP_OUTPUT_BYTES_MAX, HTTP_PIPELINE_BYTES_MAX};
+use crate::limits::{HTTP_BODY_COPY_BYTES_MAX, HTTP_OUTPUT_BYTES_MAX, HTTP_PIPELINE_BYTES_MAX};
+use ending::shutting_down;
 
 /// A complete request.
 #[derive(Debug)]
@@ -63,8 +66,19 @@ pub struct Conn {
     write_deadline: Option<Instant>,
     /// The client sends no more.
     is_eof: bool,
-    /// The server is stopping: the next response is the last.
-    is_ending: bool,
+    /// How far the server's stop has come.
+    stop: Stop,
+}
+
+/// How far the stop of the server has come, as a connection sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// It serves.
+    No,
+    /// Requests are answered still, and the answer behind which no other request has come is the last.
+    Announced,
+    /// The same, but only requests that had begun to come when this began; a later one is refused.
+    Due,
 }
 
 /// What the front tells a connection.
@@ -79,7 +93,7 @@ impl Conn {
             limits,
             write_deadline: None,
             is_eof: false,
-            is_ending: false,
+            stop: Stop::No,
         }
     }
 
@@ -111,12 +125,14 @@ impl Conn {
     /// take its bytes was given up.
     pub fn respond(&mut self, response: Response, now: Instant, stamp: &Stamp) {
         let Phase::Answering(mut exchange) = self.phase else { return };
-        exchange.keep_alive &= !self.is_ending;
+        let ends_here = exchange.keep_alive && self.is_last(0);
+        exchange.keep_alive &= !ends_here;
         self.queue(response, &exchange, now, stamp);
         if exchange.keep_alive {
             self.enter(Phase::Head, Timer::Off);
         } else {
-            self.end(false, now);
+            // A client that did not ask for the end may be sending its next request.
+            self.end(ends_here, now);
         }
         self.check();
     }
@@ -126,11 +142,6 @@ impl Conn {
         self.output.consume(n);
         self.write_deadline = (!self.output.is_empty()).then(|| now + self.limits.write_stall_timeout);
         self.check();
-    }
-
-    /// The server is stopping: the request in hand is the last; without one, the connection closes.
-    pub fn shut_down(&mut self) {
-        self.is_ending = true;
     }
 
     /// Acts on a deadline if one has passed: a slow request gets 408, an idle or stalled connection is closed.
@@ -245,11 +256,20 @@ impl Conn {
         }
         match parse_head(self.input.bytes(), &mut stamp.ids) {
             Ok(Some((head, len))) => {
+                let is_late = self.is_late();
                 self.input.consume(len);
+                if is_late {
+                    let refusal = shutting_down().into_response(head.request_id());
+                    return self.turn_away(refusal, &head, Exchange::of(&head), now, stamp);
+                }
                 self.begin(head, now, stamp, admit)
             }
-            Ok(None) if (self.is_eof || self.is_ending) && is_blank(self.input.bytes()) => {
+            Ok(None) if (self.is_eof || self.stop == Stop::Due) && is_blank(self.input.bytes()) => {
                 self.enter(Phase::Flush, Timer::Off);
+                Continue(())
+            }
+            Ok(None) if self.is_late() => {
+                self.end(true, now);
                 Continue(())
             }
             Ok(None) if self.is_eof => {
@@ -347,53 +367,8 @@ impl Conn {
     }
 }
 
-/// The ways to an end.
+/// What is written, and the one way between phases.
 impl Conn {
-    /// Sends `admit`'s response. The connection survives when the body is short and sure to come: an API client with a
-    /// wrong key, or one over its rate, should not have to connect anew each time.
-    fn turn_away(
-        &mut self,
-        response: Response,
-        head: &RequestHead,
-        mut exchange: Exchange,
-        now: Instant,
-        stamp: &Stamp,
-    ) -> Step {
-        let skipped = match head.framing() {
-            Framing::None => Some(0),
-            Framing::Length(length) if length <= HTTP_DRAIN_BYTES_MAX as u64 && !head.expect_continue() => Some(length),
-            Framing::Length(_) | Framing::Chunked => None,
-        };
-        exchange.keep_alive &= skipped.is_some() && !self.is_ending;
-        self.queue(response, &exchange, now, stamp);
-        match skipped {
-            Some(left) if exchange.keep_alive => {
-                self.enter(Phase::Skip { left }, Timer::Drain { until: now + self.limits.drain_timeout });
-            }
-            _ => self.end(skipped != Some(0), now),
-        }
-        Continue(())
-    }
-
-    fn refuse_unknown(&mut self, problem: Problem, now: Instant, stamp: &mut Stamp) -> Step {
-        let exchange = Exchange::unknown(&mut stamp.ids);
-        self.refuse(problem, exchange, now, stamp);
-        Continue(())
-    }
-
-    fn refuse_body(&mut self, error: BodyError, exchange: Exchange, now: Instant, stamp: &Stamp) -> Step {
-        self.refuse(error.into(), exchange, now, stamp);
-        Continue(())
-    }
-
-    /// Answers with a problem and ends the connection.
-    fn refuse(&mut self, problem: Problem, mut exchange: Exchange, now: Instant, stamp: &Stamp) {
-        exchange.keep_alive = false;
-        let request_id = exchange.request_id;
-        self.queue(problem.into_response(&request_id), &exchange, now, stamp);
-        self.end(true, now);
-    }
-
     /// Writes a response into the output.
     fn queue(&mut self, response: Response, exchange: &Exchange, now: Instant, stamp: &Stamp) {
         let connection = match (exchange.keep_alive, exchange.version) {
@@ -414,34 +389,6 @@ impl Conn {
 
     fn expect_write(&mut self, now: Instant) {
         self.write_deadline.get_or_insert(now + self.limits.write_stall_timeout);
-    }
-
-    /// Ends the connection once the output is written; `has_unread` if the client may still be sending.
-    fn end(&mut self, has_unread: bool, now: Instant) {
-        let held = self.input.bytes().len();
-        if !has_unread && held == 0 {
-            self.enter(Phase::Flush, Timer::Off);
-            return;
-        }
-        self.input.consume(held);
-        let left = HTTP_DRAIN_BYTES_MAX.saturating_sub(held);
-        let timer = Timer::Drain { until: now + self.limits.drain_timeout };
-        self.enter(Phase::Drain { left, half_close_reported: false }, timer);
-    }
-
-    fn close_when(&mut self, is_over: bool) -> Step {
-        if !is_over || !self.output.is_empty() {
-            return Break(Poll::NeedBytes);
-        }
-        self.close();
-        Continue(())
-    }
-
-    fn close(&mut self) {
-        self.input = Input::default();
-        self.output.clear();
-        self.write_deadline = None;
-        self.enter(Phase::Closed, Timer::Off);
     }
 
     /// The only way from one phase to another. Gives back the phase that was left.

@@ -251,6 +251,10 @@ impl From<&InvokeError> for Problem {
                 "The function was deleted",
                 "the function was deleted while the call waited",
             ),
+            InvokeError::InstanceStopped { limit_ms } => Problem::unavailable(
+                "instance_stopped",
+                format!("the instance was asked to stop, and drain_timeout, {limit_ms} ms, passed while the call ran"),
+            ),
             InvokeError::ShuttingDown => Problem::unavailable("shutting_down", "the server is stopping"),
         }
     }
@@ -349,6 +353,7 @@ mod tests {
             (InvokeError::QueueFull { limit: 1024 }, 429, "queue_full", "1024", true),
             (InvokeError::Overloaded { limit: 16 }, 503, "overloaded", "16", true),
             (InvokeError::Deleted, 404, "function_deleted", "deleted", false),
+            (InvokeError::InstanceStopped { limit_ms: 5 }, 503, "instance_stopped", "drain_timeout, 5 ms", true),
             (InvokeError::ShuttingDown, 503, "shutting_down", "stopping", true),
         ] {
             let problem = Problem::from(&error);

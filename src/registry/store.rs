@@ -6,7 +6,7 @@
 //!
 //! Invariants:
 //! - A method that changes something returns `Ok` after the change is on the disk (WAL, `synchronous=FULL`), and leaves
-//!   everything as it was when it returns an error.
+//!   everything as it was when it returns an error: at once, and after a crash unless that is [`StoreError::InDoubt`].
 //! - What `load_all` returns is byte for byte what was deployed; whatever is not is refused by name.
 //! - A version number is used once while its function exists. A function that was deleted is another one when it comes
 //!   back, and starts at 1.
@@ -22,11 +22,12 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use rusqlite::{params, Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
+use rusqlite::{params, Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 
 use super::function::{FunctionConfig, FunctionVersion};
-use crate::limits::{FUNCTION_VERSIONS_KEPT, STORE_BUSY_TIMEOUT, STORE_WAL_BYTES_KEPT};
+use crate::limits::{FUNCTION_VERSIONS_KEPT, STORE_BUSY_TIMEOUT};
 use directory::DirectoryLock;
 pub use error::{RefusalReason, StoreError};
 pub use row::code_sha256;
@@ -37,6 +38,10 @@ use row::Sealed;
 pub struct Store {
     connection: Connection,
     path: PathBuf,
+    /// A commit failed and may yet be found in the write-ahead log; see [`Store::take_back`].
+    in_doubt: bool,
+    /// There may be something in the write-ahead log; see [`Store::empty_log`].
+    log_in_use: bool,
     // After the connection, because fields are dropped in order: the next server must find the database closed.
     _lock: DirectoryLock,
 }
@@ -87,33 +92,31 @@ impl Store {
         let mut connection = Connection::open_with_flags(&path, flags).map_err(failed)?;
         configure(&connection).map_err(failed)?;
         schema::migrate(&mut connection, &path)?;
-        Ok(Store { connection, path, _lock: lock })
+        Ok(Store { connection, path, in_doubt: false, log_in_use: true, _lock: lock })
     }
 
     /// Stores version 1 of a function. Fails with [`StoreError::Exists`] when there is one of that name.
     pub fn create(&mut self, new: NewFunction) -> Result<FunctionVersion, StoreError> {
         let NewFunction { name, code, config, now_ms } = new;
-        let path = &self.path;
-        let failed = |source| StoreError::from_sqlite(path, source);
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-        // Of a damaged function there may be only one of the two; its name is taken all the same.
-        let sql =
-            "SELECT EXISTS (SELECT 1 FROM functions WHERE name = ?1 UNION ALL SELECT 1 FROM versions WHERE name = ?1)";
-        if transaction.query_row(sql, [&name], |row| row.get::<_, bool>(0)).map_err(failed)? {
-            return Err(StoreError::Exists { name });
-        }
-        let function = FunctionVersion {
-            name,
-            version: 1,
-            code_sha256: code_sha256(&code),
-            code,
-            config,
-            created_at_ms: now_ms,
-            updated_at_ms: now_ms,
-        };
-        write_version(&transaction, &function).map_err(failed)?;
-        transaction.commit().map_err(failed)?;
-        Ok(function)
+        self.change(|transaction, failed| {
+            // Of a damaged function there may be only one of the two; its name is taken all the same.
+            let sql = "SELECT EXISTS \
+                       (SELECT 1 FROM functions WHERE name = ?1 UNION ALL SELECT 1 FROM versions WHERE name = ?1)";
+            if transaction.query_row(sql, [&name], |row| row.get::<_, bool>(0)).map_err(failed)? {
+                return Err(StoreError::Exists { name });
+            }
+            let function = FunctionVersion {
+                name,
+                version: 1,
+                code_sha256: code_sha256(&code),
+                code,
+                config,
+                created_at_ms: now_ms,
+                updated_at_ms: now_ms,
+            };
+            write_version(transaction, &function).map_err(failed)?;
+            Ok(function)
+        })
     }
 
     /// Stores the version after `expected_version`, and forgets the oldest beyond [`FUNCTION_VERSIONS_KEPT`].
@@ -128,41 +131,93 @@ impl Store {
         config: FunctionConfig,
         now_ms: u64,
     ) -> Result<FunctionVersion, StoreError> {
-        let path = &self.path;
-        let failed = |source| StoreError::from_sqlite(path, source);
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-        let Some(current) = find(&transaction, name).map_err(failed)? else {
-            return Err(StoreError::NotFound { name: name.to_string() });
-        };
-        let found = current.version;
-        if found != expected_version {
-            return Err(StoreError::Conflict { name: name.to_string(), expected: expected_version, found });
-        }
-        let function = FunctionVersion {
-            name: name.to_string(),
-            version: found + 1,
-            code_sha256: code_sha256(&code),
-            code,
-            config,
-            created_at_ms: current.created_at_ms,
-            // The clock may have been set back; the order of a function's own times is kept.
-            updated_at_ms: now_ms.max(current.created_at_ms),
-        };
-        write_version(&transaction, &function).map_err(failed)?;
-        transaction.commit().map_err(failed)?;
-        Ok(function)
+        self.change(|transaction, failed| {
+            let Some(current) = find(transaction, name).map_err(failed)? else {
+                return Err(StoreError::NotFound { name: name.to_string() });
+            };
+            let found = current.version;
+            if found != expected_version {
+                return Err(StoreError::Conflict { name: name.to_string(), expected: expected_version, found });
+            }
+            let function = FunctionVersion {
+                name: name.to_string(),
+                version: found + 1,
+                code_sha256: code_sha256(&code),
+                code,
+                config,
+                created_at_ms: current.created_at_ms,
+                // The clock may have been set back; the order of a function's own times is kept.
+                updated_at_ms: now_ms.max(current.created_at_ms),
+            };
+            write_version(transaction, &function).map_err(failed)?;
+            Ok(function)
+        })
     }
 
     /// Removes a function with all its versions, intact or not. `false` when there is nothing of that name.
     pub fn delete(&mut self, name: &str) -> Result<bool, StoreError> {
-        let path = &self.path;
-        let failed = |source| StoreError::from_sqlite(path, source);
+        self.change(|transaction, failed| {
+            // The versions on their own, too: damage may have left some without the row that the foreign key starts
+            // from.
+            let versions = transaction.execute("DELETE FROM versions WHERE name = ?1", [name]).map_err(failed)?;
+            let functions = transaction.execute("DELETE FROM functions WHERE name = ?1", [name]).map_err(failed)?;
+            Ok(versions + functions > 0)
+        })
+    }
+
+    /// Makes a change in a transaction of its own. The change is given how to name an error of SQLite.
+    fn change<T>(
+        &mut self,
+        change: impl FnOnce(&Transaction<'_>, &dyn Fn(rusqlite::Error) -> StoreError) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        if self.in_doubt {
+            self.take_back()?;
+        }
+        let failed = |source| StoreError::from_sqlite(&self.path, source);
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-        // The versions on their own, too: damage may have left some without the row that the foreign key starts from.
-        let versions = transaction.execute("DELETE FROM versions WHERE name = ?1", [name]).map_err(failed)?;
-        let functions = transaction.execute("DELETE FROM functions WHERE name = ?1", [name]).map_err(failed)?;
-        transaction.commit().map_err(failed)?;
-        Ok(versions + functions > 0)
+        self.log_in_use = true;
+        let made = change(&transaction, &failed)?;
+        let Err(error) = transaction.commit() else { return Ok(made) };
+        self.in_doubt = may_be_whole(&error);
+        let error = failed(error);
+        if self.in_doubt {
+            self.take_back()?;
+        }
+        Err(error)
+    }
+
+    /// Makes sure that a commit that failed is not found after a crash.
+    ///
+    /// When the last step of a commit fails, which is the sync, the change is whole in the write-ahead log, and whoever
+    /// opens the database next takes it for made. SQLite has gone back to the state before, so that whatever it writes
+    /// next goes over the change's place in the log; the checksums of the log are a chain, which breaks there. After a
+    /// failed sync it would prove nothing to sync again: the kernel has dropped what it could not write, and calls the
+    /// rest clean. What is written anew is synced anew.
+    fn take_back(&mut self) -> Result<(), StoreError> {
+        // Writes a page even if nothing in it is new.
+        let written = self.connection.pragma_update(None, "user_version", schema::CURRENT);
+        written.map_err(|source| StoreError::InDoubt { path: self.path.clone(), source })?;
+        self.in_doubt = false;
+        Ok(())
+    }
+
+    /// Moves what is in the write-ahead log into the database and cuts the log to nothing. Changes are durable without
+    /// it. Gives whether the log is empty: while somebody else reads the database (a backup) it cannot be, and is not
+    /// waited for.
+    ///
+    /// The log is where damage would go unnoticed. SQLite takes a frame with a flipped bit for the end of a log that was
+    /// cut short by a crash, and drops what follows: changes that were acknowledged, and with them deletions. In the
+    /// database the seals tell. So nothing stays in the log for longer than it must.
+    pub fn empty_log(&mut self) -> Result<bool, StoreError> {
+        if self.log_in_use {
+            let failed = |source| StoreError::from_sqlite(&self.path, source);
+            self.connection.busy_timeout(Duration::ZERO).map_err(failed)?;
+            let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
+            let busy = self.connection.query_row(sql, [], |row| row.get::<_, bool>(0));
+            self.connection.busy_timeout(STORE_BUSY_TIMEOUT).map_err(failed)?;
+            self.log_in_use = busy.map_err(failed)?;
+        }
+        Ok(!self.log_in_use)
     }
 
     /// Reads and checks every function. Fails only when not even the names can be read.
@@ -281,12 +336,22 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "cell_size_check", true)?;
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "trusted_schema", false)?;
-    connection.pragma_update(None, "journal_size_limit", STORE_WAL_BYTES_KEPT)?;
+    // The log is emptied whole by `Store::empty_log`, or not at all.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     // FULL syncs the write-ahead log at every commit; NORMAL, the usual companion of WAL, would lose the last changes
     // at a power cut after we had acknowledged them.
     connection.pragma_update(None, "synchronous", "FULL")?;
     // Answers with the mode that is now in force: where WAL cannot be had the rollback journal, which is as durable.
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0)).map(drop)
+}
+
+/// Whether a commit that failed like this may have left everything in the write-ahead log that it takes. It has not when
+/// a piece of it could not be written.
+fn may_be_whole(error: &rusqlite::Error) -> bool {
+    let is_torn = |error: &rusqlite::ffi::Error| {
+        error.code == ErrorCode::DiskFull || error.extended_code == rusqlite::ffi::SQLITE_IOERR_WRITE
+    };
+    !error.sqlite_error().is_some_and(is_torn)
 }
 
 fn find(transaction: &Transaction<'_>, name: &str) -> rusqlite::Result<Option<Current>> {

@@ -12,7 +12,7 @@ use super::types::{Action, KillReason};
 use super::{Scheduler, Turn};
 use crate::call::{InvokeError, Slot, TimeoutSource};
 
-const NS_PER_MS: u64 = 1_000_000;
+pub(super) const NS_PER_MS: u64 = 1_000_000;
 
 impl Scheduler {
     /// Does what is due. To be called when [`Scheduler::next_deadline_ns`] has come; earlier or later does no harm.
@@ -174,6 +174,9 @@ impl Scheduler {
             }
             InstanceState::Idle if self.slots.items[at as usize].taking_back => self.take_back(at, turn),
             InstanceState::Idle => self.expire(at, turn),
+            InstanceState::Busy if turn.now_ns >= self.slots.items[at as usize].drain_until_ns => {
+                self.end_retiring(at, turn);
+            }
             InstanceState::Busy if turn.now_ns >= self.unwanted_until_ns(at) => {
                 self.kill(at, KillReason::TimedOut, turn);
             }
@@ -201,14 +204,19 @@ impl Scheduler {
             InstanceState::Idle if tenant.taking_back => tenant.asked_ns.saturating_add(limits.ask_again_ns),
             InstanceState::Idle => tenant.last_used_ns.saturating_add(limits.warm_instance_ttl_ns),
             InstanceState::Busy if tenant.taking_back => {
-                tenant.asked_ns.saturating_add(limits.ask_again_ns).min(self.unwanted_until_ns(at))
+                tenant.asked_ns.saturating_add(limits.ask_again_ns).min(self.cut_short_ns(at))
             }
             InstanceState::Busy if tenant.pipe.len() > 1 => {
-                tenant.head_since_ns.saturating_add(limits.pipe_stall_ns).min(self.unwanted_until_ns(at))
+                tenant.head_since_ns.saturating_add(limits.pipe_stall_ns).min(self.cut_short_ns(at))
             }
-            InstanceState::Busy => self.unwanted_until_ns(at),
+            InstanceState::Busy => self.cut_short_ns(at),
             InstanceState::Ending => tenant.asked_ns.saturating_add(limits.ask_again_ns),
         }
+    }
+
+    /// When a busy instance is ended whatever it does.
+    fn cut_short_ns(&self, at: u32) -> u64 {
+        self.unwanted_until_ns(at).min(self.slots.items[at as usize].drain_until_ns)
     }
 
     /// Until when an instance may run a call that nobody waits for: as long as any call may take.

@@ -1,6 +1,7 @@
 //! Deployments and ends: of a version, of one instance, of the server.
 
 use super::calls::Place;
+use super::deadlines::NS_PER_MS;
 use super::slots::InstanceState;
 use super::timers::TimerKey;
 use super::types::{Action, FunctionPolicy, KillReason};
@@ -92,7 +93,8 @@ impl Scheduler {
         }
     }
 
-    /// Ends an instance after the calls in its pipe. Returns whether there is such an instance.
+    /// Ends an instance after the calls in its pipe, or after `drain_timeout_ns` with an error for the one that still
+    /// runs. Returns whether there is such an instance.
     pub fn stop_instance(&mut self, slot: Slot, now_ns: u64, out: &mut Vec<Action>) -> bool {
         let mut turn = self.begin(now_ns, out);
         let at = self.slots.find(slot).filter(|&at| self.has_version(at));
@@ -112,22 +114,37 @@ impl Scheduler {
             return self.kill(at, KillReason::Requested, turn);
         }
         let v = tenant.version;
+        tenant.drain_until_ns = turn.now_ns.saturating_add(self.limits.drain_timeout_ns);
         // What was worn goes for good now, also if its last calls should come back.
         if tenant.retiring.replace(KillReason::Requested).is_none() {
             self.versions.items[v as usize].tally.retiring += 1;
         }
         self.reshelve(at);
+        self.arm_slot(at);
         self.scale(v, turn);
     }
 
-    /// Begins the server's end: nothing new is accepted, what was accepted runs, whatever is idle ends. What still
-    /// runs after `drain_timeout_ns` is ended. [`Scheduler::is_drained`] says when all is done.
-    pub fn shutdown(&mut self, now_ns: u64, out: &mut Vec<Action>) {
+    /// An instance that was asked to stop runs its call for too long. What has not begun runs elsewhere.
+    pub(super) fn end_retiring(&mut self, at: u32, turn: &mut Turn) {
+        let limit_ms = self.limits.drain_timeout_ns / NS_PER_MS;
+        if let Some(call) = self.slots.items[at as usize].pipe.front() {
+            if !self.calls.items[call as usize].settled {
+                self.fail(call, InvokeError::InstanceStopped { limit_ms }, turn);
+                self.settle(call);
+            }
+        }
+        self.kill(at, KillReason::DrainTimedOut, turn);
+    }
+
+    /// Begins the server's end: calls run, and what is idle ends. What still runs after `grace_ns` is ended,
+    /// and nothing is accepted from then on; until then it is for the caller to say what is still let in.
+    /// [`Scheduler::is_drained`] says when all that was is done.
+    pub fn shutdown(&mut self, grace_ns: u64, now_ns: u64, out: &mut Vec<Action>) {
         let mut turn = self.begin(now_ns, out);
         if !self.shutting_down {
             self.shutting_down = true;
             self.unbalanced = true;
-            let due_ns = turn.now_ns.saturating_add(self.limits.drain_timeout_ns);
+            let due_ns = turn.now_ns.saturating_add(grace_ns);
             self.timers.arm(&mut self.drain_timer, due_ns, TimerKey::Drain);
             for v in self.versions.indices().collect::<Vec<_>>() {
                 self.scale(v, &mut turn);
@@ -139,6 +156,7 @@ impl Scheduler {
 
     /// The server's patience is over: every call fails, every tenant ends.
     pub(super) fn end_drain(&mut self, turn: &mut Turn) {
+        self.is_closed = true;
         for v in self.versions.indices().collect::<Vec<_>>() {
             self.fail_queue(v, &InvokeError::ShuttingDown, turn);
         }

@@ -70,7 +70,10 @@ pub struct Scheduler {
     runtimes: Vec<Runtime>,
     timers: Wheel,
     drain_timer: TimerId,
+    /// Nothing is kept warm any more.
     shutting_down: bool,
+    /// Nothing is accepted any more.
+    is_closed: bool,
     /// Slots, pools or wants changed: [`Scheduler::rebalance`] must run before the entry ends.
     unbalanced: bool,
     /// Closing versions that may have lost their last call or instance during this entry.
@@ -101,6 +104,7 @@ impl Scheduler {
             timers: Wheel::new(),
             drain_timer: TimerId::NONE,
             shutting_down: false,
+            is_closed: false,
             unbalanced: true,
             emptied: Vec::new(),
             entries: 0,
@@ -129,7 +133,7 @@ impl Scheduler {
     }
 
     fn accept(&mut self, key: VersionKey, terms: CallTerms, turn: &mut Turn) -> Result<InvocationId, InvokeError> {
-        if self.shutting_down {
+        if self.is_closed {
             return Err(InvokeError::ShuttingDown);
         }
         // The caller's snapshot may be one deployment behind: the successor takes its calls.

@@ -75,6 +75,8 @@ pub(super) struct Tenant {
     pub(super) started_ns: u64,
     pub(super) last_used_ns: u64,
     pub(super) invocations: u64,
+    /// Until when it may be busy, once somebody asked it to stop.
+    pub(super) drain_until_ns: u64,
     pub(super) killed_for: KillReason,
     pub(super) timer: TimerId,
     pub(super) timer_due_ns: u64,
@@ -109,6 +111,7 @@ impl Tenant {
             started_ns: 0,
             last_used_ns: 0,
             invocations: 0,
+            drain_until_ns: u64::MAX,
             killed_for: KillReason::Surplus,
             timer: TimerId::NONE,
             timer_due_ns: u64::MAX,

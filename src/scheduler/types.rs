@@ -34,7 +34,7 @@ pub struct SchedulerLimits {
     pub blank_start_timeout_ns: u64,
     /// A request to a worker (take back, kill) that has no answer for this long is made again.
     pub ask_again_ns: u64,
-    /// Calls that still run this long after [`shutdown`](super::Scheduler::shutdown) are ended.
+    /// An instance that was asked to stop is ended when it is still busy after this long.
     pub drain_timeout_ns: u64,
     /// First pause after a failed start; doubles with each further one.
     pub backoff_min_ns: u64,
@@ -178,6 +178,8 @@ pub enum KillReason {
     LoadTimedOut,
     /// The blank was not ready in time.
     BlankTimedOut,
+    /// It was asked to stop, and still ran a call after `drain_timeout`.
+    DrainTimedOut,
     /// The server stops.
     Shutdown,
 }

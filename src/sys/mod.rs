@@ -3,6 +3,7 @@
 
 pub mod executor;
 pub mod io;
+pub mod listener;
 pub mod native;
 pub mod probe;
 pub mod process;

@@ -57,7 +57,7 @@ impl Scene {
         // Users of its own, so that its processes can be counted on a host where other servers run.
         let uid_base = 2_100_000_000 + u32::from(port) * 1024;
         let patience = slowed(Duration::from_secs(4)).as_secs();
-        let lines = format!("pool_size: 2\ndrain_timeout: 1\ncold_start_timeout: {patience}\n{system}");
+        let lines = format!("pool_size: 2\nshutdown_grace: 1\ncold_start_timeout: {patience}\n{system}");
         let home = Home::with(&format!("sandbox_uid_base: {uid_base}\n{lines}"), "");
         // Not below /tmp, which an instance has of its own whatever it sees of the host.
         std::fs::create_dir_all("/var/tmp").unwrap();

@@ -5,6 +5,7 @@
 
 pub mod functions;
 pub mod host;
+pub mod injection;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -126,19 +127,31 @@ impl Server {
     }
 
     /// A server started by this command, which is [`command`] with something added.
-    pub fn launch(home: Home, mut command: Command) -> Server {
+    pub fn launch(home: Home, command: Command) -> Server {
+        Server::try_launch(home, command).unwrap_or_else(|(home, _)| panic!("it did not start: {}", home.log()))
+    }
+
+    /// The same, of a server that may refuse to start: its directory then, and how it ended.
+    pub fn try_launch(home: Home, mut command: Command) -> Result<Server, (Home, std::process::ExitStatus)> {
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap());
         let mut first = String::new();
+        // One that says nothing is ended, which ends the line; the child is not waited for before.
+        let (said, hears) = std::sync::mpsc::channel::<()>();
+        let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+        let watchdog = std::thread::spawn(move || {
+            if hears.recv_timeout(patience()) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+            }
+        });
         lines.read_line(&mut first).unwrap();
+        drop(said);
+        watchdog.join().unwrap();
         let address = first.trim().rsplit_once("http://").and_then(|(_, address)| address.parse().ok());
-        let Some(address) = address else {
-            let _ = child.wait();
-            panic!("the server did not start: {first}{}", home.log());
-        };
+        let Some(address) = address else { return Err((home, child.wait().unwrap())) };
         // Its standard output is read to the end, so that it never blocks on it.
         std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
-        Server { address, home, child }
+        Ok(Server { address, home, child })
     }
 
     pub fn pid(&self) -> u32 {

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::common::host::{cgroup_parents, zygotes};
+use super::common::injection::{can_inject, Fault, Injection};
 use super::common::{eventually, patience, prepared, Home, Reply, Server};
-use super::inject::{can_inject, thread_of, Injection};
 use super::load::invoke;
 use super::scene::{note_troubles, Scene, BUSY, QUICK};
 use super::table::{sized, slackened, Row};
@@ -98,7 +98,7 @@ fn when_there_is_no_memory_for_a_process_cold_calls_are_told_so_and_warm_ones_go
     let Some(mut row) = Row::of("fork fails (ENOMEM, in the zygote)") else { return };
     starved(&mut row, |server| {
         let zygote = eventually("there is a zygote", || zygotes(server.pid()).first().copied());
-        Injection::into(zygote, "clone,clone3,fork,vfork", "ENOMEM")
+        Injection::into_threads(server, vec![zygote], &[out_of_memory("/^(clone3?|v?fork)$")])
     });
     row.end();
 }
@@ -109,8 +109,13 @@ fn when_there_is_no_memory_for_a_cgroup_cold_calls_are_told_so_and_warm_ones_go_
         return;
     }
     let Some(mut row) = Row::of("memory fails (ENOMEM for a blank's cgroup)") else { return };
-    starved(&mut row, |server| Injection::into(thread_of(server, "faas-supervisor"), "mkdir,mkdirat", "ENOMEM"));
+    starved(&mut row, |server| Injection::into(server, "faas-supervisor", &[out_of_memory("/^mkdir")]));
     row.end();
+}
+
+/// All of these calls fail, the first one too.
+fn out_of_memory(calls: &'static str) -> Fault {
+    Fault { calls, errno: "ENOMEM", first: 1, lasting: true }
 }
 
 /// The group above those of all instances may have no more processes, until this is dropped.

@@ -68,7 +68,7 @@ SUITES = [
     {
         "binary": "lifecycle",
         "layouts": BOTH,
-        "only": ["a_call_longer_than_the_drain_timeout", "a_second_signal", "calls_that_run_at_the_signal"],
+        "only": ["a_call_longer_than_the_shutdown_grace", "a_second_signal", "calls_that_run_at_the_signal"],
     },
 ]
 

@@ -11,7 +11,7 @@ impl Front {
     /// 200 when a function can be called, 503 when not, with the reason either way. A blank that failed is no reason
     /// while others are ready: one interpreter of several may be broken, or one fork have had bad luck.
     pub(crate) fn health(&self) -> Option<Response> {
-        let draining = self.stopping_since.is_some();
+        let draining = self.stop.is_some();
         let any_ready = self.scheduler.pool_stats().any(|pool| pool.ready > 0);
         let trouble = self.blank_trouble.as_ref().filter(|_| !any_ready);
         let mut process = json!({

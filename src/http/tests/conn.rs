@@ -304,17 +304,3 @@ fn a_large_body_is_not_copied_and_nothing_overtakes_it() {
     driver.write();
     assert!(driver.poll());
 }
-
-#[test]
-fn a_stopping_server_finishes_the_request_in_hand() {
-    let mut driver = Driver::new();
-    driver.is_holding = true;
-    driver.send(GET);
-    driver.conn.shut_down();
-    driver.respond(Response::new(200));
-    driver.turn();
-    assert!(driver.is_closed && driver.text().contains("Connection: close"));
-    let mut idle = Driver::new();
-    idle.conn.shut_down();
-    assert!(idle.turn().is_closed);
-}

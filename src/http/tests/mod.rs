@@ -1,7 +1,8 @@
-//! The protocol, tested by sending bytes. `framing` asks what is accepted, `conn` what happens when, `random` what
-//! nobody thought of.
+//! The protocol, tested by sending bytes. `framing` asks what is accepted, `conn` what happens when, `ending` how the
+//! server stops, `random` what nobody thought of.
 
 mod conn;
+mod ending;
 mod framing;
 mod random;
 

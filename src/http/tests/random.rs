@@ -36,7 +36,7 @@ proptest! {
     fn nothing_panics_and_what_is_held_stays_bounded(
         bytes in words(),
         cuts in vec(any::<prop::sample::Index>(), 0..8),
-        acts in vec(0..6u8, 0..40),
+        acts in vec(0..8u8, 0..40),
     ) {
         let mut driver = Driver::new();
         driver.is_holding = true;
@@ -51,7 +51,9 @@ proptest! {
                 Some(2) => driver.conn.wrote(7, driver.now),
                 Some(3) => { driver.wait(Duration::from_secs(7)); }
                 Some(4) => driver.conn.peer_closed(),
-                Some(5) => driver.conn.shut_down(),
+                Some(5) => driver.conn.announce_stop(),
+                Some(6) => driver.conn.stop(),
+                Some(7) => driver.conn.give_up(driver.now, &mut driver.stamp),
                 _ => { driver.turn(); }
             }
             prop_assert!(driver.conn.output().len() <= HTTP_OUTPUT_BYTES_MAX + HTTP_BODY_COPY_BYTES_MAX);

@@ -8,7 +8,8 @@ use rusqlite::ErrorCode;
 
 /// Why the store could not be opened, or did not do what it was asked to.
 ///
-/// Whatever the variant, nothing was changed: the version that was current still is.
+/// Whatever the variant, nothing was changed: the version that was current still is. Only [`StoreError::InDoubt`] cannot
+/// say that of the time after a crash.
 #[derive(Debug)]
 pub enum StoreError {
     /// The storage path is something other than a directory.
@@ -76,6 +77,13 @@ pub enum StoreError {
         /// The database file.
         path: PathBuf,
         /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// A change failed when it was to be made durable, and could not be taken back: the next start may find it made.
+    InDoubt {
+        /// The database file.
+        path: PathBuf,
+        /// What SQLite said when it was to be taken back.
         source: rusqlite::Error,
     },
     /// Another process held the database for longer than the store waits.
@@ -185,6 +193,12 @@ impl fmt::Display for StoreError {
             ),
             StoreError::DiskFull { path, .. } => write!(f, "no space left to write {}", path.display()),
             StoreError::Io { path, source } => write!(f, "cannot read or write {}: {source}", path.display()),
+            StoreError::InDoubt { path, source } => write!(
+                f,
+                "cannot write {}, and not take back what may have been written: {source}. A server that starts on it \
+                 may find the last change made",
+                path.display()
+            ),
             StoreError::Busy { path, .. } => write!(f, "{} is held by another process", path.display()),
             StoreError::ReadOnly { path, source } => write!(f, "{} cannot be written: {source}", path.display()),
             StoreError::Constraint { path, source } | StoreError::Sqlite { path, source } => {
@@ -206,6 +220,7 @@ impl std::error::Error for StoreError {
             StoreError::Corrupt { source, .. }
             | StoreError::DiskFull { source, .. }
             | StoreError::Io { source, .. }
+            | StoreError::InDoubt { source, .. }
             | StoreError::Busy { source, .. }
             | StoreError::ReadOnly { source, .. }
             | StoreError::Constraint { source, .. }

@@ -373,3 +373,41 @@ fn no_acknowledged_change_is_lost_when_the_server_is_killed() {
         }
     }
 }
+
+#[test]
+fn the_log_is_emptied_on_request_and_nobody_who_reads_is_waited_for() {
+    let (_root, dir) = directory();
+    let mut store = Store::open(&dir).unwrap();
+    let log_bytes = || std::fs::metadata(dir.join("faas.db-wal")).unwrap().len();
+    store.create(new("f", "code")).unwrap();
+    assert!(log_bytes() > 0);
+    assert!(store.empty_log().unwrap());
+    assert_eq!(log_bytes(), 0);
+    // Somebody reads, and what is read stays as it was.
+    let reader = tamper(&dir);
+    reader.execute_batch("BEGIN; SELECT * FROM functions").unwrap();
+    let count = || reader.query_row("SELECT count(*) FROM functions", [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(count(), 1);
+    store.create(new("g", "code")).unwrap();
+    let begun = std::time::Instant::now();
+    assert!(!store.empty_log().unwrap());
+    assert!(begun.elapsed() < STORE_BUSY_TIMEOUT / 2, "{:?}", begun.elapsed());
+    assert_eq!(count(), 1);
+    reader.execute_batch("COMMIT").unwrap();
+    assert!(store.empty_log().unwrap());
+    assert_eq!((log_bytes(), count()), (0, 2));
+}
+
+#[test]
+fn while_a_commit_is_in_doubt_even_a_change_of_nothing_writes_a_page_first() {
+    let (_root, dir) = directory();
+    let mut store = Store::open(&dir).unwrap();
+    store.create(new("f", "code")).unwrap();
+    store.empty_log().unwrap();
+    let log_bytes = || std::fs::metadata(dir.join("faas.db-wal")).unwrap().len();
+    assert!(!store.delete("none").unwrap());
+    assert_eq!(log_bytes(), 0);
+    store.in_doubt = true;
+    assert!(!store.delete("none").unwrap());
+    assert!(!store.in_doubt && log_bytes() > 0);
+}

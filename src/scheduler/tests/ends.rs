@@ -63,6 +63,27 @@ fn a_stopped_instance_finishes_its_calls_and_is_replaced() {
 }
 
 #[test]
+fn a_stopped_instance_that_does_not_end_its_call_is_ended_and_the_calls_behind_it_run_elsewhere() {
+    let limits = SchedulerLimits { drain_timeout_ns: SECOND, pool_size: 0, slots_max: 8, ..SchedulerLimits::default() };
+    let mut stage = Stage::with(limits);
+    stage.deploy(1, 0, 1);
+    let slot = stage.warm(1, MS / 10);
+    let (running, behind) = (stage.submit(1), stage.submit(1));
+    assert!(stage.step(|it, now, out| it.stop_instance(slot, now, out)));
+    stage.later(SECOND / 2);
+    // Asked again, it gets no other second.
+    assert!(stage.step(|it, now, out| it.stop_instance(slot, now, out)));
+    assert_eq!((stage.killed(), stage.failed()), (vec![], vec![]));
+    stage.later(SECOND / 2 + 2 * MS);
+    assert_eq!(stage.failed(), [(running, InvokeError::InstanceStopped { limit_ms: 1000 })]);
+    assert_eq!(stage.killed(), [(slot, KillReason::DrainTimedOut)]);
+    stage.exit(slot, Some(running), &[behind]);
+    let fresh = stage.asked()[0];
+    stage.ready(fresh);
+    assert_eq!((stage.dispatched(), stage.failed()), (vec![(fresh, behind)], vec![]));
+}
+
+#[test]
 fn a_shutdown_lets_calls_finish_and_then_loses_patience() {
     let mut stage = Stage::new();
     stage.deploy(1, 1, 1);
@@ -71,27 +92,41 @@ fn a_shutdown_lets_calls_finish_and_then_loses_patience() {
     stage.loaded(slot);
     stage.replace(2, None, 0, 1);
     let call = stage.submit(1);
-    stage.step(|it, now, out| it.shutdown(now, out));
-    assert_eq!((stage.killed(), stage.refused(1)), (vec![], InvokeError::ShuttingDown));
+    stage.step(|it, now, out| it.shutdown(SECOND, now, out));
+    assert_eq!(stage.killed(), []);
+    // It had been sent in time, behind another on the same connection.
+    let second = stage.submit(1);
     assert!(stage.complete(slot, call, MS));
+    assert_eq!((stage.dispatched(), stage.killed()), (vec![(slot, second)], vec![]));
+    assert!(stage.complete(slot, second, MS));
     assert_eq!(stage.killed(), [(slot, KillReason::Shutdown)]);
     assert!(!stage.scheduler.is_drained());
+    stage.exit(slot, None, &[]);
+    assert!(stage.scheduler.is_drained());
+    // And one for which an instance has to start.
+    let third = stage.submit(1);
+    let slot = stage.asked()[0];
+    stage.ready(slot);
+    stage.loaded(slot);
+    assert!(stage.complete(slot, third, MS));
+    assert_eq!(stage.killed(), [(slot, KillReason::Shutdown)]);
     stage.exit(slot, None, &[]);
     assert!(stage.scheduler.is_drained());
 }
 
 #[test]
-fn what_outlasts_the_drain_timeout_is_ended() {
-    let limits = SchedulerLimits { drain_timeout_ns: SECOND, pool_size: 0, slots_max: 2, ..SchedulerLimits::default() };
+fn what_outlasts_the_shutdown_grace_is_ended_and_nothing_comes_after_it() {
+    let limits = SchedulerLimits { pool_size: 0, slots_max: 2, ..SchedulerLimits::default() };
     let mut stage = Stage::with(limits);
     stage.deploy(1, 0, 1);
     let slot = stage.warm(1, 20 * MS);
     let (running, queued) = (stage.submit(1), stage.submit(1));
-    stage.step(|it, now, out| it.shutdown(now, out));
+    stage.step(|it, now, out| it.shutdown(SECOND, now, out));
     stage.later(SECOND + 2 * MS);
     let failed = stage.failed();
     assert!([running, queued].iter().all(|&call| failed.contains(&(call, InvokeError::ShuttingDown))));
     assert_eq!(stage.killed(), [(slot, KillReason::Shutdown)]);
+    assert_eq!(stage.refused(1), InvokeError::ShuttingDown);
 }
 
 #[test]

@@ -103,9 +103,9 @@ fn random_limits(dice: &mut Dice) -> SchedulerLimits {
         cold_start_timeout_ns: [100, 200, 300][dice.roll(3) as usize] * MS,
         blank_start_timeout_ns: 150 * MS,
         ask_again_ns: 100 * MS,
+        drain_timeout_ns: 50 * MS,
         backoff_min_ns: 10 * MS,
         backoff_max_ns: 200 * MS,
-        drain_timeout_ns: if dice.one_in(2) { 20 * MS } else { 400 * MS },
         ..SchedulerLimits::default()
     }
 }
@@ -261,7 +261,8 @@ impl Storm {
 
         storm.foul = foul;
         (0..200).for_each(|_| storm.step());
-        storm.scheduler.shutdown(storm.now, &mut storm.out);
+        let grace_ns = if storm.dice.one_in(2) { 20 * MS } else { 400 * MS };
+        storm.scheduler.shutdown(grace_ns, storm.now, &mut storm.out);
         storm.take_actions();
         (0..100).for_each(|_| storm.step());
         storm.calm_down();
@@ -292,7 +293,7 @@ fn run_all(foul: bool, cases: &[&str]) {
     assert!(seeds.len() == 1 || missed.is_empty(), "no storm reached {missed:?}, only {seen:?}");
 }
 
-const CASES: [&str; 33] = [
+const CASES: [&str; 35] = [
     "MakeBlank",
     "Assign",
     "Dispatch",
@@ -312,6 +313,7 @@ const CASES: [&str; 33] = [
     "KillLoadTimedOut",
     "KillBlankTimedOut",
     "KillShutdown",
+    "KillDrainTimedOut",
     "LoadFailed",
     "Crashed",
     "TimedOut",
@@ -319,6 +321,7 @@ const CASES: [&str; 33] = [
     "ColdStartTimedOut",
     "NoInstances",
     "ShuttingDown",
+    "InstanceStopped",
     "RefusedQueueFull",
     "RefusedOverloaded",
     "RefusedLoadFailed",
