@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::common::host::{cgroup_parents, zygotes};
+use super::common::host::{cgroup_parents, zombies, zygotes};
 use super::common::injection::{can_inject, Fault, Injection};
 use super::common::{eventually, patience, prepared, Home, Reply, Server};
 use super::load::invoke;
@@ -49,6 +49,11 @@ fn a_server_out_of_descriptors_rests_and_recovers() {
     server.deploy("cold", QUICK, json!({}));
     eventually("a cold start works", || (server.invoke("cold", "").status == 200).then_some(()));
     row.within("a cold start works again", left.elapsed(), RETRY + Duration::from_secs(1));
+    let buried = Instant::now();
+    while !zombies(server.pid()).is_empty() && buried.elapsed() < slackened(Duration::from_secs(1)) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    row.exactly("zombies", zombies(server.pid()).len() as u64, 0);
     row.exactly("panics", panics(&server), 0);
     row.end();
 }
