@@ -10,6 +10,8 @@
 
 #[path = "fault_table/account.rs"]
 mod account;
+#[path = "fault_table/broken_file.rs"]
+mod broken_file;
 mod common;
 #[path = "fault_table/damage.rs"]
 mod damage;
@@ -29,6 +31,8 @@ mod scene;
 mod slow;
 #[path = "fault_table/slow_clients.rs"]
 mod slow_clients;
+#[path = "fault_table/soak.rs"]
+mod soak;
 #[path = "fault_table/table.rs"]
 mod table;
 #[path = "fault_table/zygote.rs"]
