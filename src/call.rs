@@ -123,15 +123,28 @@ pub enum InvokeError {
         /// The limit in milliseconds.
         limit_ms: u64,
     },
+    /// The call waited for an instance for as long as `limits.max_queue_wait` lets it.
+    WaitedTooLong {
+        /// The limit in milliseconds.
+        limit_ms: u64,
+        /// What there was too little of.
+        shortage: Shortage,
+        /// When it may be worth trying again, in seconds.
+        retry_after_s: u64,
+    },
     /// The function's own queue is full.
     QueueFull {
         /// The limit, in invocations.
         limit: usize,
+        /// When it may be worth trying again, in seconds.
+        retry_after_s: u64,
     },
     /// The server holds as many calls as it may.
     Overloaded {
         /// The limit, in invocations.
         limit: usize,
+        /// When it may be worth trying again, in seconds.
+        retry_after_s: u64,
     },
     /// No instance can be started at present (the zygote is down, `fork` fails, a step of the sandbox is refused).
     NoInstances(BlankFailure),
@@ -153,6 +166,23 @@ pub enum TimeoutSource {
     Function,
     /// The caller, who has less time than the function may take: the header `X-Faas-Timeout`.
     Caller,
+}
+
+/// Why there was no instance for a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shortage {
+    /// The function has all that its `max_instances` allows.
+    OfFunction {
+        /// That limit.
+        max_instances: u32,
+    },
+    /// The server has all that `max_concurrent_functions` allows.
+    OfServer {
+        /// That limit.
+        max_instances: usize,
+    },
+    /// There was room for one, and none came in time: starts are slow, or pause after failures.
+    OfStarts,
 }
 
 /// Why there is no blank.

@@ -59,8 +59,25 @@ pub const HTTP_BODY_RESERVE_BYTES_MAX: usize = 64 * 1024;
 /// Chunk extensions of one request body together, in bytes: beyond it 400.
 pub const HTTP_CHUNK_EXTENSION_BYTES_MAX: usize = 4 * 1024;
 
+/// A client that has closed its side while it waits for an answer is asked after this long whether it is still there:
+/// fast calls of a client that has only half closed are answered without.
+pub const HTTP_PRESENCE_PAUSE: Duration = Duration::from_millis(500);
+/// Each further pause is so many times as long.
+pub const HTTP_PRESENCE_PAUSE_GROWTH: u32 = 8;
+/// Times that it is asked about one request. Most clients bear more; Go's takes five interim responses, of which one
+/// may be what it has asked for.
+pub const HTTP_PRESENCE_ASKED_MAX: u32 = 4;
+/// A client of whose kernel nothing was heard for this long is asked by the server's whether it is still there.
+pub const TCP_KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+/// And asked again after this long.
+pub const TCP_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// After so many questions without an answer it is gone.
+pub const TCP_KEEPALIVE_PROBES_MAX: u32 = 3;
 /// Connections are looked at for passed deadlines this often, so a deadline is kept to within it.
 pub const HTTP_SWEEP_INTERVAL: Duration = Duration::from_millis(250);
+/// Connections that wait to be accepted: what comes beyond, the kernel drops, and the client tries again after a second.
+/// The host's `net.core.somaxconn` may be less.
+pub const CONNECTIONS_WAITING_MAX: i32 = 4096;
 /// Connections accepted before the front turns to the others.
 pub const CONNECTIONS_ACCEPTED_PER_TURN_MAX: usize = 256;
 /// Largest body of a request to the API itself, in bytes: the largest code, written as JSON, with its config.
@@ -69,6 +86,8 @@ pub const API_BODY_BYTES_MAX: usize = 2 * FUNCTION_CODE_BYTES_MAX + 256 * 1024;
 pub const HTTP_REQUESTS_PER_TURN_MAX: usize = 64;
 /// Default of `limit` in listings.
 pub const API_PAGE_DEFAULT: usize = 100;
+/// After a change that could not be stored, `/readyz` says so for this long, unless one is stored before.
+pub const STORE_TROUBLE_TOLD: Duration = Duration::from_secs(30);
 /// Largest `limit` in listings.
 pub const API_PAGE_MAX: usize = 1000;
 /// Reports of other threads that the front hears before it turns to its sockets.
@@ -201,6 +220,14 @@ pub const STORE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Invocations of one function that may wait: beyond it 429.
 pub const QUEUE_PER_FUNCTION_MAX: usize = 1024;
+/// Default of `limits.max_queue_wait`: a call that has waited this long for an instance is given up, with 429 when its
+/// function has all the instances that it may have, else with 503.
+pub const QUEUE_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Range of `limits.max_queue_wait`, in milliseconds.
+pub const QUEUE_WAIT_MS: std::ops::RangeInclusive<u64> = 1..=FUNCTION_TIMEOUT_MS_MAX;
+/// Longest time, in seconds, after which a refused client is told to come back: however long the queue is, guesses
+/// beyond it are worth nothing.
+pub const RETRY_AFTER_MAX_S: u64 = 60;
 /// Invocations that the server holds, waiting and running: beyond it 503.
 pub const INVOCATIONS_MAX: usize = 16_384;
 /// Blanks that wait for a function, default of `system.pool_size`.

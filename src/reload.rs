@@ -176,6 +176,7 @@ fn scheduler_limits(settings: &Settings) -> SchedulerLimits {
         slots_max: settings.slots_max,
         pool_size: settings.pool_size,
         queue_per_function_max: settings.limits.max_queue_per_function,
+        queue_wait_max_ns: ns(settings.limits.max_queue_wait),
         invocations_max: settings.limits.max_invocations,
         warm_instance_ttl_ns: ns(settings.warm_instance_ttl),
         cold_start_timeout_ns: ns(settings.cold_start_timeout),

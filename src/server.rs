@@ -27,7 +27,7 @@ use crate::control;
 use crate::doorbell::{line, Line};
 use crate::egress::Egress;
 use crate::front::{Door, Front, Lines};
-use crate::limits::{FRONT_QUEUE_MAX, SUPERVISOR_QUEUE_MAX};
+use crate::limits::{CONNECTIONS_WAITING_MAX, FRONT_QUEUE_MAX, SUPERVISOR_QUEUE_MAX};
 use crate::logs::FunctionLogs;
 use crate::registry::function::FunctionVersion;
 use crate::registry::settings::RUNTIME_DEFAULT;
@@ -123,7 +123,7 @@ pub fn serve(settings: &Settings, sources: Sources, ready: impl FnOnce(SocketAdd
     let keys = key_ring(settings).map_err(StartError::Keys)?;
     let store = Store::open(&settings.storage_path).map_err(StartError::Store)?;
     let address = SocketAddr::new(settings.host, settings.port);
-    let listener = TcpListener::bind(address).map_err(|source| StartError::Bind { address, source })?;
+    let listener = listen(address).map_err(|source| StartError::Bind { address, source })?;
     let mut cgroups = CgroupRoot::prepare(&state_id(&settings.storage_path)).map_err(StartError::Cgroups)?;
     let facts = HostFacts::probe(&cgroups);
     let missing = facts.missing_for(settings.isolation);
@@ -337,6 +337,15 @@ pub(crate) fn state_id(storage: &Path) -> String {
     let path = storage.canonicalize().unwrap_or_else(|_| storage.to_owned());
     let digest = Sha256::digest(path.as_os_str().as_encoded_bytes());
     digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Binds the address, with a queue for a burst of connections: the 128 of the standard library are soon full, and the
+/// kernel drops what comes beyond, so that the client tries again only after a second.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    // Said again of a socket that listens, it changes the length of its queue.
+    nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(CONNECTIONS_WAITING_MAX)?)?;
+    Ok(listener)
 }
 
 fn block_signals() -> std::io::Result<SignalFd> {

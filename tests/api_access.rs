@@ -42,7 +42,7 @@ fn ask(server: &Server, method: &str, path: &str, authorization: &[&str]) -> Rep
 }
 
 #[test]
-fn without_a_good_key_nothing_but_health_is_answered() {
+fn without_a_good_key_nothing_but_probes_is_answered() {
     let Some(server) = server("") else { return };
     server.deploy("f", HELLO, json!({}));
     let wrong: [(&[&str], &str); 10] = [
@@ -227,7 +227,7 @@ fn health_names_the_layers_that_were_left_out() {
 }
 
 #[test]
-fn health_needs_no_key_and_says_what_works() {
+fn probes_need_no_key_and_say_what_works() {
     let Some(server) = server("") else { return };
     let reply = ask(&server, "GET", "/health", &[]);
     let health = reply.json();
@@ -236,6 +236,11 @@ fn health_needs_no_key_and_says_what_works() {
     assert!(health["uptime_seconds"].is_u64());
     assert_eq!(health["modes"]["process"], json!({"status": "available", "isolation": "strict", "missing": []}));
     assert_eq!(health["modes"]["container"]["status"], "unavailable");
+    assert_eq!(ask(&server, "GET", "/livez", &[]).json(), json!({"status": "live"}));
+    assert_eq!(ask(&server, "GET", "/readyz", &[]).json(), json!({"status": "ready"}));
     // A key that is wrong is not looked at here: a probe may send what it likes.
-    assert_eq!(ask(&server, "GET", "/health?x=1", &["Bearer wrong"]).status, 200);
+    for path in ["/health?x=1", "/livez", "/readyz"] {
+        assert_eq!(ask(&server, "GET", path, &["Bearer wrong"]).status, 200);
+        assert_eq!(ask(&server, "HEAD", path, &[]).status, 200);
+    }
 }

@@ -61,3 +61,29 @@ fn a_timeout_that_is_none_is_refused_and_one_that_is_good_is_not_shown_to_the_fu
     assert_eq!(seen.status, 200, "{}", seen.text());
     assert!(!seen.text().contains("x-faas"), "{}", seen.text());
 }
+
+#[test]
+fn the_wait_for_an_instance_has_an_end_of_its_own_and_says_which_limit_it_met() {
+    let config = "max_concurrent_functions: 3\npool_size: 0";
+    let Some(server) = sandboxed(config, "limits:\n  max_queue_wait: 500ms") else { return };
+    server.deploy("one", SLEEPER, json!({"max_instances": 1}));
+    server.deploy("many", SLEEPER, json!({"max_instances": 9}));
+    let retry_after = |reply: &Reply| reply.header("retry-after").unwrap().parse::<u64>().unwrap();
+    let server = &server;
+    std::thread::scope(|scope| {
+        let running: Vec<_> =
+            ["one", "many", "many"].map(|name| scope.spawn(move || server.invoke(name, "4"))).into_iter().collect();
+        server.await_load("one", 1, 0);
+        server.await_load("many", 2, 0);
+        for (name, status, limit) in [("one", 429, "max_instances"), ("many", 503, "max_concurrent_functions")] {
+            let start = Instant::now();
+            let reply = server.invoke(name, "");
+            assert_eq!((reply.status, reply.code()), (status, "queue_wait_exceeded".to_owned()), "{}", reply.text());
+            let detail = detail(&reply);
+            assert!(detail.contains("limits.max_queue_wait, 500 ms") && detail.contains(limit), "{detail}");
+            assert!((1..=60).contains(&retry_after(&reply)));
+            assert!(start.elapsed() >= Duration::from_millis(500) && start.elapsed() < Duration::from_secs(3));
+        }
+        running.into_iter().for_each(|call| assert_eq!(call.join().unwrap().status, 200));
+    });
+}

@@ -3,11 +3,9 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::host::{cgroup_parents, cgroups_in, descendants, is_alive};
 use common::{command, eventually, is_root, skip, Home, Server};
@@ -91,100 +89,6 @@ fn everything_is_there_after_every_kind_of_end() {
     }
     let (home, _) = server.end(Signal::SIGTERM);
     assert!(!home.log().contains("[ERROR"), "{}", home.log());
-}
-
-/// What a client knows of one function: the last state that was acknowledged, and the one that was on its way.
-#[derive(Debug, Default, Clone)]
-struct Known {
-    acknowledged: Option<u64>,
-    under_way: Option<Option<u64>>,
-}
-
-/// Posts, replaces and deletes functions of its own until the server is gone. A function's code names its state.
-fn change_for_ever(server: &Server, client: usize, known: &mut BTreeMap<String, Known>, ended: &AtomicBool) {
-    for state in 1.. {
-        if ended.load(Ordering::Relaxed) {
-            return;
-        }
-        let name = format!("f{client}-{}", state % 3);
-        let function = known.entry(name.clone()).or_default();
-        let code = format!("# {state}\ndef handle(request):\n    return {state}\n");
-        let (method, path, wanted) = match function.acknowledged {
-            None => ("POST", "/functions".to_owned(), Some(state)),
-            Some(_) if state % 4 == 0 => ("DELETE", format!("/functions/{name}"), None),
-            Some(_) => ("PUT", format!("/functions/{name}"), Some(state)),
-        };
-        let body = match method {
-            "POST" => json!({ "name": name, "code": code }).to_string(),
-            "PUT" => json!({ "code": code }).to_string(),
-            _ => String::new(),
-        };
-        function.under_way = Some(wanted);
-        let Some(status) = try_call(server, method, &path, &body) else { return };
-        assert!((200..300).contains(&status), "{method} {path}: {status}");
-        *function = Known { acknowledged: wanted, under_way: None };
-    }
-}
-
-/// The status of an answer, unless the server goes away before it has given one.
-fn try_call(server: &Server, method: &str, path: &str, body: &str) -> Option<u16> {
-    use std::io::{Read, Write};
-    let mut stream = std::net::TcpStream::connect(server.address).ok()?;
-    let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nAuthorization: Bearer demo-key\r\n\
-         Content-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).ok()?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).ok()?;
-    std::str::from_utf8(&answer).ok()?.split(' ').nth(1)?.parse().ok()
-}
-
-#[test]
-fn no_acknowledged_change_is_lost_or_torn_by_twenty_kills() {
-    let Some(mut server) = server() else { return };
-    let mut all: Vec<BTreeMap<String, Known>> = vec![BTreeMap::new(); 3];
-    for round in 0..20_u64 {
-        let ended = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            for (client, known) in all.iter_mut().enumerate() {
-                let (server, ended) = (&server, &ended);
-                scope.spawn(move || change_for_ever(server, client, known, ended));
-            }
-            // Every round is cut at another moment.
-            std::thread::sleep(std::time::Duration::from_millis(20 + 13 * round));
-            server.signal(Signal::SIGKILL);
-            ended.store(true, Ordering::Relaxed);
-        });
-        let (home, _) = server.ended();
-        server = Server::on(home);
-        let there: BTreeMap<String, Value> = server.get("/functions?limit=1000").json()["functions"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|function| function["name"].as_str().unwrap().to_owned())
-            .map(|name| (name.clone(), resource(&server, &name)))
-            .collect();
-        let mut expected = 0;
-        for (name, known) in all.iter_mut().flatten() {
-            let found = there.get(name).map(|function| {
-                let code = function["code"].as_str().unwrap();
-                let state: u64 = code.strip_prefix("# ").unwrap().split('\n').next().unwrap().parse().unwrap();
-                assert_eq!(code, format!("# {state}\ndef handle(request):\n    return {state}\n"), "it is torn");
-                state
-            });
-            let possible = [Some(known.acknowledged), known.under_way];
-            assert!(possible.contains(&Some(found)), "round {round}: {name} is {found:?}, but {known:?}");
-            expected += usize::from(found.is_some());
-            *known = Known { acknowledged: found, under_way: None };
-        }
-        assert_eq!(there.len(), expected, "functions that nobody posted");
-    }
-    assert!(!server.home.log().contains("is not served"), "{}", server.home.log());
-    let known = all.iter().flatten().find_map(|(name, known)| Some((name, known.acknowledged?)));
-    let (name, state) = known.expect("one is left");
-    assert_eq!(server.post(&format!("/invoke/{name}"), "").text(), state.to_string());
 }
 
 #[test]

@@ -12,6 +12,8 @@
 mod account;
 #[path = "fault_table/broken_file.rs"]
 mod broken_file;
+#[path = "fault_table/changes.rs"]
+mod changes;
 mod common;
 #[path = "fault_table/damage.rs"]
 mod damage;
@@ -25,14 +27,20 @@ mod instances;
 mod load;
 #[path = "fault_table/overload.rs"]
 mod overload;
+#[path = "fault_table/scarce.rs"]
+mod scarce;
 #[path = "fault_table/scene.rs"]
 mod scene;
+#[path = "fault_table/server.rs"]
+mod server;
 #[path = "fault_table/slow.rs"]
 mod slow;
 #[path = "fault_table/slow_clients.rs"]
 mod slow_clients;
 #[path = "fault_table/soak.rs"]
 mod soak;
+#[path = "fault_table/stopped.rs"]
+mod stopped;
 #[path = "fault_table/table.rs"]
 mod table;
 #[path = "fault_table/zygote.rs"]

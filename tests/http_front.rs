@@ -258,7 +258,7 @@ fn a_half_closed_client_gets_its_answers() {
     let Some(server) = server() else { return };
     server.deploy("slow", SLOW, json!({}));
     let mut talk = Talk::with(&server);
-    talk.send(slow_request("0.5")).send(slow_request("0"));
+    talk.send(slow_request("0.1")).send(slow_request("0"));
     talk.0.get_ref().shutdown(Shutdown::Write).unwrap();
     assert_eq!((talk.read().json(), talk.read().json()), (json!("done"), json!("done")));
     assert!(talk.is_over());
@@ -267,6 +267,44 @@ fn a_half_closed_client_gets_its_answers() {
     talk.send("GET /health HTT");
     talk.0.get_ref().shutdown(Shutdown::Write).unwrap();
     talk.read().refused(400, "bad_request");
+}
+
+/// The client's end of a connection on which it has sent a slow request and its FIN.
+fn half_closed(server: &Server, request: &[u8]) -> Talk {
+    let mut talk = Talk::with(server);
+    talk.send(request);
+    talk.0.get_ref().shutdown(Shutdown::Write).unwrap();
+    talk
+}
+
+fn slow_request_1_0(seconds: &str) -> Vec<u8> {
+    format!("GET /invoke/slow?s={seconds} HTTP/1.0\r\n{KEY}\r\n").into_bytes()
+}
+
+#[test]
+fn a_client_that_has_closed_and_gone_frees_its_place_in_the_queue_and_its_running_call_is_abandoned() {
+    let Some(server) = server() else { return };
+    server.deploy("slow", SLOW, json!({"max_instances": 1}));
+    let running = Talk::with(&server).send(slow_request("4")).0.get_ref().try_clone().unwrap();
+    eventually("one runs", || (slow_stats(&server)["running"] == 1).then_some(()));
+    let queued = Talk::with(&server).send(slow_request("0")).0.get_ref().try_clone().unwrap();
+    let mut patient = half_closed(&server, &slow_request("0"));
+    let mut silent = half_closed(&server, &slow_request_1_0("0"));
+    eventually("three wait", || (slow_stats(&server)["queued"] == 3).then_some(()));
+    // Not a reset: all that the server hears is a FIN, as of the two that wait.
+    drop((running, queued));
+    eventually("the one that has gone waits no more", || (slow_stats(&server)["queued"] == 2).then_some(()));
+    let stats = slow_stats(&server);
+    assert_eq!((&stats["abandoned"], &stats["running"]), (&json!(2), &json!(1)), "{stats}");
+    let mut asked = String::new();
+    patient.0.read_line(&mut asked).unwrap();
+    assert_eq!(asked, "HTTP/1.1 100 Continue\r\n");
+    patient.0.read_line(&mut asked).unwrap();
+    // The call of nobody has run to its end; these two were there all the time.
+    assert_eq!((patient.read().json(), silent.read().json()), (json!("done"), json!("done")));
+    assert!(patient.is_over() && silent.is_over());
+    let stats = slow_stats(&server);
+    assert_eq!((&stats["succeeded"], &stats["abandoned"], &stats["failed"]), (&json!(2), &json!(2), &json!(0)));
 }
 
 #[test]

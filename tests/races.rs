@@ -154,12 +154,15 @@ fn a_full_disk_refuses_changes_and_keeps_what_was_there() {
     }
     let create = json!({ "name": "g", "code": filler }).to_string();
     assert_eq!(server.post("/functions", &create).code(), "not_stored");
+    let ready = server.get("/readyz");
+    assert_eq!((ready.status, &ready.json()["reasons"]), (503, &json!(["not_stored"])));
     assert_eq!(server.get("/functions/g").status, 404);
     assert_eq!(server.get("/invoke/f").json(), "first");
     assert_eq!(server.get("/functions/f").json()["version"], 1);
     // What fits is stored again, and is there after a restart.
     let small = json!({ "code": "def handle(request):\n    return 'third'" }).to_string();
     assert_eq!(server.call("PUT", "/functions/f", &small).status, 200);
+    assert_eq!(server.get("/readyz").status, 200);
     let (home, _) = server.end(nix::sys::signal::Signal::SIGKILL);
     let server = Server::on(home);
     assert_eq!(server.get("/invoke/f").json(), "third");

@@ -52,6 +52,9 @@ fn is_named(system_call: i64, step: &str) {
     });
     assert_eq!(health["modes"]["process"]["status"], "unavailable", "{health}");
     assert!(health["modes"]["process"]["detail"].as_str().unwrap().contains(step), "{health}");
+    let ready = server.get("/readyz");
+    assert_eq!((ready.status, &ready.json()["reasons"]), (503, &json!(["no_sandboxes"])));
+    assert_eq!(server.get("/livez").status, 200);
     eventually("the log names it", || {
         let named = |line: &str| line.contains("[ERROR]") && line.contains(&format!("{step}: Operation not permitted"));
         server.home.log().lines().any(named).then_some(())

@@ -1,8 +1,8 @@
 //! The stop of a server, also under load: no request that was sent to it is lost. And the stop of one instance.
 //!
-//! The clients here tell apart exactly what became of each request. A connection that could not be made was no request. One
-//! that was sent, on whatever connection, must be answered with what it asked for: a reset, an end without an answer, and
-//! an answer that says anything else are failures.
+//! The clients here tell apart exactly what became of each request. A connection that could not be made was no request.
+//! One that was sent, on whatever connection, must be answered with what it asked for: a reset, an end without an
+//! answer, and an answer that says anything else are failures.
 //!
 //! With `FAAS_FAULTS=full` there are 50 stops under load, otherwise 3.
 #![allow(clippy::unwrap_used)] // in a test a panic is the report
@@ -259,6 +259,23 @@ fn a_connection_that_is_idle_at_the_signal_is_served_once_more_and_told_to_end()
     assert!(silent.ends());
     let (home, status) = server.ended();
     assert_eq!(status.code(), Some(0), "{}", home.log());
+}
+
+#[test]
+fn a_stopping_server_is_alive_and_not_ready() {
+    let Some(server) = sandboxed("", "") else { return };
+    let mut talks: Vec<Talk> = (0..3).map(|_| Talk::with(&server)).collect();
+    server.signal(Signal::SIGTERM);
+    await_signal(&server);
+    let mut get = |path: &str| {
+        let reply = talks.pop().unwrap().send(&format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n")).read();
+        (reply.status, reply.json())
+    };
+    assert_eq!(get("/livez"), (200, json!({"status": "live"})));
+    assert_eq!(get("/readyz"), (503, json!({"status": "not ready", "reasons": ["draining"]})));
+    let (status, health) = get("/health");
+    assert_eq!((status, &health["status"]), (503, &json!("draining")));
+    assert_eq!(server.ended().1.code(), Some(0));
 }
 
 #[test]

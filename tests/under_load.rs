@@ -125,20 +125,101 @@ fn a_deleted_function_finishes_what_it_has_begun() {
 }
 
 #[test]
-fn deleting_under_load_answers_each_call_or_says_that_there_is_no_such_function() {
+fn under_load_a_function_that_is_deleted_and_made_again_is_missing_only_in_between() {
     let Some(server) = sandboxed("", "") else { return };
-    server.deploy("going", &answers(1), json!({"max_instances": 3}));
-    let judge = |reply: &Reply| match reply.status {
-        200 => assert_eq!(reply.text(), "1"),
-        status => assert_eq!((status, reply.code().as_str()), (404, "not_found"), "{}", reply.text()),
-    };
-    under_load(&server, "going", judge, |await_calls| {
-        for _ in 0..5 {
-            assert_eq!(server.call("DELETE", "/functions/going", "").status, 204);
-            await_calls(10);
-            server.deploy("going", &answers(1), json!({"max_instances": 3}));
-            await_calls(30);
+    const ROUNDS: u64 = 8;
+    let config = json!({"max_instances": 3});
+    server.deploy("going", &answers(0), config.clone());
+    // It is there; its deletion was sent; that was acknowledged; its making was sent; that was acknowledged, and so on.
+    let stage = AtomicU64::new(0);
+    let counts = [const { AtomicU64::new(0) }; 4];
+    std::thread::scope(|scope| {
+        let callers: Vec<_> = (0..CALLERS)
+            .map(|_| {
+                scope.spawn(|| {
+                    while stage.load(Ordering::SeqCst) < 4 * ROUNDS {
+                        let before = stage.load(Ordering::SeqCst);
+                        let reply = server.invoke("going", "");
+                        let after = stage.load(Ordering::SeqCst);
+                        let seen = match reply.status {
+                            200 => reply.text().parse::<u64>().ok(),
+                            status => {
+                                assert_eq!((status, reply.code().as_str()), (404, "not_found"), "{}", reply.text());
+                                None
+                            }
+                        };
+                        // Which stages of the story this answer may come from.
+                        let is_possible = (before..=after).any(|stage| match (stage % 4, seen) {
+                            (0, Some(made)) => made == stage / 4,
+                            (1, Some(made)) => made == stage / 4,
+                            (3, Some(made)) => made == stage / 4 + 1,
+                            (1..=3, None) => true,
+                            _ => false,
+                        });
+                        assert!(is_possible, "{seen:?} between the stages {before} and {after}");
+                        counts[(before % 4) as usize].fetch_add(1, Ordering::Relaxed);
+                    }
+                })
+            })
+            .collect();
+        // The callers end by this number, also when the story fails.
+        struct End<'a>(&'a AtomicU64);
+        impl Drop for End<'_> {
+            fn drop(&mut self) {
+                self.0.store(4 * ROUNDS, Ordering::SeqCst);
+            }
         }
+        let end = End(&stage);
+        let await_calls = |kind: usize| {
+            let goal = counts[kind].load(Ordering::Relaxed) + 20;
+            eventually("calls are answered", || (counts[kind].load(Ordering::Relaxed) >= goal).then_some(()));
+        };
+        for made in 1..=ROUNDS {
+            await_calls(0);
+            stage.fetch_add(1, Ordering::SeqCst);
+            assert_eq!(server.call("DELETE", "/functions/going", "").status, 204);
+            stage.fetch_add(1, Ordering::SeqCst);
+            await_calls(2);
+            stage.fetch_add(1, Ordering::SeqCst);
+            server.deploy("going", &answers(made), config.clone());
+            stage.fetch_add(1, Ordering::SeqCst);
+        }
+        drop(end);
+        callers.into_iter().for_each(|caller| caller.join().unwrap());
+    });
+    assert_eq!(server.answer("going", ""), ROUNDS);
+}
+
+#[test]
+fn no_call_fails_because_of_changes_of_a_config_or_of_two_versions_that_take_turns() {
+    let Some(server) = sandboxed("", "") else { return };
+    server.deploy("turning", &answers(0), json!({"max_instances": 3}));
+    let judge =
+        |reply: &Reply| assert!(reply.status == 200 && ["0", "1"].contains(&reply.text().as_str()), "{reply:?}");
+    let config = |round: u64| {
+        json!({
+            "timeout": 20 + round, "memory": format!("{}Mi", 64 + round), "max_instances": 1 + round % 4,
+            "min_instances": round % 2, "environment": {"ROUND": round.to_string()},
+        })
+    };
+    under_load(&server, "turning", judge, |await_calls| {
+        for round in 0..24 {
+            // The config alone, the code alone, and both at once.
+            let body = match round % 3 {
+                0 => json!({ "config": config(round) }),
+                1 => json!({ "code": answers(round / 3 % 2) }),
+                _ => json!({ "code": answers(round / 3 % 2), "config": config(round) }),
+            };
+            let reply = server.call("PUT", "/functions/turning", &body.to_string());
+            assert_eq!(reply.status, 200, "{}", reply.text());
+            await_calls(if round % 4 == 0 { 30 } else { 1 });
+        }
+    });
+    let stats = server.stats("turning");
+    assert_eq!((&stats["failed"], &stats["refused"]), (&json!(0), &json!(0)), "{stats}");
+    let version = server.get("/functions/turning").json()["version"].clone();
+    eventually("only instances of the last version are left", || {
+        server.instances("turning").iter().all(|it| it["version"] == version).then_some(())
     });
 }
 

@@ -69,6 +69,7 @@ static KEYS: &[Key] = keys! {
         max_response_body Now limits.max_response_body_bytes;
         max_invocations Now limits.max_invocations;
         max_queue_per_function Now limits.max_queue_per_function;
+        max_queue_wait Now limits.max_queue_wait;
         max_functions Now limits.max_functions;
         max_log_entries Now limits.max_log_entries;
     }

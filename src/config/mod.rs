@@ -121,6 +121,8 @@ pub struct ServerLimits {
     pub max_invocations: usize,
     /// Invocations of one function that may wait.
     pub max_queue_per_function: usize,
+    /// An invocation that has waited this long for an instance is given up.
+    pub max_queue_wait: Duration,
     /// Functions that the server holds.
     pub max_functions: usize,
     /// Log entries of one function that are kept in memory.
@@ -135,6 +137,7 @@ impl Default for ServerLimits {
             max_response_body_bytes: limits::RESPONSE_BODY_BYTES_MAX,
             max_invocations: limits::INVOCATIONS_MAX,
             max_queue_per_function: limits::QUEUE_PER_FUNCTION_MAX,
+            max_queue_wait: limits::QUEUE_WAIT_MAX,
             max_functions: limits::FUNCTIONS_MAX,
             max_log_entries: limits::LOG_RING_ENTRIES_MAX,
         }

@@ -51,6 +51,7 @@ pub(super) const LIMIT_KEYS: &[&str] = &[
     "max_response_body",
     "max_invocations",
     "max_queue_per_function",
+    "max_queue_wait",
     "max_functions",
     "max_log_entries",
 ];
@@ -123,6 +124,9 @@ pub(super) fn read_limits(values: &mut ServerLimits, table: &Table<'_>) -> Resul
     set_count(&mut values.max_connections, table, "max_connections", limits::HTTP_CONNECTIONS_LIMIT_MAX)?;
     set_count(&mut values.max_invocations, table, "max_invocations", limits::INVOCATIONS_MAX)?;
     set_count(&mut values.max_queue_per_function, table, "max_queue_per_function", limits::INVOCATIONS_MAX)?;
+    set(&mut values.max_queue_wait, table, "max_queue_wait", |entry| {
+        Ok(Duration::from_millis(entry.duration_ms(limits::QUEUE_WAIT_MS)?))
+    })?;
     set_count(&mut values.max_functions, table, "max_functions", limits::FUNCTIONS_MAX)?;
     set_count(&mut values.max_log_entries, table, "max_log_entries", limits::LOG_RING_ENTRIES_LIMIT_MAX)
 }

@@ -232,7 +232,7 @@ fn each_key_arrives_where_it_belongs() {
   api_keys:
     - {name: ci, key: 0123456789abcdef, scopes: [admin]}
 limits: {max_request_body: 1Mi, max_response_body: 2048, max_connections: 5, max_invocations: 6,
-  max_queue_per_function: 7, max_functions: 8, max_log_entries: 9}
+  max_queue_per_function: 7, max_queue_wait: 7s, max_functions: 8, max_log_entries: 9}
 ",
     );
     assert_eq!(settings.drain_timeout, Duration::from_secs(60));
@@ -253,6 +253,7 @@ limits: {max_request_body: 1Mi, max_response_body: 2048, max_connections: 5, max
         max_response_body_bytes: 2048,
         max_invocations: 6,
         max_queue_per_function: 7,
+        max_queue_wait: Duration::from_secs(7),
         max_functions: 8,
         max_log_entries: 9,
     };

@@ -282,5 +282,5 @@ fn not_stored(error: &StoreError) -> Problem {
         }
         _ => "the change could not be stored and was not made; the server's log says why",
     };
-    Problem::unavailable("not_stored", detail)
+    Problem::unavailable(super::NOT_STORED, detail)
 }

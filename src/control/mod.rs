@@ -90,6 +90,9 @@ pub enum Work {
     },
 }
 
+/// The code of the problem of a change that could not be stored.
+pub const NOT_STORED: &str = "not_stored";
+
 /// What a control thread answers.
 #[derive(Debug)]
 pub struct ControlReply {

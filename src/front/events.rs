@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::call::{CallRequest, FrontEvent, InvocationId};
-use crate::control::{ControlJob, ControlReply, Done, Ticket, Work};
+use crate::control::{ControlJob, ControlReply, Done, Ticket, Work, NOT_STORED};
 use crate::http::{HeaderName, HeaderValue, Problem, RequestId, Response};
 use crate::registry::function::{FunctionVersion, InvocationsMax};
 use crate::scheduler::FunctionPolicy;
@@ -70,6 +70,11 @@ impl Front {
     }
 
     fn hear_control(&mut self, reply: ControlReply) {
+        match &reply.result {
+            Ok(Done::Created(_) | Done::Updated(_) | Done::Deleted(_)) => self.store_trouble = None,
+            Err(problem) if problem.code() == NOT_STORED => self.store_trouble = Some(self.now),
+            Ok(Done::Unchanged(_) | Done::Document(_)) | Err(_) => {}
+        }
         let response = match &reply.result {
             Ok(Done::Created(function) | Done::Updated(function)) => {
                 self.deploy(Arc::clone(function));

@@ -42,6 +42,7 @@ use crate::limits::{FRONT_EVENTS_PER_TURN_MAX, HTTP_SWEEP_INTERVAL};
 use crate::logs::LogSink;
 use crate::registry::function::FunctionVersion;
 use crate::scheduler::{Action, Scheduler, SchedulerLimits};
+use crate::sys::listener::watch_for_the_lost;
 use crate::systemd::Notifier;
 
 pub use reload::FrontUpdate;
@@ -101,6 +102,10 @@ pub struct Front {
     listener: Option<TcpListener>,
     /// The listener had more to accept than descriptors were left; it is tried again at the next sweep.
     accept_again: bool,
+    /// It is tried again in this turn, since a connection was closed or the sweep has come.
+    may_accept: bool,
+    /// Since a connection could not be accepted, not all that waited have been: it is said once.
+    out_of_descriptors: bool,
     /// A reload was asked for by a signal, and the control threads had no room for the job.
     reload_again: bool,
     /// Connections that had more requests than one turn allows.
@@ -127,6 +132,8 @@ pub struct Front {
     next_sweep: Instant,
     /// Why the last blank could not be made, if none has been made since.
     blank_trouble: Option<BlankFailure>,
+    /// When a change could not be stored, if none has been stored since.
+    store_trouble: Option<Instant>,
     /// How far the server's stop has come, if it was asked to.
     stop: Option<Stop>,
     buffer: Vec<u8>,
@@ -146,6 +153,7 @@ impl Front {
         functions: &[Arc<FunctionVersion>],
     ) -> io::Result<Front> {
         let Door { mut listener, keys, signals } = door;
+        watch_for_the_lost(&listener)?;
         desk.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         let signal_fd = std::os::fd::AsRawFd::as_raw_fd(&signals);
         desk.registry().register(&mut SourceFd(&signal_fd), SIGNALS, Interest::READABLE)?;
@@ -155,6 +163,8 @@ impl Front {
             desk,
             listener: Some(listener),
             accept_again: false,
+            may_accept: false,
+            out_of_descriptors: false,
             reload_again: false,
             again: Vec::new(),
             signals,
@@ -175,6 +185,7 @@ impl Front {
             now,
             next_sweep: now + HTTP_SWEEP_INTERVAL,
             blank_trouble: None,
+            store_trouble: None,
             stop: None,
             buffer: vec![0; 64 * 1024],
         };
@@ -261,12 +272,13 @@ impl Front {
             for key in self.clients.expired(self.now) {
                 self.expire(key);
             }
-            if std::mem::take(&mut self.accept_again) {
-                self.accept();
-            }
+            self.may_accept = true;
             if self.reload_again {
                 self.ask_reload();
             }
+        }
+        if std::mem::take(&mut self.may_accept) && std::mem::take(&mut self.accept_again) {
+            self.accept();
         }
         self.go_on_stopping();
     }

@@ -11,6 +11,8 @@ use crate::http::target::{Path, TargetError};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Route {
     Health,
+    Live,
+    Ready,
     FunctionsList,
     FunctionCreate,
     FunctionGet(String),
@@ -79,6 +81,16 @@ static TABLE: &[Resource] = &[
     Resource {
         pattern: &[Is("health")],
         methods: &[("GET", Access::Open, |_, _| Some(Route::Health))],
+        allow: "GET, HEAD, OPTIONS",
+    },
+    Resource {
+        pattern: &[Is("livez")],
+        methods: &[("GET", Access::Open, |_, _| Some(Route::Live))],
+        allow: "GET, HEAD, OPTIONS",
+    },
+    Resource {
+        pattern: &[Is("readyz")],
+        methods: &[("GET", Access::Open, |_, _| Some(Route::Ready))],
         allow: "GET, HEAD, OPTIONS",
     },
     Resource {
@@ -204,10 +216,11 @@ mod tests {
     }
 
     #[test]
-    fn only_health_is_open() {
+    fn only_what_probes_ask_is_open() {
+        let open = [[Is("health")], [Is("livez")], [Is("readyz")]];
         for resource in TABLE {
             for (_, access, _) in resource.methods {
-                assert_eq!(*access == Access::Open, resource.pattern == [Is("health")].as_slice());
+                assert_eq!(*access == Access::Open, open.iter().any(|open| resource.pattern == open.as_slice()));
             }
         }
     }

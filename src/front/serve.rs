@@ -21,12 +21,19 @@ impl Front {
             let Some(listener) = &self.listener else { return false };
             match listener.accept() {
                 Ok((stream, _)) => self.welcome(stream),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if std::mem::take(&mut self.out_of_descriptors) {
+                        log::info!("all connections are accepted again");
+                    }
+                    return false;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => {
-                    // The poll is edge-triggered and will not tell again of what waits: try at the next sweep, rather
-                    // than spin until a descriptor is free.
-                    log::error!("no connection can be accepted: {error}");
+                    // The poll is edge-triggered and will not tell again of what waits: try when a connection has been
+                    // closed, and at the next sweep, rather than spin until a descriptor is free.
+                    if !std::mem::replace(&mut self.out_of_descriptors, true) {
+                        log::error!("no connection can be accepted: {error}; tried again all the time");
+                    }
                     self.accept_again = true;
                     return false;
                 }
@@ -48,7 +55,10 @@ impl Front {
         let mut conn = if self.clients.len() < self.settings.connections_max {
             Conn::new(self.now, self.http_limits)
         } else {
-            let detail = format!("the server has {} connections, its limit", self.settings.connections_max);
+            let detail = format!(
+                "the server has {} connections, which is limits.max_connections",
+                self.settings.connections_max
+            );
             let problem = Problem::unavailable("too_many_connections", detail);
             Conn::refused(self.now, self.http_limits, problem, &mut self.stamp)
         };
@@ -179,6 +189,7 @@ impl Front {
 
     pub(super) fn close(&mut self, key: usize) {
         let Some(mut client) = self.clients.remove(key) else { return };
+        self.may_accept = true;
         let _ = self.desk.registry().deregister(&mut client.stream);
         if let Waiting::Call(invocation) = client.waiting {
             // Nobody waits any more: a call that has not begun need not begin.

@@ -1,10 +1,11 @@
 //! The stop of the server, so that no request that was sent to it is lost.
 //!
-//! | stage | from | what happens |
-//! |---|---|---|
-//! | lingering | the signal | all is served as before, but the kernel lets nobody in who was not on his way, and the answer behind which no request has come says `Connection: close` |
-//! | draining | `SHUTDOWN_LINGER` later | the listener and the idle connections are closed, the scheduler keeps nothing warm; requests that had begun to come are answered |
-//! | given up | `shutdown_grace` after the signal | calls get 503 (the scheduler does that), and so do requests that have not come whole |
+//! - *Lingering*, from the signal on: all is served as before, but the kernel lets nobody in who was not on his way,
+//!   and the answer behind which no request has come says `Connection: close`.
+//! - *Draining*, after `SHUTDOWN_LINGER`: the listener and the idle connections are closed, the scheduler keeps nothing
+//!   warm; requests that had begun to come are answered.
+//! - *Given up*, `shutdown_grace` after the signal: calls get 503 (the scheduler does that), and so do requests that
+//!   have not come whole.
 //!
 //! It is over when everything was answered, soon after the grace at the latest, and at once after a second signal.
 //!

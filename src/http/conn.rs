@@ -15,6 +15,7 @@
 //!   which can destroy the answer on its way. Hence the drain.
 
 mod ending;
+mod presence;
 
 use std::mem;
 use std::ops::ControlFlow::{self, Break, Continue};
@@ -154,6 +155,7 @@ impl Conn {
         }
         match self.timer {
             Timer::Off => {}
+            Timer::Presence { asked, .. } => self.ask_for_presence(asked, now),
             Timer::Idle { .. } | Timer::Drain { .. } => self.close(),
             Timer::Head { .. } => {
                 let problem = Problem::timeout("the request head took too long");
@@ -185,7 +187,10 @@ impl Conn {
             let step = match &mut self.phase {
                 Phase::Head => self.poll_head(now, stamp, admit),
                 Phase::Body(_) => self.poll_body(now, stamp),
-                Phase::Answering(_) => Break(Poll::WaitingForResponse),
+                Phase::Answering(_) => {
+                    self.watch_presence(now);
+                    Break(Poll::WaitingForResponse)
+                }
                 Phase::Skip { .. } => self.poll_skip(now),
                 Phase::Flush => self.close_when(true),
                 Phase::Drain { left, .. } => {
@@ -242,6 +247,9 @@ impl Conn {
 }
 
 type Step = ControlFlow<Poll>;
+
+/// The interim response that says to go on.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// The way of a request.
 impl Conn {
@@ -309,7 +317,7 @@ impl Conn {
         };
         // Whoever has sent some of the body already does not wait to be told to (RFC 9110, 10.1.1).
         if head.expect_continue() && !reader.is_complete() && self.input.bytes().is_empty() {
-            self.output.end().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+            self.output.end().extend_from_slice(CONTINUE);
             self.expect_write(now);
         }
         match reader.read(self.input.bytes()) {
@@ -409,7 +417,10 @@ impl Conn {
             Phase::Head | Phase::Skip { .. } => {}
             Phase::Body(_) => debug_assert!(matches!(self.timer, Timer::Body { .. }), "an untimed body"),
             Phase::Drain { .. } => debug_assert!(matches!(self.timer, Timer::Drain { .. }), "an untimed drain"),
-            Phase::Answering(_) | Phase::Flush => debug_assert_eq!(self.timer, Timer::Off),
+            Phase::Answering(_) => {
+                debug_assert!(matches!(self.timer, Timer::Off | Timer::Presence { .. }), "a timed wait")
+            }
+            Phase::Flush => debug_assert_eq!(self.timer, Timer::Off),
             Phase::Closed => debug_assert!(self.output.is_empty() && self.input.bytes().is_empty()),
         }
     }

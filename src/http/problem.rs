@@ -12,7 +12,7 @@ use super::body::BodyError;
 use super::parse::HeadError;
 use super::request_id::RequestId;
 use super::response::{HeaderName, HeaderValue, Response};
-use crate::call::{ExitReason, InvokeError, TimeoutSource};
+use crate::call::{ExitReason, InvokeError, Shortage, TimeoutSource};
 
 const CONTENT_TYPE: HeaderName<'static> = HeaderName::from_static("content-type");
 const PROBLEM_JSON: HeaderValue<'static> = HeaderValue::from_static("application/problem+json");
@@ -205,7 +205,7 @@ impl From<&InvokeError> for Problem {
                 502,
                 "response_too_large",
                 "The function's answer is too large",
-                format!("the answer exceeds {limit_bytes} bytes"),
+                format!("the answer exceeds limits.max_response_body, {limit_bytes} bytes"),
             ),
             InvokeError::Crashed { exit } => crashed(exit),
             InvokeError::TimedOut { limit_ms, set_by } => Problem::new(
@@ -225,18 +225,22 @@ impl From<&InvokeError> for Problem {
                 503,
                 "cold_start_timeout",
                 "No instance started in time",
-                format!("no instance was ready within cold_start_timeout, {limit_ms} ms"),
+                format!("no instance was ready within system.cold_start_timeout, {limit_ms} ms"),
             )
             .retry_after(1),
-            InvokeError::QueueFull { limit } => Problem::new(
+            InvokeError::WaitedTooLong { limit_ms, shortage, retry_after_s } => {
+                waited_too_long(*limit_ms, *shortage).retry_after(*retry_after_s)
+            }
+            InvokeError::QueueFull { limit, retry_after_s } => Problem::new(
                 429,
                 "queue_full",
                 "The function's queue is full",
-                format!("{limit} calls of this function wait already"),
+                format!("{limit} calls of this function wait already, which is limits.max_queue_per_function"),
             )
-            .retry_after(1),
-            InvokeError::Overloaded { limit } => {
-                Problem::unavailable("overloaded", format!("the server holds {limit} calls already"))
+            .retry_after(*retry_after_s),
+            InvokeError::Overloaded { limit, retry_after_s } => {
+                let detail = format!("the server holds {limit} calls already, which is limits.max_invocations");
+                Problem::unavailable("overloaded", detail).retry_after(*retry_after_s)
             }
             // The reason is the backend's own and stays in the server's log; the name of a step is nobody's secret.
             InvokeError::NoInstances(failure) => {
@@ -260,6 +264,21 @@ impl From<&InvokeError> for Problem {
     }
 }
 
+/// The function's own limit is the caller's to wait for, 429; everything else is the server's, 503.
+fn waited_too_long(limit_ms: u64, shortage: Shortage) -> Problem {
+    let (status, cause) = match shortage {
+        Shortage::OfFunction { max_instances } => {
+            (429, format!("the {max_instances} that the function's max_instances allows were busy"))
+        }
+        Shortage::OfServer { max_instances } => {
+            (503, format!("the {max_instances} of the server's max_concurrent_functions were taken"))
+        }
+        Shortage::OfStarts => (503, "none was free or could be started in that time".to_owned()),
+    };
+    let detail = format!("the call waited for an instance for limits.max_queue_wait, {limit_ms} ms: {cause}");
+    Problem::new(status, "queue_wait_exceeded", "The call waited too long for an instance", detail)
+}
+
 /// What can be changed about a timeout, by the name that it has where it can be changed.
 fn timeout_name(set_by: TimeoutSource) -> &'static str {
     match set_by {
@@ -275,7 +294,7 @@ fn crashed(exit: &ExitReason) -> Problem {
                 502,
                 "function_out_of_memory",
                 "The function ran out of memory",
-                format!("the function exceeded its memory limit of {limit_bytes} bytes"),
+                format!("the function exceeded its memory, {limit_bytes} bytes"),
             );
         }
         ExitReason::ProtocolViolation => {
@@ -333,25 +352,45 @@ mod tests {
         let words = || ("KeyError".to_string(), "'a'".to_string());
         let (kind, message) = words();
         let crash = |exit| InvokeError::Crashed { exit };
+        let waited = |shortage| InvokeError::WaitedTooLong { limit_ms: 66, shortage, retry_after_s: 3 };
+        let queue_full = InvokeError::QueueFull { limit: 1024, retry_after_s: 3 };
+        let overloaded = InvokeError::Overloaded { limit: 16, retry_after_s: 3 };
         let timed_out = |set_by| InvokeError::TimedOut { limit_ms: 30_000, set_by };
         let queue_timed_out = |set_by| InvokeError::QueueTimedOut { limit_ms: 9, set_by };
         for (error, status, code, detail, retry) in [
             (InvokeError::Raised { kind, message }, 500, "function_error", "KeyError: 'a'", false),
             (InvokeError::LoadFailed { kind: words().0, message: words().1 }, 500, "function_load_error", "Key", false),
             (InvokeError::BadAnswer { message: "a set".into() }, 502, "invalid_response", "a set", false),
-            (InvokeError::AnswerTooLarge { limit_bytes: 77 }, 502, "response_too_large", "77 bytes", false),
+            (
+                InvokeError::AnswerTooLarge { limit_bytes: 77 },
+                502,
+                "response_too_large",
+                "max_response_body, 77 bytes",
+                false,
+            ),
             (crash(ExitReason::Status(3)), 502, "function_crashed", "status 3", false),
             (crash(ExitReason::Signal(9)), 502, "function_crashed", "signal 9", false),
             (crash(ExitReason::Unknown), 502, "function_crashed", "ended", false),
-            (crash(ExitReason::OutOfMemory { limit_bytes: 5 }), 502, "function_out_of_memory", "of 5 bytes", false),
+            (
+                crash(ExitReason::OutOfMemory { limit_bytes: 5 }),
+                502,
+                "function_out_of_memory",
+                "its memory, 5 bytes",
+                false,
+            ),
             (crash(ExitReason::ProtocolViolation), 502, "protocol_violation", "", false),
             (timed_out(Function), 504, "function_timeout", "the function's timeout of 30000 ms passed while", false),
             (timed_out(Caller), 504, "function_timeout", "the X-Faas-Timeout of 30000 ms passed while", false),
             (queue_timed_out(Function), 503, "queue_timeout", "function's timeout of 9 ms passed before", true),
             (queue_timed_out(Caller), 503, "queue_timeout", "X-Faas-Timeout of 9 ms passed before", true),
             (InvokeError::ColdStartTimedOut { limit_ms: 8 }, 503, "cold_start_timeout", "8 ms", true),
-            (InvokeError::QueueFull { limit: 1024 }, 429, "queue_full", "1024", true),
-            (InvokeError::Overloaded { limit: 16 }, 503, "overloaded", "16", true),
+            (waited(Shortage::OfFunction { max_instances: 7 }), 429, "queue_wait_exceeded", "the 7 that", true),
+            (waited(Shortage::OfFunction { max_instances: 7 }), 429, "queue_wait_exceeded", "max_instances", true),
+            (waited(Shortage::OfServer { max_instances: 8 }), 503, "queue_wait_exceeded", "the 8 of", true),
+            (waited(Shortage::OfServer { max_instances: 8 }), 503, "queue_wait_exceeded", "max_concurrent", true),
+            (waited(Shortage::OfStarts), 503, "queue_wait_exceeded", "max_queue_wait, 66 ms", true),
+            (queue_full, 429, "queue_full", "1024 calls of this function wait already, which is limits.max_", true),
+            (overloaded, 503, "overloaded", "16 calls already, which is limits.max_invocations", true),
             (InvokeError::Deleted, 404, "function_deleted", "deleted", false),
             (InvokeError::InstanceStopped { limit_ms: 5 }, 503, "instance_stopped", "drain_timeout, 5 ms", true),
             (InvokeError::ShuttingDown, 503, "shutting_down", "stopping", true),

@@ -23,6 +23,10 @@ pub struct HttpLimits {
     pub write_stall_timeout: Duration,
     /// What a refused request still sends is read for this long.
     pub drain_timeout: Duration,
+    /// A client that sends no more is asked after this long whether it waits for its answer.
+    pub presence_pause: Duration,
+    /// And at most so many times, after growing pauses.
+    pub presence_asked_max: u32,
 }
 
 impl Default for HttpLimits {
@@ -35,6 +39,8 @@ impl Default for HttpLimits {
             idle_timeout: limits::HTTP_IDLE_TIMEOUT,
             write_stall_timeout: limits::HTTP_WRITE_STALL_TIMEOUT,
             drain_timeout: limits::HTTP_DRAIN_TIMEOUT,
+            presence_pause: limits::HTTP_PRESENCE_PAUSE,
+            presence_asked_max: limits::HTTP_PRESENCE_ASKED_MAX,
         }
     }
 }
@@ -52,6 +58,8 @@ pub(super) enum Timer {
     Body { since: Instant, received: u64 },
     /// The end of what is read only to be thrown away.
     Drain { until: Instant },
+    /// The time to ask a client that sends no more whether it still waits, which was done so many times.
+    Presence { until: Instant, asked: u32 },
 }
 
 impl Timer {
@@ -60,6 +68,7 @@ impl Timer {
         match *self {
             Timer::Off => None,
             Timer::Idle { until } | Timer::Head { until } | Timer::Drain { until } => Some(until),
+            Timer::Presence { until, asked } => (asked < limits.presence_asked_max).then_some(until),
             Timer::Body { since, received } => {
                 let earned = limits.body_grace + Duration::from_secs(received / limits.body_rate_min.max(1));
                 Some(since + earned.min(limits.body_timeout))

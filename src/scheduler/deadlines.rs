@@ -9,10 +9,8 @@ use super::calls::Place;
 use super::slots::InstanceState;
 use super::timers::TimerKey;
 use super::types::{Action, KillReason};
-use super::{Scheduler, Turn};
-use crate::call::{InvokeError, Slot, TimeoutSource};
-
-pub(super) const NS_PER_MS: u64 = 1_000_000;
+use super::{Scheduler, Turn, NS_PER_MS};
+use crate::call::{InvokeError, Shortage, Slot, TimeoutSource};
 
 impl Scheduler {
     /// Does what is due. To be called when [`Scheduler::next_deadline_ns`] has come; earlier or later does no harm.
@@ -54,21 +52,22 @@ impl Scheduler {
         let (place, v, deadline_ns) = (entry.place(), entry.version, entry.deadline_ns);
         let past = turn.now_ns >= deadline_ns;
         match place {
-            Place::Queued if past || self.is_cold_too_long(call, turn.now_ns) => {
-                let error = self.waited_in_vain(call, turn.now_ns);
-                self.unqueue(call);
-                self.end_in_time(call, error, turn);
-                self.feed(v, turn);
-                self.scale(v, turn);
-            }
             Place::Vacant => {}
-            Place::Queued if turn.now_ns < self.cold_until_ns(call) => {
-                let due_ns = self.queued_due_ns(call);
-                self.arm_call(call, due_ns);
-            }
+            Place::Queued => match self.given_up_with(call, turn.now_ns) {
+                Some(error) => {
+                    self.unqueue(call);
+                    self.end_in_time(call, error, turn);
+                    self.feed(v, turn);
+                    self.scale(v, turn);
+                }
+                None => {
+                    let due_ns = self.queued_due_ns(call);
+                    self.arm_call(call, due_ns);
+                }
+            },
             _ if !past => self.arm_call(call, deadline_ns),
             Place::Piped(slot) => self.piped_call_is_due(call, slot, turn),
-            Place::Queued | Place::Astray(_) => {
+            Place::Astray(_) => {
                 let error = self.waited_in_vain(call, turn.now_ns);
                 self.end_in_time(call, error, turn);
             }
@@ -114,10 +113,33 @@ impl Scheduler {
         self.release(call);
     }
 
-    /// Whether the call has waited for the first instance of its version longer than a start may take.
+    /// What to tell a queued call if its wait is over: of the limits that have passed, the one that says most. A start
+    /// that takes too long is the cause of all else; and when the server's limit and the call's own deadline have both
+    /// passed, the one that came first ended it.
+    fn given_up_with(&self, call: u32, now_ns: u64) -> Option<InvokeError> {
+        let (deadline_ns, wait_until_ns) = (self.calls.items[call as usize].deadline_ns, self.wait_until_ns(call));
+        if self.is_cold_too_long(call, now_ns) {
+            Some(self.waited_in_vain(call, now_ns))
+        } else if now_ns >= wait_until_ns && wait_until_ns <= deadline_ns {
+            Some(self.waited_too_long(self.calls.items[call as usize].version))
+        } else {
+            (now_ns >= deadline_ns).then(|| self.waited_in_vain(call, now_ns))
+        }
+    }
+
+    /// Until when a call may be in a queue.
+    pub(super) fn wait_until_ns(&self, call: u32) -> u64 {
+        self.calls.items[call as usize].accepted_ns.saturating_add(self.limits.queue_wait_max_ns)
+    }
+
+    /// Whether the call has waited for the first instance of its version longer than a start may take. While there is
+    /// no room for one, none has been started that could take long.
     fn is_cold_too_long(&self, call: u32, now_ns: u64) -> bool {
-        let tally = &self.versions.items[self.calls.items[call as usize].version as usize].tally;
-        tally.idle + tally.busy == 0 && now_ns >= self.cold_until_ns(call)
+        let v = self.calls.items[call as usize].version;
+        let tally = &self.versions.items[v as usize].tally;
+        tally.idle + tally.busy == 0
+            && now_ns >= self.cold_until_ns(call)
+            && !matches!(self.shortage(v), Shortage::OfServer { .. })
     }
 
     /// Until when an instance may be on its way to this call. Where instances come and go with every call, none may be
@@ -128,9 +150,16 @@ impl Scheduler {
         since_ns.saturating_add(self.limits.cold_start_timeout_ns)
     }
 
-    /// When a call that waits must be looked at.
+    /// When a call that waits must be looked at next.
     pub(super) fn queued_due_ns(&self, call: u32) -> u64 {
-        self.calls.items[call as usize].deadline_ns.min(self.cold_until_ns(call))
+        let over_ns = self.calls.items[call as usize].deadline_ns.min(self.wait_until_ns(call));
+        let cold_until_ns = self.cold_until_ns(call);
+        // Once that has passed it means nothing any more: where an instance is there, or no room for one.
+        if self.now_ns < cold_until_ns {
+            over_ns.min(cold_until_ns)
+        } else {
+            over_ns
+        }
     }
 
     /// What to tell a call whose time passed before it was begun.

@@ -1,12 +1,11 @@
 //! Deployments and ends: of a version, of one instance, of the server.
 
 use super::calls::Place;
-use super::deadlines::NS_PER_MS;
 use super::slots::InstanceState;
 use super::timers::TimerKey;
 use super::types::{Action, FunctionPolicy, KillReason};
 use super::versions::Phase;
-use super::{runtimes, End, Scheduler, Turn};
+use super::{runtimes, End, Scheduler, Turn, NS_PER_MS};
 use crate::call::{InvokeError, Slot, VersionKey};
 
 impl Scheduler {

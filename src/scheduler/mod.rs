@@ -17,8 +17,8 @@
 //! 4. the version's bounded queue, first in, first out.
 //!
 //! Which file decides what: `placement` 1, 2 and 4; `scaling` 3, the pool and eviction; `news` what workers report;
-//! `deadlines` everything that time does; `lifecycle` deployments and the server's end; `reconfigure` new limits. The
-//! tables below them (`calls`, `slots`, `versions`, `runtimes`, `timers`, `list`) decide nothing. Nothing on the way of
+//! `deadlines` everything that time does; `lifecycle` deployments and the server's end; `reconfigure` new limits;
+//! `refusals` what a call is told that gets no place. The tables below them (`calls`, `slots`, `versions`, `runtimes`, `timers`, `list`) decide nothing. Nothing on the way of
 //! a call allocates once the tables have grown to the load, and no step depends on how many calls, instances or
 //! versions there are.
 //!
@@ -34,6 +34,7 @@ mod list;
 mod news;
 mod placement;
 mod reconfigure;
+mod refusals;
 mod runtimes;
 mod scaling;
 mod slots;
@@ -58,6 +59,9 @@ use versions::{Phase, Versions};
 
 use crate::call::{InvocationId, InvokeError, VersionKey};
 
+/// For what clients are told, which is milliseconds.
+const NS_PER_MS: u64 = 1_000_000;
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Scheduler {
@@ -74,6 +78,8 @@ pub struct Scheduler {
     shutting_down: bool,
     /// Nothing is accepted any more.
     is_closed: bool,
+    /// Recent service time of all functions' calls, an exponentially weighted mean; zero while unknown.
+    service_ewma_ns: u64,
     /// Slots, pools or wants changed: [`Scheduler::rebalance`] must run before the entry ends.
     unbalanced: bool,
     /// Closing versions that may have lost their last call or instance during this entry.
@@ -105,6 +111,7 @@ impl Scheduler {
             drain_timer: TimerId::NONE,
             shutting_down: false,
             is_closed: false,
+            service_ewma_ns: 0,
             unbalanced: true,
             emptied: Vec::new(),
             entries: 0,
@@ -144,12 +151,12 @@ impl Scheduler {
             return Err(InvokeError::Deleted);
         }
         if self.calls.len() >= self.limits.invocations_max {
-            return Err(InvokeError::Overloaded { limit: self.limits.invocations_max });
+            return Err(self.overloaded());
         }
         let instance = if version.queue.is_empty() { self.pick(v, terms.exclusive, turn.now_ns) } else { None };
         if instance.is_none() {
             if version.queue.len() >= self.limits.queue_per_function_max {
-                return Err(InvokeError::QueueFull { limit: self.limits.queue_per_function_max });
+                return Err(self.queue_full(v));
             }
             if let Some(error) = self.hopeless(v, turn.now_ns) {
                 return Err(error);
@@ -170,8 +177,6 @@ impl Scheduler {
                 }
             }
             None => {
-                let due_ns = self.queued_due_ns(call);
-                self.arm_call(call, due_ns);
                 self.enqueue(call, v, End::Back);
                 self.scale(v, turn);
             }

@@ -3,6 +3,7 @@
 use super::calls::Place;
 use super::slots::InstanceState;
 use super::types::KillReason;
+use super::versions::with_another;
 use super::{Action, End, Scheduler, Turn};
 use crate::call::{BlankFailure, ExitReason, InvocationId, InvokeError, Slot};
 
@@ -133,6 +134,7 @@ impl Scheduler {
         version.totals.completed += u64::from(!settled);
         version.served_ns = turn.now_ns;
         version.learn_service_time(service_ns);
+        self.service_ewma_ns = with_another(self.service_ewma_ns, service_ns);
         if raw_output {
             version.pipe_not_before_ns = turn.now_ns.saturating_add(self.limits.raw_output_quiet_ns);
         }
@@ -259,7 +261,10 @@ impl Scheduler {
         }
         match was {
             InstanceState::Loading => self.start_failed(v, crash, turn.now_ns),
-            InstanceState::Idle | InstanceState::Busy => self.crashed(v, turn.now_ns),
+            InstanceState::Idle | InstanceState::Busy => {
+                let started_ns = self.slots.items[at as usize].started_ns;
+                self.crashed(v, started_ns, turn.now_ns);
+            }
             _ => {}
         }
         self.strand_unnamed(at, slot, returned);

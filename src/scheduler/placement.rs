@@ -127,6 +127,9 @@ impl Scheduler {
             End::Front => queue.push_front(&mut self.calls.items, call),
             End::Back => queue.push_back(&mut self.calls.items, call),
         }
+        // Also when it comes back from an instance, where only its deadline mattered.
+        let due_ns = self.queued_due_ns(call);
+        self.arm_call(call, due_ns);
     }
 
     /// Takes a queued call out of its queue. It is in no list then, and must be put somewhere or released.

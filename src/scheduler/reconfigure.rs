@@ -28,8 +28,8 @@ impl Scheduler {
         // Walks over every table: this happens when an operator asks for it, and not on the way of any call.
         for call in 0..self.calls.items.len() as u32 {
             if self.calls.items[call as usize].place() == Place::Queued {
-                let due_ns = self.queued_due_ns(call);
-                self.arm_call(call, due_ns);
+                // At the next tick it is looked at by the new limits.
+                self.arm_call(call, turn.now_ns);
             }
         }
         for at in 0..self.slots.items.len() as u32 {

@@ -182,9 +182,15 @@ impl Scheduler {
 
     /// An instance died by itself. The first time, a fresh one may come at once; in a crash loop there are pauses.
     /// The caller scales the version.
-    pub(super) fn crashed(&mut self, v: u32, now_ns: u64) {
+    pub(super) fn crashed(&mut self, v: u32, started_ns: u64, now_ns: u64) {
         let version = &mut self.versions.items[v as usize];
         version.totals.crashes += 1;
+        // Instances that die together, because somebody or the kernel kills them, are one crash: only the death of one
+        // that came after the last crash shows that fresh ones die too.
+        if version.crashes > 0 && started_ns < version.crashed_ns {
+            return;
+        }
+        version.crashed_ns = now_ns;
         version.crashes = version.crashes.saturating_add(1);
         if version.crashes > 1 {
             let pause_ns = self.limits.backoff_ns(version.crashes - 1);

@@ -144,6 +144,8 @@ pub(super) struct Slots {
     pub(super) ending_soon: usize,
     /// Idle instances of all versions.
     pub(super) idle: usize,
+    /// Instances of all versions that have calls.
+    pub(super) busy: usize,
 }
 
 impl Slots {
@@ -151,11 +153,16 @@ impl Slots {
         let mut items: Vec<Tenant> = (0..count).map(|_| Tenant::vacant(0)).collect();
         let mut free = List::EMPTY;
         (0..count as u32).for_each(|at| free.push_back(&mut items, at));
-        Slots { items, free, ending_soon: 0, idle: 0 }
+        Slots { items, free, ending_soon: 0, idle: 0, busy: 0 }
     }
 
     pub(super) fn occupied(&self) -> usize {
         self.items.len() - self.free.len()
+    }
+
+    /// Whether no slot is free.
+    pub(super) fn is_full(&self) -> bool {
+        self.free.is_empty()
     }
 
     /// Gives the slot that has been free the longest to a new tenant in the making. A host uid is thereby reused as
@@ -183,6 +190,8 @@ impl Slots {
         tenant.since_ns = now_ns;
         self.idle += usize::from(to == InstanceState::Idle);
         self.idle -= usize::from(from == InstanceState::Idle);
+        self.busy += usize::from(to == InstanceState::Busy);
+        self.busy -= usize::from(from == InstanceState::Busy);
         self.ending_soon += usize::from(to == InstanceState::Ending);
         self.ending_soon -= usize::from(from == InstanceState::Ending && !tenant.overdue);
         from

@@ -11,7 +11,7 @@ mod starts;
 mod wear;
 
 use super::*;
-use crate::call::{ExitReason, Slot, TimeoutSource};
+use crate::call::{ExitReason, Shortage, Slot, TimeoutSource};
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1000 * MS;

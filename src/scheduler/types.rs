@@ -16,6 +16,8 @@ pub struct SchedulerLimits {
     pub pool_size: usize,
     /// Calls of one function that may wait for an instance.
     pub queue_per_function_max: usize,
+    /// A call that has waited for this long for an instance is given up.
+    pub queue_wait_max_ns: u64,
     /// Calls that the server holds, waiting and running.
     pub invocations_max: usize,
     /// Calls in one instance's pipe, the running one included; at most [`limits::PIPE_DEPTH_MAX`].
@@ -53,6 +55,7 @@ impl Default for SchedulerLimits {
             slots_max: limits::SLOTS_DEFAULT,
             pool_size: limits::POOL_SIZE_DEFAULT,
             queue_per_function_max: limits::QUEUE_PER_FUNCTION_MAX,
+            queue_wait_max_ns: ns(limits::QUEUE_WAIT_MAX),
             invocations_max: limits::INVOCATIONS_MAX,
             pipe_depth_max: limits::PIPE_DEPTH_MAX,
             pipe_wait_max_ns: ns(limits::PIPE_WAIT_MAX),

@@ -108,8 +108,10 @@ pub(super) struct Version {
     pub(super) served_ns: u64,
     /// Starts that failed in a row.
     pub(super) load_failures: u32,
-    /// Crashes with no call completed in between.
+    /// Crashes with no call completed in between, each of an instance that was started after the one before.
     pub(super) crashes: u32,
+    /// When the last of them was.
+    pub(super) crashed_ns: u64,
     pub(super) backoff_until_ns: u64,
     /// What a call is told that would need a start during the backoff. A crash leaves none: other calls may go well,
     /// so they wait.
@@ -148,6 +150,7 @@ impl Version {
             served_ns: 0,
             load_failures: 0,
             crashes: 0,
+            crashed_ns: 0,
             backoff_until_ns: 0,
             start_error: None,
             timer: TimerId::NONE,
@@ -194,11 +197,16 @@ impl Version {
     }
 
     pub(super) fn learn_service_time(&mut self, service_ns: u64) {
-        let service_ns = service_ns.max(1);
-        self.service_ewma_ns = match self.service_ewma_ns {
-            0 => service_ns,
-            known => (known - known / 8 + service_ns / 8).max(1),
-        };
+        self.service_ewma_ns = with_another(self.service_ewma_ns, service_ns);
+    }
+}
+
+/// The exponentially weighted mean of service times, 0 while unknown, with another one.
+pub(super) fn with_another(mean_ns: u64, service_ns: u64) -> u64 {
+    let service_ns = service_ns.max(1);
+    match mean_ns {
+        0 => service_ns,
+        known => (known - known / 8 + service_ns / 8).max(1),
     }
 }
 

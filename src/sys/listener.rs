@@ -1,7 +1,25 @@
-//! A listening socket that is to be closed without cutting off anybody: [`take_no_more`].
+//! A listening socket: what the connections that come through it inherit, [`watch_for_the_lost`], and how it is closed
+//! without cutting off anybody, [`take_no_more`].
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+
+use nix::sys::socket::{setsockopt, sockopt};
+
+use crate::limits::{TCP_KEEPALIVE_IDLE, TCP_KEEPALIVE_INTERVAL, TCP_KEEPALIVE_PROBES_MAX};
+
+/// Has the kernel find out about clients that went without a word: whose machine or network is gone, or whom nobody
+/// else asks, since HTTP/1.0 has no way to. Connections are told of such an end as of a reset.
+///
+/// # Errors
+/// Those of setsockopt(2).
+pub fn watch_for_the_lost(listener: impl AsFd) -> io::Result<()> {
+    setsockopt(&listener, sockopt::KeepAlive, &true)?;
+    setsockopt(&listener, sockopt::TcpKeepIdle, &(TCP_KEEPALIVE_IDLE.as_secs() as u32))?;
+    setsockopt(&listener, sockopt::TcpKeepInterval, &(TCP_KEEPALIVE_INTERVAL.as_secs() as u32))?;
+    setsockopt(&listener, sockopt::TcpKeepCount, &TCP_KEEPALIVE_PROBES_MAX)?;
+    Ok(())
+}
 
 /// Where the flags are in a TCP header, and the one that asks for a connection.
 const FLAGS_AT: u32 = 13;
@@ -52,6 +70,20 @@ mod tests {
 
     /// Long enough for anything on this machine, and less than the second after which a client asks again.
     const MOMENT: Duration = Duration::from_millis(300);
+
+    #[test]
+    fn a_lost_client_is_found_within_a_minute() {
+        use nix::sys::socket::getsockopt;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        watch_for_the_lost(&listener).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        assert!(getsockopt(&stream, sockopt::KeepAlive).unwrap());
+        let idle = getsockopt(&stream, sockopt::TcpKeepIdle).unwrap();
+        let interval = getsockopt(&stream, sockopt::TcpKeepInterval).unwrap();
+        let probes = getsockopt(&stream, sockopt::TcpKeepCount).unwrap();
+        assert_eq!((idle, interval, probes, idle + interval * probes), (30, 10, 3, 60));
+    }
 
     #[test]
     fn who_comes_later_is_not_let_in_and_who_is_in_loses_nothing() {

@@ -124,6 +124,18 @@ impl Account {
         Some(STEP * step as u32)
     }
 
+    /// The longest time without a good answer from one moment to another.
+    pub(crate) fn longest_pause(&self, from: Duration, to: Duration) -> Duration {
+        let good = self.records.iter().filter(|record| record.is_good()).map(|record| record.ended);
+        let mut last = from;
+        let mut longest = Duration::ZERO;
+        for ended in good.filter(|ended| (from..to).contains(ended)).chain([to]) {
+            longest = longest.max(ended.saturating_sub(last));
+            last = ended;
+        }
+        longest
+    }
+
     /// What came that was not wanted, in words.
     pub(crate) fn troubles(&self) -> String {
         let mut words: Vec<String> =

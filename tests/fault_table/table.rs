@@ -92,6 +92,11 @@ impl Row {
         }
     }
 
+    /// A percentage that has a most, with its bar as it is to be judged.
+    pub(crate) fn percent_at_most(&mut self, what: &str, measured: f64, bar: f64) {
+        self.figure(format!("{what}: {measured:.1} % (at most {bar:.1} %)"), measured <= bar);
+    }
+
     /// A percentage that has a least, with its bar as it is to be judged.
     pub(crate) fn percent_at_least(&mut self, what: &str, measured: f64, bar: f64) {
         self.figure(format!("{what}: {measured:.1} % (at least {bar:.1} %)"), measured >= bar);

@@ -1,19 +1,46 @@
-//! `GET /health`.
+//! `GET /health`, `/livez` and `/readyz`: for people, for what restarts the server, and for what sends it requests.
+
+use std::time::Instant;
 
 use serde_json::json;
 
+use crate::call::BlankFailure;
 use crate::http::Response;
+use crate::limits::STORE_TROUBLE_TOLD;
 use crate::sandbox::layer::Layer;
 
 use super::super::Front;
 
 impl Front {
-    /// 200 when a function can be called, 503 when not, with the reason either way. A blank that failed is no reason
-    /// while others are ready: one interpreter of several may be broken, or one fork have had bad luck.
+    /// Why there are no sandboxes in stock, if that is so. A blank that failed is no reason while others are ready: one
+    /// interpreter of several may be broken, or one fork have had bad luck.
+    fn sandbox_trouble(&self) -> Option<&BlankFailure> {
+        let any_ready = self.scheduler.pool_stats().any(|pool| pool.ready > 0);
+        self.blank_trouble.as_ref().filter(|_| !any_ready)
+    }
+
+    /// 200 when requests should be sent here, 503 with every reason why not. The first one is there in any server that
+    /// stops; nobody is answered before it can serve.
+    pub(crate) fn ready(&self) -> Response {
+        let is_fresh = |at: Instant| self.now.saturating_duration_since(at) < STORE_TROUBLE_TOLD;
+        let reasons: Vec<&str> = [
+            ("draining", self.stop.is_some()),
+            ("no_sandboxes", self.sandbox_trouble().is_some()),
+            ("not_stored", self.store_trouble.is_some_and(is_fresh)),
+        ]
+        .into_iter()
+        .filter_map(|(reason, is_so)| is_so.then_some(reason))
+        .collect();
+        if reasons.is_empty() {
+            return super::json(200, &json!({ "status": "ready" }));
+        }
+        super::json(503, &json!({ "status": "not ready", "reasons": reasons }))
+    }
+
+    /// 200 when a function can be called, 503 when not, with the reason either way.
     pub(crate) fn health(&self) -> Option<Response> {
         let draining = self.stop.is_some();
-        let any_ready = self.scheduler.pool_stats().any(|pool| pool.ready > 0);
-        let trouble = self.blank_trouble.as_ref().filter(|_| !any_ready);
+        let trouble = self.sandbox_trouble();
         let mut process = json!({
             "status": if trouble.is_some() { "unavailable" } else { "available" },
             "isolation": self.settings.isolation,
@@ -40,4 +67,10 @@ impl Front {
         });
         Some(super::json(if healthy { 200 } else { 503 }, &document))
     }
+}
+
+/// 200, always: whoever reads it knows that the front thread turns. What ails the rest is no reason to end this process,
+/// which would end what it runs.
+pub(crate) fn live() -> Response {
+    super::json(200, &json!({ "status": "live" }))
 }

@@ -25,6 +25,8 @@ impl Front {
         let answer = match admitted.route {
             Route::Invoke(name, path) => return self.invoke(client, &name, &path, request),
             Route::Health => Ok(self.health()),
+            Route::Live => Ok(Some(health::live())),
+            Route::Ready => Ok(Some(self.ready())),
             Route::FunctionsList => self.functions_list(request.head.query(), manages),
             Route::FunctionGet(name) => self.function_get(client, request_id, &name, manages),
             Route::FunctionCreate => return self.function_create(client, request_id, request.body),

@@ -1,9 +1,10 @@
 //! The protocol, tested by sending bytes. `framing` asks what is accepted, `conn` what happens when, `ending` how the
-//! server stops, `random` what nobody thought of.
+//! server stops, `presence` how a client goes, `random` what nobody thought of.
 
 mod conn;
 mod ending;
 mod framing;
+mod presence;
 mod random;
 
 use std::time::{Duration, Instant, UNIX_EPOCH};

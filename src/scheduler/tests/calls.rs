@@ -130,9 +130,9 @@ fn a_full_queue_and_a_full_server_refuse() {
     stage.deploy(2, 0, 1);
     stage.submit(1);
     stage.submit(1);
-    assert_eq!(stage.refused(1), InvokeError::QueueFull { limit: 2 });
+    assert_eq!(stage.refused(1), InvokeError::QueueFull { limit: 2, retry_after_s: 1 });
     stage.submit(2);
-    assert_eq!(stage.refused(2), InvokeError::Overloaded { limit: 3 });
+    assert_eq!(stage.refused(2), InvokeError::Overloaded { limit: 3, retry_after_s: 1 });
     assert_eq!(stage.refused(3), InvokeError::Deleted);
 }
 

@@ -136,6 +136,35 @@ fn a_crash_loop_is_slowed_down_and_one_crash_is_not() {
     assert_eq!(stage.asked().len(), 1);
 }
 
+/// Each counted for itself, and a function whose sixteen instances were killed at once had none for ten seconds.
+#[test]
+fn instances_that_die_together_are_one_crash_and_are_made_up_for_at_once() {
+    let mut stage = Stage::new();
+    stage.deploy(1, 8, 8);
+    let slots = stage.asked();
+    assert_eq!(slots.len(), 8);
+    for &slot in &slots {
+        stage.ready(slot);
+        stage.loaded(slot);
+    }
+    stage.later(SECOND);
+    let mut fresh = Vec::new();
+    for &slot in &slots {
+        stage.exit(slot, None, &[]);
+        fresh.extend(stage.asked());
+    }
+    assert_eq!(fresh.len(), 8);
+    for &slot in &fresh {
+        stage.ready(slot);
+        stage.loaded(slot);
+    }
+    // These came after the crash: that they die too is a crash loop.
+    stage.exit(fresh[0], None, &[]);
+    assert_eq!(stage.asked(), []);
+    stage.later(110 * MS);
+    assert_eq!(stage.asked().len(), 1);
+}
+
 #[test]
 fn an_instance_that_ran_dry_while_it_was_asked_is_asked_again() {
     let mut stage = Stage::new();

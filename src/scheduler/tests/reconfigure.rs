@@ -19,9 +19,9 @@ fn what_waits_above_a_smaller_bound_is_served_and_nothing_more_is_taken() {
     let waiting: Vec<_> = (0..3).map(|_| stage.submit(1)).collect();
     stage.reconfigure(|limits| (limits.queue_per_function_max, limits.invocations_max) = (1, 2));
     assert_eq!((stage.out.len(), stage.scheduler.invocations()), (0, 4));
-    assert_eq!(stage.refused(1), InvokeError::Overloaded { limit: 2 });
+    assert_eq!(stage.refused(1), InvokeError::Overloaded { limit: 2, retry_after_s: 1 });
     stage.reconfigure(|limits| limits.invocations_max = 9);
-    assert_eq!(stage.refused(1), InvokeError::QueueFull { limit: 1 });
+    assert_eq!(stage.refused(1), InvokeError::QueueFull { limit: 1, retry_after_s: 1 });
     let mut before = running;
     for call in waiting {
         assert!(stage.complete(slot, before, 20 * MS));
@@ -65,6 +65,7 @@ fn a_shorter_idle_time_ends_what_has_been_idle_for_longer_and_a_longer_one_keeps
 fn a_new_cold_start_timeout_holds_for_calls_and_instances_that_wait_already() {
     for (timeout_s, after_s, over) in [(1, 2, true), (60, 40, false)] {
         let mut stage = Stage::new();
+        stage.reconfigure(|limits| limits.queue_wait_max_ns = 300 * SECOND);
         for key in [1, 2] {
             let policy = FunctionPolicy { timeout_ns: 300 * SECOND, ..policy(0, 1) };
             stage.step(|it, now, out| it.deploy(VersionKey(key), policy, None, now, out));

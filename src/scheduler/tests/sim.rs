@@ -95,6 +95,7 @@ fn random_limits(dice: &mut Dice) -> SchedulerLimits {
     SchedulerLimits {
         slots_max: 2 + dice.roll(10) as usize,
         pool_size: dice.roll(3) as usize,
+        queue_wait_max_ns: [30, 80, 500][dice.roll(3) as usize] * MS,
         queue_per_function_max: 1 + dice.roll(8) as usize,
         invocations_max: 4 + dice.roll(30) as usize,
         pipe_depth_max: 1 + dice.roll(6) as usize,
