@@ -6,7 +6,7 @@ use super::*;
 
 fn serve(args: &[&str]) -> CliOptions {
     match parse(args) {
-        Ok(Command::Serve(options)) => options,
+        Ok(Command::Serve { options, takeover: false }) => options,
         other => panic!("{args:?}: {other:?}"),
     }
 }
@@ -95,7 +95,8 @@ fn each_mistake_is_named() {
 fn arguments_that_are_not_text_are_paths_or_mistakes() {
     use std::os::unix::ffi::OsStringExt;
     let odd = || OsString::from_vec(vec![b'a', 0xff]);
-    assert_eq!(parse([odd()]), Ok(Command::Serve(CliOptions { config: Some(odd().into()), ..CliOptions::default() })));
+    let options = CliOptions { config: Some(odd().into()), ..CliOptions::default() };
+    assert_eq!(parse([odd()]), Ok(Command::Serve { options, takeover: false }));
     assert!(matches!(parse([OsString::from("--port"), odd()]), Err(UsageError::WrongValue { .. })));
     assert!(parse([OsString::from_vec(b"--\xff".to_vec())]).is_err());
 }

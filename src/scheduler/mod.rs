@@ -76,6 +76,8 @@ pub struct Scheduler {
     drain_timer: TimerId,
     /// Nothing is kept warm any more.
     shutting_down: bool,
+    /// The end has a time: see [`Scheduler::shutdown`].
+    is_impatient: bool,
     /// Nothing is accepted any more.
     is_closed: bool,
     /// Recent service time of all functions' calls, an exponentially weighted mean; zero while unknown.
@@ -110,6 +112,7 @@ impl Scheduler {
             timers: Wheel::new(),
             drain_timer: TimerId::NONE,
             shutting_down: false,
+            is_impatient: false,
             is_closed: false,
             service_ewma_ns: 0,
             unbalanced: true,
