@@ -5,9 +5,11 @@
 //! recognised by the slot, its generation and the invocation's nonce, and dropped.
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::registry::function::FunctionVersion;
+use crate::takeover::TakeoverError;
 
 /// One accepted call, unique for the life of the server (a slab index and a generation, packed).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -142,6 +144,15 @@ pub enum InvokeError {
     /// The server holds as many calls as it may.
     Overloaded {
         /// The limit, in invocations.
+        limit: usize,
+        /// When it may be worth trying again, in seconds.
+        retry_after_s: u64,
+    },
+    /// The function holds so many of the server's places that the rest is kept for others.
+    ShareExceeded {
+        /// Its calls.
+        held: usize,
+        /// The server's limit, in invocations.
         limit: usize,
         /// When it may be worth trying again, in seconds.
         retry_after_s: u64,
@@ -325,6 +336,29 @@ pub enum FrontEvent {
     Control(Box<crate::control::ControlReply>),
     /// The configuration was read again.
     Reload(Box<crate::front::FrontUpdate>),
+    /// Something of a takeover.
+    Takeover(Box<TakeoverNews>),
+}
+
+/// What other threads tell the front about a takeover.
+#[derive(Debug)]
+pub enum TakeoverNews {
+    /// In the server that is taken over: changes are held, and none is under way.
+    Settled,
+    /// The function logs are written out and left alone.
+    LogsWritten {
+        /// For which conversation.
+        talk: u64,
+    },
+    /// In the one that takes over: it may serve.
+    Open {
+        /// Where its predecessor, if it lives, sends connections.
+        connections: Option<OwnedFd>,
+        /// Where the next successor may knock, if that could be made.
+        socket: Option<OwnedFd>,
+    },
+    /// It will not serve.
+    Failed(TakeoverError),
 }
 
 #[cfg(test)]

@@ -19,11 +19,15 @@ pub use crate::config::CliOptions;
 /// The first argument that makes this process the executor of a sandbox plan: for the server's own use.
 pub const RUN_PLAN: &str = "__run-plan";
 
+/// The flag with which a server takes over from the one that runs.
+pub const TAKEOVER: &str = "--takeover";
+
 const FLAGS: &[&str] = &[
     "--config",
     "--host",
     "--port",
     "--debug",
+    TAKEOVER,
     "--check-system",
     "--verbose",
     "--create-config",
@@ -46,6 +50,8 @@ Options:
       --host HOST             Listen on this address [default: 127.0.0.1]
       --port PORT             Listen on this port, 0 for any free one [default: 8000]
       --debug                 Log more: the same as logging_level DEBUG
+      --takeover              Take the place of the server that runs on the same
+                              state, without losing a request; without one, start
       --check-system          Print what this host offers and what to do about what
                               is missing, and exit: 1 if functions cannot run here
       --verbose               With --check-system: also the sandbox, step by step,
@@ -88,7 +94,12 @@ pub fn complain(error: &dyn fmt::Display) {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
     /// Run the server.
-    Serve(CliOptions),
+    Serve {
+        /// The configuration to serve with.
+        options: CliOptions,
+        /// Take the place of the server that runs.
+        takeover: bool,
+    },
     /// Print what this host offers.
     CheckSystem {
         /// The configuration to look with.
@@ -146,6 +157,13 @@ pub enum UsageError {
         /// The one that is missing.
         needs: &'static str,
     },
+    /// Two flags ask for different things.
+    NotWith {
+        /// The flag.
+        flag: &'static str,
+        /// The other one.
+        other: &'static str,
+    },
     /// There is one argument too many.
     UnexpectedArgument {
         /// As given, cut.
@@ -164,6 +182,7 @@ impl fmt::Display for UsageError {
             Self::WrongValue { flag, given, expected } => write!(f, "{flag}: got {given:?}; expected {expected}"),
             Self::UnexpectedValue { flag, given } => write!(f, "{flag} takes no value; got {given:?}"),
             Self::Without { flag, needs } => write!(f, "{flag} goes with {needs}"),
+            Self::NotWith { flag, other } => write!(f, "{flag} does not go with {other}"),
             Self::UnexpectedArgument { given } => {
                 write!(f, "unexpected argument {given:?}; one configuration file is enough")
             }
@@ -184,6 +203,7 @@ pub fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Comm
     let mut file = None;
     let mut check_system = false;
     let mut verbose = false;
+    let mut takeover = false;
     let mut create_config = None;
     while let Some(arg) = parser.next().map_err(usage_error)? {
         match arg {
@@ -201,6 +221,7 @@ pub fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Comm
                 options.port = Some(parsed(&mut parser, "--port", EXPECTED, |text| text.parse().ok())?);
             }
             Arg::Long("debug") => options.debug = true,
+            Arg::Long("takeover") => takeover = true,
             Arg::Long("check-system") => check_system = true,
             Arg::Long("verbose") => verbose = true,
             Arg::Long("create-config") => create_config = Some(optional_path(&mut parser)),
@@ -212,6 +233,12 @@ pub fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Comm
     if verbose && !check_system {
         return Err(UsageError::Without { flag: "--verbose", needs: "--check-system" });
     }
+    if takeover && (check_system || create_config.is_some()) {
+        return Err(UsageError::NotWith {
+            flag: TAKEOVER,
+            other: if check_system { "--check-system" } else { "--create-config" },
+        });
+    }
     match (file, &options.config, create_config) {
         (Some(extra), Some(_), _) | (Some(extra), None, Some(_)) => {
             Err(UsageError::UnexpectedArgument { given: shown(extra.as_os_str()) })
@@ -219,7 +246,11 @@ pub fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Comm
         (None, _, Some(path)) => Ok(Command::CreateConfig(path)),
         (file, _, None) => {
             options.config = file.or(options.config);
-            Ok(if check_system { Command::CheckSystem { options, verbose } } else { Command::Serve(options) })
+            Ok(if check_system {
+                Command::CheckSystem { options, verbose }
+            } else {
+                Command::Serve { options, takeover }
+            })
         }
     }
 }

@@ -16,6 +16,9 @@
 //! [`server`] starts all that in its order, from the [`config`] that `main` read after [`cli`] had read the arguments.
 //! Values from outside are read through [`values`], and every cap, timeout and size has its name in [`limits`].
 //!
+//! A server that runs can be replaced by another process without losing a request: [`takeover`] is what the two say to
+//! each other, [`upgrade`] how the one starts the other.
+//!
 //! ARCHITECTURE.md has the way of a request in names, the processes, the frames, and the reasons.
 
 pub mod auth;
@@ -46,6 +49,8 @@ pub mod shim;
 pub mod sys;
 pub mod system_check;
 pub mod systemd;
+pub mod takeover;
+pub mod upgrade;
 pub mod values;
 mod vital;
 pub mod wire;

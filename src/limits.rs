@@ -211,6 +211,33 @@ pub const BODY_BYTES_LIMIT: std::ops::RangeInclusive<u64> = 1024..=256 * 1024 * 
 /// Largest `limits.max_log_entries`.
 pub const LOG_RING_ENTRIES_LIMIT_MAX: usize = 100_000;
 
+// ---- Taking over from another server ----
+
+/// User ids of each of the two servers that share a state directory during a takeover: one for every slot there may be,
+/// and as many for looks at code.
+pub const SANDBOX_UIDS_PER_SIDE: u32 = 2 * SLOTS_MAX as u32;
+const _: () = assert!(SANDBOX_UID_BASE_MAX < u32::MAX - 2 * SANDBOX_UIDS_PER_SIDE, "the last ids mean \"none\"");
+/// Largest datagram between two servers.
+pub const TAKEOVER_MESSAGE_BYTES_MAX: usize = 192 * 1024;
+const _: () = assert!(6 * LOG_ENTRY_BYTES_MAX + 4096 < TAKEOVER_MESSAGE_BYTES_MAX, "an entry in JSON, all escaped");
+const _: () = assert!(HTTP_PIPELINE_BYTES_MAX + 64 * 1024 < TAKEOVER_MESSAGE_BYTES_MAX, "what a connection holds");
+/// Who connects must have said who it is after this long.
+pub const TAKEOVER_GREETING_TIMEOUT: Duration = Duration::from_secs(5);
+/// A successor must be ready after this long. It holds nothing up meanwhile, but no other can be heard.
+pub const TAKEOVER_PREPARATION_TIMEOUT: Duration = Duration::from_secs(600);
+/// A takeover that has held changes for this long is broken off.
+pub const TAKEOVER_HOLD_TIMEOUT: Duration = Duration::from_secs(10);
+/// A successor must take a log entry of its predecessor within this time, or the predecessor writes it.
+pub const LOG_ELSEWHERE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A successor waits this long for its sandboxes, and then goes on if there are any.
+pub const TAKEOVER_READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// A successor waits this long for the server before its predecessor to end.
+pub const TAKEOVER_SIDE_TIMEOUT: Duration = Duration::from_secs(60);
+/// A predecessor that has hung up must be gone after this long to count as dead.
+pub const TAKEOVER_DEATH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections that a successor takes over from its predecessor before it turns to the others.
+pub const TAKEOVER_CONNECTIONS_PER_TURN_MAX: usize = 64;
+
 // ---- Keys ----
 
 /// Longest bearer token, in bytes: a longer one is malformed and costs no digest.
@@ -232,6 +259,14 @@ pub const QUEUE_PER_FUNCTION_MAX: usize = 1024;
 pub const QUEUE_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Range of `limits.max_queue_wait`, in milliseconds.
 pub const QUEUE_WAIT_MS: std::ops::RangeInclusive<u64> = 1..=FUNCTION_TIMEOUT_MS_MAX;
+/// A function may hold one more call only while it holds fewer than so many times the calls that the server has places
+/// for: so one that floods leaves a quarter of `limits.max_invocations` free. Beyond it 429.
+pub const INVOCATIONS_SHARE: usize = 3;
+/// On a full server, an idle instance is left for at least this long to a function that has no more than the one that
+/// needs room.
+pub const EVICTION_GRACE: Duration = Duration::from_secs(1);
+/// With more functions than slots, an instance gives way after this long to a function that has none.
+pub const SHARE_QUANTUM: Duration = Duration::from_secs(1);
 /// Longest time, in seconds, after which a refused client is told to come back: however long the queue is, guesses
 /// beyond it are worth nothing.
 pub const RETRY_AFTER_MAX_S: u64 = 60;

@@ -41,7 +41,9 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         }),
-        Command::Serve(options) => with_settings(options, serve),
+        Command::Serve { options, takeover } => {
+            with_settings(options, |settings, sources| serve(settings, sources, takeover))
+        }
     }
 }
 
@@ -53,8 +55,8 @@ fn with_settings(options: CliOptions, run: impl FnOnce(&Settings, Sources) -> Ex
     }
 }
 
-fn serve(settings: &Settings, sources: Sources) -> ExitCode {
-    match faas::server::serve(settings, sources, |address| cli::say(&welcome(settings, address))) {
+fn serve(settings: &Settings, sources: Sources, takeover: bool) -> ExitCode {
+    match faas::server::serve(settings, sources, takeover, |address| cli::say(&welcome(settings, address))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
     }

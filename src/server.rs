@@ -1,9 +1,15 @@
 //! The server as a whole: starts the parts in the order in which they need each other, and ends them in reverse.
 //!
-//! Order matters before the first thread is there: the store's lock comes first, because who holds it owns the
-//! cgroups' names; then the address, so that a server that cannot listen changes nothing; then what may only be asked
-//! of a process with one thread (`HostFacts::probe`). Nobody is answered before the functions of the configuration
-//! file are deployed: who connects earlier waits in the listener's queue.
+//! Order matters before the first thread is there: the store's lock comes first, because who holds it owns the state;
+//! then a side of it (`takeover::side`), which names the cgroups and the users of sandboxes; then the address, so that a
+//! server that cannot listen changes nothing; then what may only be asked of a process with one thread
+//! (`HostFacts::probe`). Nobody is answered before the functions of the configuration file are deployed: who connects
+//! earlier waits in the listener's queue.
+//!
+//! A server that takes over gets the lock and, unless it is to listen elsewhere, the listener from its predecessor, and
+//! starts all the same; what it may not do while that one serves is in `succession`.
+
+mod succession;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -24,10 +30,10 @@ use crate::backend::process::supervisor::{self, SupervisorJob, SupervisorSetting
 use crate::call::{FrontEvent, WorkerJob};
 use crate::config::{IsolationLevel, Settings, Sources};
 use crate::control;
-use crate::doorbell::{line, Line};
+use crate::doorbell::{line, Desk, Line};
 use crate::egress::Egress;
-use crate::front::{Door, Front, Lines};
-use crate::limits::{CONNECTIONS_WAITING_MAX, FRONT_QUEUE_MAX, SUPERVISOR_QUEUE_MAX};
+use crate::front::{Door, Estate, Front, Lines};
+use crate::limits::{CONNECTIONS_WAITING_MAX, FRONT_QUEUE_MAX, SUPERVISOR_QUEUE_MAX, TAKEOVER_SIDE_TIMEOUT};
 use crate::logs::FunctionLogs;
 use crate::registry::function::FunctionVersion;
 use crate::registry::settings::RUNTIME_DEFAULT;
@@ -39,7 +45,11 @@ use crate::sandbox::plan::Privilege;
 use crate::server_log;
 use crate::sys;
 use crate::systemd::Notifier;
+use crate::takeover::{self, Predecessor, Side, TakeoverError};
+use crate::upgrade::Launcher;
 use crate::worker::{self, WorkerSettings};
+
+use succession::Succession;
 
 /// Why the server cannot start. The text is for the operator: it says what to do.
 #[derive(Debug)]
@@ -70,6 +80,8 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The place of the server that runs cannot be taken.
+    Takeover(TakeoverError),
     /// A thread, a descriptor or a directory cannot be had.
     System {
         /// What was tried, as a verb phrase.
@@ -98,6 +110,7 @@ impl fmt::Display for StartError {
             StartError::Keys(error) => error.fmt(f),
             StartError::Logs(error) => error.fmt(f),
             StartError::ServerLog(error) => error.fmt(f),
+            StartError::Takeover(error) => error.fmt(f),
             StartError::Bind { address, source } => {
                 write!(f, "cannot listen on {address}: {source}; --port or system.api_gateway_port takes another")
             }
@@ -112,19 +125,37 @@ fn system(action: &'static str) -> impl FnOnce(std::io::Error) -> StartError {
     move |source| StartError::System { action, source }
 }
 
-/// Serves until the server is asked to stop. Calls `ready` with the address once it listens. `sources` is where the
-/// settings come from, and where they are looked for again at a reload.
+/// Serves until the server is asked to stop. With `takeover` it takes the place of the server that runs on the same
+/// state, if there is one. Calls `ready` with the address once it listens. `sources` is where the settings come from, and
+/// where they are looked for again at a reload.
 ///
 /// # Errors
-/// When it cannot start; nothing of it is left then.
-pub fn serve(settings: &Settings, sources: Sources, ready: impl FnOnce(SocketAddr)) -> Result<(), StartError> {
+/// When it cannot start; nothing of it is left then, and a server that runs goes on.
+pub fn serve(
+    settings: &Settings,
+    sources: Sources,
+    takeover: bool,
+    ready: impl FnOnce(SocketAddr),
+) -> Result<(), StartError> {
     // Signals are read from a descriptor, so every thread must block them: this one first.
     let signals = block_signals().map_err(system("read signals"))?;
+    let launcher = Launcher::capture().map_err(system("find the path of this program"))?;
     let keys = key_ring(settings).map_err(StartError::Keys)?;
-    let store = Store::open(&settings.storage_path).map_err(StartError::Store)?;
-    let address = SocketAddr::new(settings.host, settings.port);
-    let listener = listen(address).map_err(|source| StartError::Bind { address, source })?;
-    let mut cgroups = CgroupRoot::prepare(&state_id(&settings.storage_path)).map_err(StartError::Cgroups)?;
+    let mut predecessor = match takeover {
+        true => Predecessor::greet(&settings.storage_path).map_err(StartError::Takeover)?,
+        false => None,
+    };
+    let store = match predecessor.as_mut().and_then(Predecessor::take_lock) {
+        Some(lock) => Store::open_beside(&settings.storage_path, lock),
+        None => Store::open(&settings.storage_path),
+    };
+    let store = store.map_err(StartError::Store)?;
+    // Without a predecessor nobody can be in the way but one that was taken over from and then killed its successor.
+    let side = Side::claim(&settings.storage_path, settings.sandbox_uid_base, TAKEOVER_SIDE_TIMEOUT);
+    let side = side.map_err(StartError::Takeover)?;
+    let listener = listener(settings, predecessor.as_mut())?;
+    let state_id = state_id(&settings.storage_path);
+    let mut cgroups = CgroupRoot::prepare(&side.group_name(&state_id)).map_err(StartError::Cgroups)?;
     let facts = HostFacts::probe(&cgroups);
     let missing = facts.missing_for(settings.isolation);
     let fatal = settings.isolation == IsolationLevel::Strict || missing.iter().any(|missing| missing.essential);
@@ -133,93 +164,189 @@ pub fn serve(settings: &Settings, sources: Sources, ready: impl FnOnce(SocketAdd
         return Err(StartError::Isolation { level: settings.isolation, missing });
     }
     let log_guard = server_log::init(settings.log_level).map_err(StartError::ServerLog)?;
+    match &predecessor {
+        Some(old) => log::info!("taking over from process {} (version {})", old.pid(), old.version()),
+        None if takeover => log::info!("no server runs on this state directory: starting without taking over"),
+        None => {}
+    }
     report_isolation(settings, &facts);
     let swept = cgroups.sweep().map_err(StartError::Cgroups)?;
     if swept > 0 {
         log::warn!("removed {swept} cgroups that a killed server had left");
+    }
+    let other_groups = cgroups.beside(&side.other_group_name(&state_id));
+    if let Some(_free) = side.other_if_free().map_err(system("lock a side of the state directory"))? {
+        sweep_other(&other_groups);
     }
     cgroups.leave_out(settings.sandbox_without);
     sys::process::adopt_orphans().map_err(system("adopt orphaned processes"))?;
     let descriptors = sys::process::raise_open_files_limit().map_err(system("raise the limit of open files"))?;
     log::debug!("{descriptors} descriptors may be open");
 
-    let result = run(settings, sources, store, cgroups, &facts, Door { listener, keys, signals }, ready);
+    let (line, desk) = line::<FrontEvent>(FRONT_QUEUE_MAX).map_err(system("make a queue"))?;
+    let socket = match predecessor {
+        // Its own, until this server has taken its place.
+        Some(_) => None,
+        None => takeover::socket::listen_in(&settings.storage_path)
+            .inspect_err(|error| log::error!("this server cannot be taken over from: {error}"))
+            .ok(),
+    };
+    let lock = store.share_lock().map_err(system("share the lock of the state directory"))?;
+    let estate = Estate { lock, socket, line: line.clone() };
+    let start = Start {
+        store,
+        cgroups,
+        side: Arc::new(side),
+        line,
+        desk,
+        door: Door { listener, keys, signals, estate, launcher },
+        predecessor,
+        other_groups,
+    };
+    let result = start.run(settings, sources, &facts, ready);
     log_guard.flush();
     result
 }
 
-/// Everything from the first thread to the last.
-fn run(
-    settings: &Settings,
-    sources: Sources,
+/// Removes what a server that was killed has left on the other side.
+fn sweep_other(groups: &CgroupRoot) {
+    match groups.sweep_all() {
+        Ok(0) => {}
+        Ok(swept) => log::warn!("removed {swept} cgroups that a killed server had left"),
+        Err(error) => log::warn!("cgroups of a killed server are left behind: {error}"),
+    }
+}
+
+/// What this server listens on: the socket of its predecessor, or one of its own.
+fn listener(settings: &Settings, predecessor: Option<&mut Predecessor>) -> Result<TcpListener, StartError> {
+    let address = SocketAddr::new(settings.host, settings.port);
+    let inherited = predecessor.map_or(Ok(None), |predecessor| predecessor.take_listener(address));
+    match inherited.map_err(system("listen on the socket of the server that serves"))? {
+        Some(listener) => Ok(TcpListener::from_std(listener)),
+        None => listen(address).map_err(|source| StartError::Bind { address, source }),
+    }
+}
+
+/// What has been made before the first thread.
+struct Start {
     store: Store,
     cgroups: CgroupRoot,
-    facts: &HostFacts,
+    side: Arc<Side>,
+    line: Line<FrontEvent>,
+    desk: Desk<FrontEvent>,
     door: Door,
-    ready: impl FnOnce(SocketAddr),
-) -> Result<(), StartError> {
-    let staging = staging(&settings.storage_path).map_err(system("make the directory on which sandboxes are built"))?;
-    let runtimes = runtimes(settings, facts, &cgroups, staging)?;
-    let loaded = store.load_all().map_err(StartError::Store)?;
-    for refused in &loaded.refused {
-        log::error!("function {} is not served: {}", refused.name, refused.reason);
-    }
-    let stored: Vec<Arc<FunctionVersion>> = loaded.functions.into_iter().map(Arc::new).collect();
-    // Each once: looking for an interpreter that is not there may start several.
-    let names: BTreeSet<&str> = stored.iter().map(|function| function.config.runtime.as_str()).collect();
-    for name in names {
-        if let Err(error) = runtimes.resolve(name) {
-            log::error!("functions with runtime {name} cannot be called: {error}");
+    predecessor: Option<Predecessor>,
+    other_groups: CgroupRoot,
+}
+
+impl Start {
+    /// Everything from the first thread to the last.
+    fn run(
+        self,
+        settings: &Settings,
+        sources: Sources,
+        facts: &HostFacts,
+        ready: impl FnOnce(SocketAddr),
+    ) -> Result<(), StartError> {
+        let Start { store, cgroups, side, line: front_line, desk: front_desk, door, predecessor, other_groups } = self;
+        let staging =
+            staging(&settings.storage_path).map_err(system("make the directory on which sandboxes are built"))?;
+        let runtimes = runtimes(settings, side.first_uid(), facts, &cgroups, staging)?;
+        let loaded = store.load_all().map_err(StartError::Store)?;
+        for refused in &loaded.refused {
+            log::error!("function {} is not served: {}", refused.name, refused.reason);
         }
+        let stored: Vec<Arc<FunctionVersion>> = loaded.functions.into_iter().map(Arc::new).collect();
+        // Each once: looking for an interpreter that is not there may start several.
+        let names: BTreeSet<&str> = stored.iter().map(|function| function.config.runtime.as_str()).collect();
+        for name in names {
+            if let Err(error) = runtimes.resolve(name) {
+                log::error!("functions with runtime {name} cannot be called: {error}");
+            }
+        }
+        let known = |name: &str| {
+            stored.iter().any(|function| function.name == name)
+                || loaded.refused.iter().any(|refused| refused.name == name)
+        };
+        let (logs, opening) = FunctionLogs::start_closed(&settings.storage_path, settings.limits.max_log_entries)
+            .map_err(StartError::Logs)?;
+        let opening = match predecessor {
+            Some(_) => Some(opening),
+            None => opening.open(known).map_err(StartError::Logs).map(|()| None)?,
+        };
+
+        let figures = cgroups.figures();
+        let address = door.listener.local_addr().map_err(system("ask for the port"))?;
+        let egress = Egress::new(address.port(), settings.outbound_allow.clone());
+        let notifier = Arc::new(Notifier::from_environment());
+        let parts = Parts {
+            runtimes: Arc::clone(&runtimes),
+            egress,
+            logs: logs.sink(),
+            response_bytes_max: Arc::new(AtomicUsize::new(settings.limits.max_response_body_bytes)),
+            front: front_line.clone(),
+            notifier: Arc::clone(&notifier),
+        };
+        let threads = Threads::start(settings, &parts, cgroups)?;
+        let tools = control::Tools {
+            figures,
+            checker: Checker::new(Arc::clone(&runtimes), threads.supervisor.clone()),
+            logs: logs.sink(),
+            front: front_line.clone(),
+            reloader: Reloader::new(sources, settings.clone(), parts),
+        };
+        let shared = Arc::new(control::Shared::new(store, &stored, control_settings(settings), tools));
+        if predecessor.is_none() {
+            shared.deploy_declared(&settings.functions);
+        }
+        let functions = shared.functions();
+        let (control, _control_threads) =
+            control::start(Arc::clone(&shared)).map_err(system("start a control thread"))?;
+
+        let lines = Lines {
+            workers: threads.workers.clone(),
+            supervisor: threads.supervisor.clone(),
+            control,
+            logs: logs.sink(),
+            notifier: Arc::clone(&notifier),
+            changes: shared.gate(),
+        };
+        let mut front = Front::new(front_desk, front_settings(settings), lines, door, runtimes, &functions)
+            .map_err(system("make the front"))?;
+        let (tell, readiness) = crossbeam_channel::bounded(1);
+        let entered = match (predecessor, opening) {
+            (Some(predecessor), Some(opening)) => {
+                let succession = Succession {
+                    predecessor,
+                    state: settings.storage_path.clone(),
+                    side: Arc::clone(&side),
+                    other_groups,
+                    shared: Arc::clone(&shared),
+                    declared: settings.functions.clone(),
+                    opening,
+                    logs: logs.sink(),
+                    front: front_line,
+                    readiness,
+                };
+                let started = succession.start().map_err(system("start the thread that takes over"));
+                started.and_then(|_thread| front.prepare(tell).map_err(StartError::Takeover))
+            }
+            _ => front.listen().map_err(system("watch the listener")),
+        };
+        let result = entered.map(|()| {
+            ready(address);
+            notifier.ready(address);
+            front.run();
+            if front.has_ceded() {
+                log::info!("everything is answered that was begun here");
+            } else {
+                takeover::socket::remove(&settings.storage_path);
+            }
+            log::info!("stopped");
+        });
+        threads.end();
+        result
     }
-    let known = |name: &str| {
-        stored.iter().any(|function| function.name == name) || loaded.refused.iter().any(|refused| refused.name == name)
-    };
-    let logs = FunctionLogs::start(&settings.storage_path, settings.limits.max_log_entries, known)
-        .map_err(StartError::Logs)?;
-
-    let (front_line, front_desk) = line::<FrontEvent>(FRONT_QUEUE_MAX).map_err(system("make a queue"))?;
-    let figures = cgroups.figures();
-    let address = door.listener.local_addr().map_err(system("ask for the port"))?;
-    let egress = Egress::new(address.port(), settings.outbound_allow.clone());
-    let notifier = Arc::new(Notifier::from_environment());
-    let parts = Parts {
-        runtimes: Arc::clone(&runtimes),
-        egress,
-        logs: logs.sink(),
-        response_bytes_max: Arc::new(AtomicUsize::new(settings.limits.max_response_body_bytes)),
-        front: front_line.clone(),
-        notifier: Arc::clone(&notifier),
-    };
-    let threads = Threads::start(settings, &parts, cgroups)?;
-    let tools = control::Tools {
-        figures,
-        checker: Checker::new(Arc::clone(&runtimes), threads.supervisor.clone()),
-        logs: logs.sink(),
-        front: front_line,
-        reloader: Reloader::new(sources, settings.clone(), parts),
-    };
-    let shared = control::Shared::new(store, &stored, control_settings(settings), tools);
-    shared.deploy_declared(&settings.functions);
-    let functions = shared.functions();
-    let (control, _control_threads) = control::start(Arc::new(shared)).map_err(system("start a control thread"))?;
-
-    let lines = Lines {
-        workers: threads.workers.clone(),
-        supervisor: threads.supervisor.clone(),
-        control,
-        logs: logs.sink(),
-        notifier: Arc::clone(&notifier),
-    };
-    let front = Front::new(front_desk, front_settings(settings), lines, door, runtimes, &functions);
-    let result = front.map_err(system("watch the listener")).map(|mut front| {
-        ready(address);
-        notifier.ready(address);
-        front.run();
-        log::info!("stopped");
-    });
-    threads.end();
-    result
 }
 
 /// Workers and supervisor, and the lines to them.
@@ -271,9 +398,10 @@ impl Threads {
 }
 
 /// Interpreters and sandbox plans as this host and configuration give them; the default interpreter is resolved.
-/// `staging` is an empty directory: each sandbox builds its tree on it, where nobody outside sees it.
+/// `first_uid` is the host user of slot 0. `staging` is an empty directory: each sandbox builds its tree on it, where nobody outside sees it.
 pub(crate) fn runtimes(
     settings: &Settings,
+    first_uid: u32,
     facts: &HostFacts,
     cgroups: &CgroupRoot,
     staging: PathBuf,
@@ -283,7 +411,7 @@ pub(crate) fn runtimes(
         required: facts.required_layers(settings.isolation),
         without: settings.sandbox_without,
         missing: facts.missing_layers(),
-        uid_base: settings.sandbox_uid_base,
+        uid_base: first_uid,
         cgroup_fds: cgroups.hierarchies() as u32,
         staging,
         allowed_networks: settings.allowed_networks.clone(),
@@ -352,6 +480,7 @@ fn block_signals() -> std::io::Result<SignalFd> {
     let mut set = SigSet::empty();
     set.add(Signal::SIGTERM);
     set.add(Signal::SIGINT);
+    set.add(Signal::SIGUSR2);
     set.add(Signal::SIGHUP);
     set.thread_block()?;
     Ok(SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)

@@ -48,7 +48,7 @@ pub fn check(settings: &Settings, verbose: bool) -> bool {
         }
     };
     let mut details = Vec::new();
-    match server::runtimes(settings, &facts, &cgroups, staging.0.clone()) {
+    match server::runtimes(settings, settings.sandbox_uid_base, &facts, &cgroups, staging.0.clone()) {
         Ok(runtimes) => {
             let id = runtimes.known(crate::registry::settings::RUNTIME_DEFAULT);
             report.ok("interpreter", id.map(|id| runtimes.name(id)).unwrap_or_default());

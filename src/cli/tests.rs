@@ -6,7 +6,7 @@ use super::*;
 
 fn serve(args: &[&str]) -> CliOptions {
     match parse(args) {
-        Ok(Command::Serve(options)) => options,
+        Ok(Command::Serve { options, takeover: false }) => options,
         other => panic!("{args:?}: {other:?}"),
     }
 }
@@ -95,9 +95,18 @@ fn each_mistake_is_named() {
 fn arguments_that_are_not_text_are_paths_or_mistakes() {
     use std::os::unix::ffi::OsStringExt;
     let odd = || OsString::from_vec(vec![b'a', 0xff]);
-    assert_eq!(parse([odd()]), Ok(Command::Serve(CliOptions { config: Some(odd().into()), ..CliOptions::default() })));
+    let options = CliOptions { config: Some(odd().into()), ..CliOptions::default() };
+    assert_eq!(parse([odd()]), Ok(Command::Serve { options, takeover: false }));
     assert!(matches!(parse([OsString::from("--port"), odd()]), Err(UsageError::WrongValue { .. })));
     assert!(parse([OsString::from_vec(b"--\xff".to_vec())]).is_err());
+}
+
+#[test]
+fn a_takeover_is_a_way_of_serving_and_goes_with_nothing_else() {
+    let options = CliOptions { config: Some("a.yaml".into()), ..CliOptions::default() };
+    assert_eq!(parse(["--takeover", "a.yaml"]), Ok(Command::Serve { options, takeover: true }));
+    assert_eq!(refusal(&["--takeover", "--check-system"]), "--takeover does not go with --check-system");
+    assert_eq!(refusal(&["--create-config", "--takeover"]), "--takeover does not go with --create-config");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The functions of the configuration file, deployed before the server answers anybody and again at a reload.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::unbounded;
@@ -8,10 +9,10 @@ use crate::clock::unix_ms;
 use crate::config::DeclaredFunction;
 use crate::http::problem::Problem;
 use crate::limits::CONTROL_THREADS;
-use crate::registry::function::FunctionVersion;
+use crate::registry::function::{FunctionConfig, FunctionVersion};
 use crate::registry::store::NewFunction;
 
-use super::deploy::invalid_setting;
+use super::deploy::{invalid_setting, taken_over};
 use super::{Done, Shared, Ticket};
 
 /// Whether the front runs and is told of what was deployed.
@@ -39,33 +40,39 @@ impl Shared {
     ///
     /// The front must not run yet: it is not told, but given [`Shared::functions`] when it starts.
     pub fn deploy_declared(&self, functions: &[DeclaredFunction]) {
-        self.declare_all(functions, Front::NotYet);
+        self.declare_all(functions, Front::NotYet, &Vetted::default());
     }
 
-    pub(super) fn declare_all(&self, functions: &[DeclaredFunction], front: Front) -> Deployed {
-        let (sender, receiver) = unbounded();
-        for function in functions {
-            // The receiver is alive.
-            let _ = sender.send(function);
-        }
-        drop(sender);
+    /// The same when the front runs and is told, for a server that takes over.
+    pub fn deploy_declared_live(&self, functions: &[DeclaredFunction], vetted: &Vetted) {
+        self.declare_all(functions, Front::Runs, vetted);
+    }
+
+    /// Looks at the code of each function that will have to be deployed, so that this need not be done when it is. What
+    /// is wrong with one will be said then.
+    pub fn vet_declared(&self, functions: &[DeclaredFunction]) -> Vetted {
+        let sound = Mutex::new(BTreeSet::new());
+        let mode = self.settings().default_mode;
+        for_each(functions, |declared| {
+            let (Some(code), Ok(config)) = (&declared.code, declared.settings.resolve(mode)) else { return };
+            let stored = self.lock().functions.get(&declared.name).cloned();
+            if is_stored(stored.as_deref(), code, &config) || self.vet(code, &config).is_ok() {
+                sound.lock().unwrap_or_else(PoisonError::into_inner).insert(declared.name.clone());
+            }
+        });
+        Vetted(sound.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn declare_all(&self, functions: &[DeclaredFunction], front: Front, vetted: &Vetted) -> Deployed {
         let outcomes = Mutex::new(Deployed::default());
-        std::thread::scope(|scope| {
-            for _ in 0..CONTROL_THREADS.min(functions.len()) {
-                scope.spawn(|| {
-                    for function in &receiver {
-                        let outcome = self.declare(function, front);
-                        log_outcome(&function.name, &outcome);
-                        let mut outcomes = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
-                        match outcome {
-                            Ok(Some(Done::Created(version) | Done::Updated(version))) => {
-                                outcomes.deployed.push(version)
-                            }
-                            Ok(_) => {}
-                            Err(problem) => outcomes.refused.push((function.name.clone(), problem)),
-                        }
-                    }
-                });
+        for_each(functions, |function| {
+            let outcome = self.declare(function, front, vetted);
+            log_outcome(&function.name, &outcome);
+            let mut outcomes = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+            match outcome {
+                Ok(Some(Done::Created(version) | Done::Updated(version))) => outcomes.deployed.push(version),
+                Ok(_) => {}
+                Err(problem) => outcomes.refused.push((function.name.clone(), problem)),
             }
         });
         // Of what was declared, and of what a server that was killed has left there.
@@ -76,16 +83,17 @@ impl Shared {
         outcomes
     }
 
-    fn declare(&self, declared: &DeclaredFunction, front: Front) -> Result<Option<Done>, Problem> {
+    fn declare(&self, declared: &DeclaredFunction, front: Front, vetted: &Vetted) -> Result<Option<Done>, Problem> {
         let Some(code) = &declared.code else { return Ok(None) };
         let resolved = declared.settings.resolve(self.settings().default_mode);
         let config = resolved.map_err(|error| invalid_setting("config", &error))?;
         loop {
             let stored = self.lock().functions.get(&declared.name).cloned();
             // What is stored was looked at when it was stored: an unchanged function costs no sandbox.
-            if stored.as_ref().is_none_or(|stored| stored.code != *code || stored.config != config) {
+            if !vetted.0.contains(&declared.name) && !is_stored(stored.as_deref(), code, &config) {
                 self.vet(code, &config)?;
             }
+            let _pass = self.gate.enter().map_err(|_| taken_over())?;
             let mut state = self.lock();
             let is_same = match (&stored, state.functions.get(&declared.name)) {
                 (Some(stored), Some(current)) => Arc::ptr_eq(stored, current),
@@ -112,6 +120,33 @@ impl Shared {
             return Ok(Some(done));
         }
     }
+}
+
+/// Functions of the configuration whose code was looked at, by name.
+#[derive(Debug, Default)]
+pub struct Vetted(BTreeSet<String>);
+
+fn is_stored(stored: Option<&FunctionVersion>, code: &str, config: &FunctionConfig) -> bool {
+    stored.is_some_and(|stored| stored.code == code && stored.config == *config)
+}
+
+/// Runs `work` for each of them, on a few threads.
+fn for_each(functions: &[DeclaredFunction], work: impl Fn(&DeclaredFunction) + Sync) {
+    let (sender, receiver) = unbounded();
+    for function in functions {
+        // The receiver is alive.
+        let _ = sender.send(function);
+    }
+    drop(sender);
+    std::thread::scope(|scope| {
+        for _ in 0..CONTROL_THREADS.min(functions.len()) {
+            scope.spawn(|| {
+                for function in &receiver {
+                    work(function);
+                }
+            });
+        }
+    });
 }
 
 fn log_outcome(name: &str, outcome: &Result<Option<Done>, Problem>) {

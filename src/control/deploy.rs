@@ -88,6 +88,7 @@ impl Shared {
                 Ok(config) => config,
                 Err(problem) => return self.answer(ticket, Err(problem)),
             };
+            let Ok(_pass) = self.gate.enter() else { return self.answer(ticket, Err(taken_over())) };
             let mut state = self.lock();
             match state.functions.get(name) {
                 // The same, and not one of the same number that was made after a deletion.
@@ -167,6 +168,7 @@ impl Shared {
     }
 
     fn commit(&self, ticket: Ticket, change: impl FnOnce(&mut State) -> Result<Done, Problem>) {
+        let Ok(_pass) = self.gate.enter() else { return self.answer(ticket, Err(taken_over())) };
         let mut state = self.lock();
         let result = change(&mut state);
         self.report(ticket, &state, result);
@@ -271,6 +273,11 @@ fn damaged(name: &str) -> Problem {
     Problem::conflict(format!(
         "there is a function {name} that is damaged and not served; DELETE /functions/{name} makes room for a new one"
     ))
+}
+
+/// The change was not made: another process has the store now, and this connection goes to it.
+pub(super) fn taken_over() -> Problem {
+    Problem::unavailable("taking_over", "another server process took over at this moment; try again")
 }
 
 fn not_stored(error: &StoreError) -> Problem {

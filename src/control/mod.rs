@@ -2,10 +2,13 @@
 //!
 //! Jobs come from the front over one bounded queue, answers go back as [`FrontEvent::Control`]. Changes of functions
 //! are committed under the store's lock and reported to the front before the lock is released, so that the front
-//! learns of them in the order in which they became durable.
+//! learns of them in the order in which they became durable. Changes pass a [`Gate`] first, which is held while another
+//! server takes over.
 
+mod catch_up;
 mod declared;
 mod deploy;
+mod gate;
 mod queries;
 mod reload;
 
@@ -19,7 +22,7 @@ use crossbeam_channel::{bounded, Receiver, Sender};
 use serde_json::Value;
 
 use crate::backend::process::check::Checker;
-use crate::call::{FrontEvent, Slot};
+use crate::call::{FrontEvent, Slot, TakeoverNews};
 use crate::doorbell::Line;
 use crate::http::problem::Problem;
 use crate::limits::{CONTROL_QUEUE_MAX, CONTROL_THREADS};
@@ -30,6 +33,8 @@ use crate::registry::store::Store;
 use crate::reload::Reloader;
 use crate::sandbox::cgroup::FigureSource;
 
+pub use declared::Vetted;
+pub use gate::Gate;
 use reload::Reloads;
 
 /// Names the client that waits for an answer; the front's own business.
@@ -37,7 +42,8 @@ use reload::Reloads;
 pub struct Ticket(pub u64);
 
 impl Ticket {
-    /// Nobody waits: the job was asked for by a signal, or reports what came of another.
+    /// Nobody waits: the job was asked for by a signal, or reports what came of another, or what the server did by
+    /// itself.
     pub const NOBODY: Ticket = Ticket(u64::MAX);
 }
 
@@ -103,7 +109,7 @@ pub struct ControlReply {
 }
 
 /// A job that was done.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Done {
     /// The function was created, durably.
     Created(Arc<FunctionVersion>),
@@ -146,6 +152,7 @@ pub struct Tools {
 pub struct Shared {
     /// The truth about functions: the store, and what it holds.
     pub(crate) state: Mutex<State>,
+    gate: Arc<Gate>,
     /// Replaced whole at a reload.
     settings: Mutex<Arc<ControlSettings>>,
     figures: FigureSource,
@@ -166,8 +173,11 @@ impl Shared {
     pub fn new(store: Store, functions: &[Arc<FunctionVersion>], settings: ControlSettings, tools: Tools) -> Self {
         let functions = functions.iter().map(|function| (function.name.clone(), Arc::clone(function))).collect();
         let Tools { figures, checker, logs, front, reloader } = tools;
+        let told = front.clone();
+        let gate = Gate::new(move || drop(told.send(FrontEvent::Takeover(Box::new(TakeoverNews::Settled)))));
         Shared {
             state: Mutex::new(State { store, functions }),
+            gate: Arc::new(gate),
             settings: Mutex::new(Arc::new(settings)),
             figures,
             checker,
@@ -175,6 +185,21 @@ impl Shared {
             front,
             reloads: Reloads::new(reloader),
         }
+    }
+
+    /// Where changes can be held up.
+    pub fn gate(&self) -> Arc<Gate> {
+        Arc::clone(&self.gate)
+    }
+
+    /// Whether there is a function of this name.
+    pub fn knows(&self, name: &str) -> bool {
+        self.lock().functions.contains_key(name)
+    }
+
+    /// Names this process as the owner of the state to whoever is refused.
+    pub fn note_owner(&self) {
+        self.lock().store.note_owner();
     }
 
     /// What the configuration says now. A job that began before a reload may end by what was said before.

@@ -16,7 +16,7 @@ use crate::config::Changes;
 use crate::http::problem::Problem;
 use crate::reload::{control_settings, ReloadError, Reloader};
 
-use super::declared::{Deployed, Front};
+use super::declared::{Deployed, Front, Vetted};
 use super::{failed, Done, Shared, Ticket};
 
 /// The reloader, and who waits for it.
@@ -88,7 +88,7 @@ impl Shared {
         })?;
         let settings = Arc::new(control_settings(&changes.settings));
         *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
-        let functions = self.declare_all(&changes.settings.functions, Front::Runs);
+        let functions = self.declare_all(&changes.settings.functions, Front::Runs, &Vetted::default());
         log_changes(&changes);
         Ok(document(&changes, &functions))
     }

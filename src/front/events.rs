@@ -53,6 +53,7 @@ impl Front {
                 self.scheduler.exited(slot, &exit, &begun, &ids, now_ns, &mut self.actions);
             }
             FrontEvent::Control(reply) => self.hear_control(*reply),
+            FrontEvent::Takeover(news) => self.hear_takeover(*news),
             FrontEvent::Reload(update) => self.reconfigure(*update),
         }
     }

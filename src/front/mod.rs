@@ -1,7 +1,8 @@
 //! The front thread: the HTTP server, the API, and the scheduler's surroundings. It never blocks but in its poll.
 //!
 //! `serve` drives connections, `routes` says what a request asks for, `api` answers it; `events` hears what the other
-//! threads report; `actions` carries out what the scheduler decides; `stop` ends it all without losing a request.
+//! threads report; `actions` carries out what the scheduler decides; `stop` ends it all without losing a request;
+//! `cede` gives the place of this server to a successor, `succeed` takes that of a predecessor.
 //!
 //! Invariants:
 //! - Every accepted call is in `calls` until its one outcome is given to its client or its client is gone.
@@ -11,6 +12,7 @@
 mod actions;
 mod api;
 mod calls;
+mod cede;
 mod clients;
 mod events;
 mod functions;
@@ -18,10 +20,13 @@ mod reload;
 mod routes;
 mod serve;
 mod stop;
+mod succeed;
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Sender;
@@ -34,7 +39,7 @@ use crate::backend::process::runtimes::Runtimes;
 use crate::backend::process::supervisor::SupervisorJob;
 use crate::call::{BlankFailure, FrontEvent, Slot, WorkerJob};
 use crate::clock::Monotonic;
-use crate::control::ControlJob;
+use crate::control::{ControlJob, Gate};
 use crate::doorbell::{Desk, Line, DOORBELL_TOKEN};
 use crate::http::request_id::RequestIds;
 use crate::http::{HttpLimits, Stamp};
@@ -47,16 +52,24 @@ use crate::registry::function::FunctionVersion;
 use crate::scheduler::{Action, Scheduler, SchedulerLimits};
 use crate::sys::listener::watch_for_the_lost;
 use crate::systemd::Notifier;
+use crate::upgrade::Launcher;
 
+pub use cede::Estate;
 pub use reload::FrontUpdate;
+pub use succeed::Readiness;
 
 use calls::Calls;
+use cede::Talk;
 use clients::{ClientId, Clients};
 use functions::Functions;
 use stop::Stop;
+use succeed::Entry;
 
 const LISTENER: Token = Token(usize::MAX - 1);
 const SIGNALS: Token = Token(usize::MAX - 2);
+const KNOCKING: Token = Token(usize::MAX - 3);
+const SUCCESSOR: Token = Token(usize::MAX - 4);
+const PREDECESSOR: Token = Token(usize::MAX - 5);
 
 /// What the front needs to know.
 #[derive(Debug)]
@@ -81,8 +94,12 @@ pub struct Door {
     pub listener: TcpListener,
     /// Who may come in.
     pub keys: KeyRing,
-    /// SIGTERM, SIGINT and SIGHUP.
+    /// SIGTERM, SIGINT, SIGHUP and SIGUSR2.
     pub signals: nix::sys::signalfd::SignalFd,
+    /// What a successor is given.
+    pub estate: Estate,
+    /// How to start one.
+    pub launcher: Launcher,
 }
 
 /// The lines to the other threads.
@@ -97,6 +114,8 @@ pub struct Lines {
     pub logs: LogSink,
     /// To who watches over this process.
     pub notifier: Arc<Notifier>,
+    /// Where changes of functions can be held up.
+    pub changes: Arc<Gate>,
 }
 
 /// The front thread's state.
@@ -142,6 +161,21 @@ pub struct Front {
     /// How far the server's stop has come, if it was asked to.
     stop: Option<Stop>,
     buffer: Vec<u8>,
+    entry: Entry,
+    estate: Estate,
+    launcher: Launcher,
+    /// The conversation with a successor; stays when the place is its own.
+    talk: Option<Talk>,
+    /// A connection could not be sent on, because the successor had many to take.
+    someone_stayed: bool,
+    /// Conversations so far.
+    talks: u64,
+    /// Tells who watches over this process that it is another one from now on.
+    messenger: Option<JoinHandle<()>>,
+    /// Where a predecessor sends its connections, and whether it had more than one turn allows.
+    predecessor: Option<OwnedFd>,
+    take_more: bool,
+    takeover_buffer: Vec<u8>,
 }
 
 impl Front {
@@ -157,9 +191,8 @@ impl Front {
         runtimes: Arc<Runtimes>,
         functions: &[Arc<FunctionVersion>],
     ) -> io::Result<Front> {
-        let Door { mut listener, keys, signals } = door;
+        let Door { listener, keys, signals, estate, launcher } = door;
         watch_for_the_lost(&listener)?;
-        desk.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         let signal_fd = std::os::fd::AsRawFd::as_raw_fd(&signals);
         desk.registry().register(&mut SourceFd(&signal_fd), SIGNALS, Interest::READABLE)?;
         let ids = RequestIds::from_kernel().map_err(|error| io::Error::other(error.to_string()))?;
@@ -194,6 +227,16 @@ impl Front {
             store_trouble: None,
             stop: None,
             buffer: vec![0; 64 * 1024],
+            entry: Entry::Open,
+            estate,
+            launcher,
+            talk: None,
+            someone_stayed: false,
+            talks: 0,
+            messenger: None,
+            predecessor: None,
+            take_more: false,
+            takeover_buffer: crate::takeover::socket::buffer(),
         };
         for function in functions {
             front.deploy(Arc::clone(function));
@@ -203,48 +246,79 @@ impl Front {
         Ok(front)
     }
 
+    /// Begins to serve: for a server that takes over from nobody.
+    ///
+    /// # Errors
+    /// When the listener cannot be watched.
+    pub fn listen(&mut self) -> io::Result<()> {
+        self.watch_listener()?;
+        if let Some(socket) = self.estate.socket.take() {
+            self.listen_to_successors(socket)?;
+        }
+        Ok(())
+    }
+
     /// Serves until the server is asked to stop and has drained.
     pub fn run(&mut self) {
         let mut events = Events::with_capacity(FRONT_SOCKETS_PER_TURN_MAX);
         while !self.is_over() {
-            let timeout = self.timeout();
-            if let Err(error) = self.desk.wait(&mut events, Some(timeout)) {
-                log::error!("the front's poll failed: {error}");
-                std::thread::sleep(Duration::from_millis(10));
+            self.turn(&mut events);
+        }
+        if let Some(messenger) = self.messenger.take() {
+            let _ = messenger.join();
+        }
+    }
+
+    /// Waits for something to happen, and does what follows from it.
+    fn turn(&mut self, events: &mut Events) {
+        let timeout = self.timeout();
+        if let Err(error) = self.desk.wait(events, Some(timeout)) {
+            log::error!("the front's poll failed: {error}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.now = Instant::now();
+        self.stamp.date.refresh(SystemTime::now());
+        self.requests_left = FRONT_REQUESTS_PER_TURN_MAX;
+        let mut somebody_connects = false;
+        for (number, event) in events.iter().enumerate() {
+            if number % FRONT_SOCKETS_PER_STEP_MAX == 0 {
+                self.attend();
             }
-            self.now = Instant::now();
-            self.stamp.date.refresh(SystemTime::now());
-            self.requests_left = FRONT_REQUESTS_PER_TURN_MAX;
-            let mut somebody_connects = false;
-            for (number, event) in events.iter().enumerate() {
-                if number % FRONT_SOCKETS_PER_STEP_MAX == 0 {
-                    self.attend();
+            match event.token() {
+                DOORBELL_TOKEN => {}
+                LISTENER => somebody_connects = true,
+                SIGNALS => self.signalled(),
+                KNOCKING => self.knocked(),
+                SUCCESSOR => {
+                    self.hear_successor();
+                    if self.someone_stayed && event.is_writable() {
+                        self.send_clients_on();
+                    }
                 }
-                match event.token() {
-                    DOORBELL_TOKEN => {}
-                    LISTENER => somebody_connects = true,
-                    SIGNALS => self.signalled(),
-                    // Nothing can be read or written any more: the client was reset, or both sides are shut.
-                    Token(key) if event.is_error() || event.is_write_closed() => self.close(key),
-                    Token(key) => {
-                        if event.is_writable() {
-                            self.writable(key);
-                        }
-                        if event.is_readable() {
-                            self.readable(key, event.is_read_closed());
-                        }
+                PREDECESSOR => self.take_more = true,
+                // Nothing can be read or written any more: the client was reset, or both sides are shut.
+                Token(key) if event.is_error() || event.is_write_closed() => self.close(key),
+                Token(key) => {
+                    if event.is_writable() {
+                        self.writable(key);
+                    }
+                    if event.is_readable() {
+                        self.readable(key, event.is_read_closed());
                     }
                 }
             }
-            // Behind the others: a new connection may get the place of one that has been closed in this turn, and what
-            // the poll has to tell of that one must not be taken for news of the new one.
-            if somebody_connects {
-                self.accept();
-            }
-            self.drive_again();
-            self.keep_time();
-            self.attend();
         }
+        // Behind the others: a new connection may get the place of one that has been closed in this turn, and what the
+        // poll has to tell of that one must not be taken for news of the new one.
+        if somebody_connects {
+            self.accept();
+        }
+        if self.take_more {
+            self.take_connections();
+        }
+        self.drive_again();
+        self.keep_time();
+        self.attend();
     }
 
     /// Hears the other threads, carries out what follows and what is pending besides, and rings.
@@ -264,7 +338,7 @@ impl Front {
     }
 
     fn timeout(&self) -> Duration {
-        if !self.again.is_empty() {
+        if !self.again.is_empty() || self.take_more {
             return Duration::ZERO;
         }
         // Read anew: carrying out a turn may have taken long.
@@ -293,6 +367,10 @@ impl Front {
                 self.expire(key);
             }
             self.may_accept = true;
+            self.time_talk();
+            if self.someone_stayed {
+                self.send_clients_on();
+            }
             if self.reload_again {
                 self.ask_reload();
             }

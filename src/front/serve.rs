@@ -20,7 +20,7 @@ impl Front {
         for _ in 0..CONNECTIONS_ACCEPTED_PER_TURN_MAX {
             let Some(listener) = &self.listener else { return false };
             match listener.accept() {
-                Ok((stream, _)) => self.welcome(stream),
+                Ok((stream, _)) => self.welcome(stream, b""),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if std::mem::take(&mut self.out_of_descriptors) {
                         log::info!("all connections are accepted again");
@@ -46,7 +46,8 @@ impl Front {
         true
     }
 
-    fn welcome(&mut self, stream: mio::net::TcpStream) {
+    /// Takes a connection in, of which these bytes were read already.
+    pub(super) fn welcome(&mut self, stream: mio::net::TcpStream, unread: &[u8]) {
         let _ = stream.set_nodelay(true);
         if self.clients.len() >= self.settings.connections_max + HTTP_CONNECTIONS_REFUSED_MAX {
             // Whoever is told that there is no room takes some: not more than this.
@@ -62,6 +63,9 @@ impl Front {
             let problem = Problem::unavailable("too_many_connections", detail);
             Conn::refused(self.now, self.http_limits, problem, &mut self.stamp)
         };
+        if !unread.is_empty() {
+            conn.received(unread);
+        }
         if self.stop.is_some() {
             conn.announce_stop();
         }
@@ -122,6 +126,9 @@ impl Front {
     pub(super) fn drive(&mut self, key: usize) {
         let mut requests = 0;
         loop {
+            if self.leaves(key) {
+                return;
+            }
             let Some(client) = self.clients.at(key) else { return };
             let requests_max = if self.requests_left > 0 { HTTP_REQUESTS_PER_TURN_MAX } else { 1 };
             if requests >= requests_max {

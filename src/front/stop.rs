@@ -19,6 +19,7 @@ use nix::sys::signal::Signal;
 use crate::http::Problem;
 use crate::limits::{SHUTDOWN_ANSWERS_TIMEOUT, SHUTDOWN_LINGER};
 use crate::sys::listener::take_no_more;
+use crate::takeover::incumbent::Input;
 
 use super::clients::{Read1, Waiting};
 use super::Front;
@@ -47,6 +48,10 @@ impl Front {
                 self.ask_reload();
                 continue;
             }
+            if signal.ssi_signo == Signal::SIGUSR2 as u32 {
+                self.launcher.launch();
+                continue;
+            }
             if let Some(stop) = &mut self.stop {
                 log::warn!("a second signal: stopping at once");
                 stop.stage = Stage::Aborted;
@@ -64,6 +69,7 @@ impl Front {
             return;
         }
         self.stop = Some(Stop { since: self.now, stage: Stage::Lingering });
+        self.advance(Input::Stopping);
         self.lines.notifier.stopping();
         if let Some(listener) = &self.listener {
             if let Err(error) = take_no_more(listener) {
@@ -148,13 +154,14 @@ impl Front {
 
     /// Whether the server may end.
     pub(super) fn is_over(&self) -> bool {
-        let Some(stop) = &self.stop else { return false };
+        let is_done = self.scheduler.is_drained() && self.clients.len() == 0;
+        let Some(stop) = &self.stop else { return is_done && self.has_ceded() };
         match stop.stage {
             Stage::Lingering => false,
-            Stage::Draining => self.scheduler.is_drained() && self.clients.len() == 0,
+            Stage::Draining => is_done,
             Stage::GivenUp => {
                 let is_overdue = self.next_step_of_stop().is_some_and(|due| due <= self.now);
-                is_overdue || (self.scheduler.is_drained() && self.clients.len() == 0)
+                is_overdue || is_done
             }
             Stage::Aborted => true,
         }

@@ -217,6 +217,16 @@ impl Conn {
             }
     }
 
+    /// Whether the client waits for no answer: nothing of a request is there, or not even its whole head.
+    pub fn is_between_requests(&self) -> bool {
+        matches!(self.phase, Phase::Head)
+    }
+
+    /// What was received and not acted on.
+    pub fn unread(&self) -> &[u8] {
+        self.input.bytes()
+    }
+
     /// Bytes for the client.
     pub fn output(&self) -> &[u8] {
         self.output.bytes()

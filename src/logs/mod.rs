@@ -3,6 +3,10 @@
 //! Workers append through a [`LogSink`], which never waits; one thread, `faas-logs`, owns all state and all files.
 //! Control threads ask it over the same queue, so that a question is answered with everything that was appended before.
 //!
+//! While one server takes over from another, one of them writes the files: the successor's service begins when it is
+//! told to ([`Opening`]), after the predecessor's has written out what it held, and has then turned into one that sends
+//! what is still appended to the successor ([`LogSink::close`]).
+//!
 //! Does not own how output becomes entries (`worker`, the shim), nor the server's own log (`server_log`).
 //!
 //! Invariants:
@@ -10,6 +14,7 @@
 //! - The sequence numbers of one function's entries grow by one, also over a restart. An entry that a query has shown
 //!   is in the file, if the disk takes it, so that its number is not given to another after a kill -9.
 
+mod elsewhere;
 mod entry;
 mod file;
 mod ring;
@@ -30,6 +35,8 @@ use std::thread::{self, JoinHandle};
 use crossbeam_channel::{bounded, Receiver, RecvTimeoutError, SendTimeoutError, Sender, TrySendError};
 
 use crate::limits::{LOG_MEMORY_BYTES_MAX, LOG_QUERY_TIMEOUT, LOG_QUEUE_BYTES_MAX, LOG_QUEUE_MAX};
+use elsewhere::Closing;
+pub use elsewhere::Decision;
 pub use entry::{LogEntry, LogStream, LoggedEntry, Since, SinceError};
 use service::Service;
 
@@ -90,20 +97,31 @@ impl FunctionLogs {
     /// Files of functions that `is_known` denies are removed: the server may have been killed between the deletion of a
     /// function and that of its log.
     pub fn start(dir: &Path, entries_max: usize, is_known: impl Fn(&str) -> bool) -> Result<FunctionLogs, LogsError> {
+        let (logs, opening) = FunctionLogs::start_closed(dir, entries_max)?;
+        opening.open(is_known)?;
+        Ok(logs)
+    }
+
+    /// The same for a server whose predecessor still writes the files: what is appended waits in the queue.
+    pub fn start_closed(dir: &Path, entries_max: usize) -> Result<(FunctionLogs, Opening), LogsError> {
         let dir = dir.join("logs");
-        let failed = |action| {
-            let path = dir.clone();
-            move |source| LogsError::Files { action, path, source }
-        };
-        DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(failed("create directory"))?;
-        remove_orphans(&dir, is_known).map_err(failed("tidy up"))?;
+        let failed = |source| LogsError::Files { action: "create directory", path: dir.clone(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(failed)?;
 
         let (queue, messages) = bounded(LOG_QUEUE_MAX);
+        let (begin, begun) = bounded(1);
         let pressure = Arc::new(Pressure::default());
-        let service = Service::new(dir, messages, Arc::clone(&pressure), LOG_MEMORY_BYTES_MAX, entries_max);
+        let service = Service::new(dir.clone(), messages, Arc::clone(&pressure), LOG_MEMORY_BYTES_MAX, entries_max);
         let thread = thread::Builder::new().name("faas-logs".to_string());
-        let thread = thread.spawn(move || service.run()).map_err(|source| LogsError::Thread { source })?;
-        Ok(FunctionLogs { sink: LogSink { queue, pressure }, thread: Some(thread) })
+        let run = move || {
+            // A server that never came to serve has nothing to write.
+            if begun.recv().is_ok() {
+                service.run();
+            }
+        };
+        let thread = thread.spawn(run).map_err(|source| LogsError::Thread { source })?;
+        let logs = FunctionLogs { sink: LogSink { queue, pressure }, thread: Some(thread) };
+        Ok((logs, Opening { dir, begin }))
     }
 
     /// A handle for those who append and ask.
@@ -120,6 +138,26 @@ impl Drop for FunctionLogs {
                 let _ = thread.join();
             }
         }
+    }
+}
+
+/// The right to the files, which is still another server's. Dropped unused, nothing is ever written.
+#[derive(Debug)]
+pub struct Opening {
+    dir: PathBuf,
+    begin: Sender<()>,
+}
+
+impl Opening {
+    /// The files are ours: those of functions that `is_known` denies are removed, and the service begins.
+    ///
+    /// # Errors
+    /// When the directory cannot be tidied; the service begins all the same.
+    pub fn open(self, is_known: impl Fn(&str) -> bool) -> Result<(), LogsError> {
+        let tidied = remove_orphans(&self.dir, is_known);
+        // The thread waits for it, and there is room for one.
+        let _ = self.begin.send(());
+        tidied.map_err(|source| LogsError::Files { action: "tidy up", path: self.dir, source })
     }
 }
 
@@ -192,6 +230,20 @@ impl LogSink {
         self.ask(Message::Query { function: function.into(), limit, since, reply }, &answer)
     }
 
+    /// Has everything that was appended so far written to the files, and then leaves them alone until the decision whose
+    /// other end is returned. `done` is called when that is so. Never waits.
+    ///
+    /// # Errors
+    /// When the queue is full.
+    pub fn close(&self, done: impl FnOnce() + Send + 'static) -> Result<Decision, LogsError> {
+        let (decision, closing) = elsewhere::closing(Box::new(done));
+        self.queue.try_send(Message::Close(closing)).map_err(|error| match error {
+            TrySendError::Full(_) => LogsError::Busy,
+            TrySendError::Disconnected(_) => LogsError::Stopped,
+        })?;
+        Ok(decision)
+    }
+
     fn ask<T>(&self, message: Message, answer: &Receiver<T>) -> Result<T, LogsError> {
         self.queue.send_timeout(message, LOG_QUERY_TIMEOUT).map_err(|error| match error {
             SendTimeoutError::Timeout(_) => LogsError::Busy,
@@ -223,6 +275,7 @@ enum Message {
     Append { function: Arc<str>, entry: LogEntry },
     Forget { function: Arc<str> },
     Query { function: Arc<str>, limit: usize, since: Option<Since>, reply: Sender<Vec<LoggedEntry>> },
+    Close(Closing),
     Bound { entries_max: usize, reply: Sender<()> },
     Stop,
 }

@@ -15,6 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::Receiver;
 
+use super::elsewhere::Elsewhere;
 use super::file::LogFile;
 use super::ring::Ring;
 use super::{LogEntry, LogStream, LoggedEntry, Message, Pressure, Since};
@@ -37,6 +38,9 @@ pub(super) struct Service {
     batch: u64,
     /// Whether writing fails at present, so that a full disk is one line in the server's log and not thousands.
     disk_failing: bool,
+    /// The process that writes the files, when it is another one. Nothing is kept in memory then but what a question
+    /// reads, since the files change behind our back.
+    elsewhere: Option<Elsewhere>,
 }
 
 struct FunctionLog {
@@ -64,6 +68,7 @@ impl Service {
             entries_max,
             batch: 0,
             disk_failing: false,
+            elsewhere: None,
         }
     }
 
@@ -113,6 +118,12 @@ impl Service {
             Message::Query { function, limit, since, reply } => {
                 let _ = reply.try_send(self.query(function, limit, since));
             }
+            Message::Close(closing) => {
+                self.note_dropped();
+                self.write_all();
+                self.forget_memory();
+                self.elsewhere = closing.settle();
+            }
             Message::Bound { entries_max, reply } => {
                 self.bound(entries_max);
                 let _ = reply.try_send(());
@@ -141,6 +152,15 @@ impl Service {
     }
 
     pub(super) fn append(&mut self, function: Arc<str>, entry: LogEntry) {
+        if let Some(elsewhere) = &self.elsewhere {
+            match elsewhere.append(&function, entry.clone()) {
+                Ok(()) => return,
+                Err(error) => {
+                    log::warn!("the successor takes no log entries any more ({error}); they are written here again");
+                    self.elsewhere = None;
+                }
+            }
+        }
         let log = self.log_of(&function);
         let before = log.ring.bytes();
         let result = log.file.append(log.ring.push(entry));
@@ -156,10 +176,23 @@ impl Service {
         let result = log.file.flush();
         let entries = log.ring.query(limit, since);
         self.report(result);
+        if self.elsewhere.is_some() {
+            self.forget_memory();
+        }
         entries
     }
 
+    /// Gives up what is read from the files, which hold all of it.
+    fn forget_memory(&mut self) {
+        self.functions.clear();
+        self.memory_bytes = 0;
+    }
+
     pub(super) fn forget(&mut self, function: &Arc<str>) {
+        // A function of this name may be the successor's by now. It removes what belongs to none when it starts.
+        if self.elsewhere.is_some() {
+            return;
+        }
         let file = match self.functions.remove(function) {
             Some(log) => {
                 self.memory_bytes -= log.ring.bytes() + FUNCTION_BYTES;

@@ -21,7 +21,9 @@ mod schema;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{params, Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
@@ -29,9 +31,11 @@ use rusqlite::{params, Connection, ErrorCode, OpenFlags, OptionalExtension, Tran
 use super::function::{FunctionConfig, FunctionVersion};
 use crate::limits::{FUNCTION_VERSIONS_KEPT, STORE_BUSY_TIMEOUT};
 use directory::DirectoryLock;
+pub use directory::SharedLock;
 pub use error::{RefusalReason, StoreError};
 pub use row::code_sha256;
 use row::Sealed;
+pub use schema::CURRENT as SCHEMA;
 
 /// An open store. The directory is this process's until the value is dropped.
 #[derive(Debug)]
@@ -43,7 +47,7 @@ pub struct Store {
     /// There may be something in the write-ahead log; see [`Store::empty_log`].
     log_in_use: bool,
     // After the connection, because fields are dropped in order: the next server must find the database closed.
-    _lock: DirectoryLock,
+    lock: DirectoryLock,
 }
 
 /// A function that does not exist yet. Everything in it is valid.
@@ -83,7 +87,22 @@ impl Store {
     /// Fails when another server uses the directory, when it is not ours alone, or when the database is damaged or newer
     /// than this release.
     pub fn open(dir: &Path) -> Result<Store, StoreError> {
-        let lock = directory::claim(dir)?;
+        Store::open_locked(dir, directory::claim(dir)?)
+    }
+
+    /// Opens the store of a server that still serves and has sent its lock, `lock`. Until that server has given the state
+    /// up, nothing may be written here.
+    ///
+    /// # Errors
+    /// As [`Store::open`]; when `lock` is not that of `dir`.
+    pub fn open_beside(dir: &Path, lock: OwnedFd) -> Result<Store, StoreError> {
+        let mut store = Store::open_locked(dir, directory::inherit(dir, lock)?)?;
+        // Whether a commit of the other one failed is not known here; to write over it when writing begins is safe.
+        store.in_doubt = true;
+        Ok(store)
+    }
+
+    fn open_locked(dir: &Path, lock: DirectoryLock) -> Result<Store, StoreError> {
         let path = dir.join("faas.db");
         // SQLite would make the file with the umask's permissions; its companions take those of the file.
         directory::private_file(&path)?;
@@ -92,7 +111,20 @@ impl Store {
         let mut connection = Connection::open_with_flags(&path, flags).map_err(failed)?;
         configure(&connection).map_err(failed)?;
         schema::migrate(&mut connection, &path)?;
-        Ok(Store { connection, path, in_doubt: false, log_in_use: true, _lock: lock })
+        Ok(Store { connection, path, in_doubt: false, log_in_use: true, lock })
+    }
+
+    /// What a server that takes over is given of the directory's lock.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn share_lock(&self) -> std::io::Result<SharedLock> {
+        self.lock.share()
+    }
+
+    /// Names this process as the directory's owner to whoever is refused.
+    pub fn note_owner(&self) {
+        self.lock.note_owner();
     }
 
     /// Stores version 1 of a function. Fails with [`StoreError::Exists`] when there is one of that name.
@@ -222,11 +254,22 @@ impl Store {
 
     /// Reads and checks every function. Fails only when not even the names can be read.
     pub fn load_all(&self) -> Result<Loaded, StoreError> {
+        self.load_beyond(&|_| None)
+    }
+
+    /// The same for one who has read it all before: what `known` gives in the very version that is stored, down to its
+    /// seal, is taken from there, so that only what has changed is read and checked.
+    ///
+    /// # Errors
+    /// As [`load_all`](Self::load_all).
+    pub fn load_beyond(&self, known: &dyn Fn(&str) -> Option<Arc<FunctionVersion>>) -> Result<Loaded, StoreError> {
         let failed = |source| StoreError::from_sqlite(&self.path, source);
+        // As it was at one moment, also while another server writes. It is only read, so its end changes nothing.
+        let _moment = self.connection.unchecked_transaction().map_err(failed)?;
         let mut functions = BTreeMap::new();
         let mut refused = BTreeMap::new();
         for heading in self.headings().map_err(failed)? {
-            match heading.and_then(|heading| self.load(heading)) {
+            match heading.and_then(|heading| self.load(heading, known)) {
                 Ok(function) => drop(functions.insert(function.name.clone(), function)),
                 Err(Refused { name, reason }) => drop(refused.insert(name, reason)),
             }
@@ -273,7 +316,14 @@ impl Store {
     }
 
     /// The version that `heading` names, if it is what was deployed.
-    fn load(&self, heading: Heading) -> Result<FunctionVersion, Refused> {
+    fn load(
+        &self,
+        heading: Heading,
+        known: &dyn Fn(&str) -> Option<Arc<FunctionVersion>>,
+    ) -> Result<FunctionVersion, Refused> {
+        if let Some(known) = known(&heading.name).filter(|known| is_sealed_by(known, &heading.seal)) {
+            return Ok((*known).clone());
+        }
         match self.read_version(&heading) {
             Ok(function) => Ok(function),
             Err(reason) => Err(Refused { name: heading.name, reason }),
@@ -313,6 +363,20 @@ impl Store {
             updated_at_ms: from_sql(updated_at_ms),
         })
     }
+}
+
+/// Whether this is the version that a heading with this seal names.
+fn is_sealed_by(function: &FunctionVersion, seal: &[u8]) -> bool {
+    let Ok(config) = row::encode_config(&function.config) else { return false };
+    let sealed = Sealed {
+        name: &function.name,
+        version: to_sql(function.version),
+        created_at_ms: to_sql(function.created_at_ms),
+        updated_at_ms: to_sql(function.updated_at_ms),
+        code_sha256: &function.code_sha256,
+        config: &config,
+    };
+    sealed.digest() == seal
 }
 
 /// A row of `functions`.

@@ -93,7 +93,7 @@ struct Group {
 }
 
 /// The parents of all instances' groups.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct CgroupRoot {
     groups: Vec<Group>,
     controllers: Vec<(Controller, Result<Version, Absence>)>,
@@ -176,6 +176,22 @@ impl CgroupRoot {
                 removed += 1;
             }
         }
+        Ok(removed)
+    }
+
+    /// Those of another state id beside ours, as far as they are there: of the server before, which may have been killed.
+    pub fn beside(&self, state_id: &str) -> CgroupRoot {
+        let name = format!("faas-{state_id}");
+        let sibling = |group: &Group| Group { dir: group.dir.with_file_name(&name), ..group.clone() };
+        CgroupRoot { groups: self.groups.iter().map(sibling).collect(), controllers: self.controllers.clone() }
+    }
+
+    /// As [`sweep`](Self::sweep), and the directories themselves; those that are not there are no error.
+    pub fn sweep_all(&self) -> Result<usize, CgroupError> {
+        let groups = self.groups.iter().filter(|group| group.dir.exists()).cloned().collect();
+        let there = CgroupRoot { groups, controllers: self.controllers.clone() };
+        let removed = there.sweep()?;
+        there.remove()?;
         Ok(removed)
     }
 

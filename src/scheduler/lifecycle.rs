@@ -115,9 +115,7 @@ impl Scheduler {
         let v = tenant.version;
         tenant.drain_until_ns = turn.now_ns.saturating_add(self.limits.drain_timeout_ns);
         // What was worn goes for good now, also if its last calls should come back.
-        if tenant.retiring.replace(KillReason::Requested).is_none() {
-            self.versions.items[v as usize].tally.retiring += 1;
-        }
+        self.set_retiring(at, Some(KillReason::Requested));
         self.reshelve(at);
         self.arm_slot(at);
         self.scale(v, turn);
@@ -140,17 +138,32 @@ impl Scheduler {
     /// [`Scheduler::is_drained`] says when all that was is done.
     pub fn shutdown(&mut self, grace_ns: u64, now_ns: u64, out: &mut Vec<Action>) {
         let mut turn = self.begin(now_ns, out);
-        if !self.shutting_down {
-            self.shutting_down = true;
-            self.unbalanced = true;
+        if !self.is_impatient {
+            self.is_impatient = true;
             let due_ns = turn.now_ns.saturating_add(grace_ns);
             self.timers.arm(&mut self.drain_timer, due_ns, TimerKey::Drain);
-            for v in self.versions.indices().collect::<Vec<_>>() {
-                self.scale(v, &mut turn);
-                self.kill_unused(v, KillReason::Shutdown, &mut turn);
-            }
         }
+        self.begin_end(&mut turn);
         self.finish(turn);
+    }
+
+    /// The same without an end to the server's patience: every call has the time that its function gives it.
+    pub fn wind_down(&mut self, now_ns: u64, out: &mut Vec<Action>) {
+        let mut turn = self.begin(now_ns, out);
+        self.begin_end(&mut turn);
+        self.finish(turn);
+    }
+
+    fn begin_end(&mut self, turn: &mut Turn) {
+        if self.shutting_down {
+            return;
+        }
+        self.shutting_down = true;
+        self.unbalanced = true;
+        for v in self.versions.indices().collect::<Vec<_>>() {
+            self.scale(v, turn);
+            self.kill_unused(v, KillReason::Shutdown, turn);
+        }
     }
 
     /// The server's patience is over: every call fails, every tenant ends.

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use nix::fcntl::OFlag;
 use nix::sys::memfd::{memfd_create, MFdFlags};
 use nix::sys::socket::{
-    recvmsg, sendmsg, socketpair, AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
+    accept4, recvmsg, sendmsg, socketpair, AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag,
+    SockType,
 };
 
 /// A connected pair of sockets that keep the boundaries and the order of datagrams (`SOCK_SEQPACKET`).
@@ -205,8 +206,22 @@ pub fn wait_all(watched: &[(BorrowedFd<'_>, Awaited)], timeout: Option<Duration>
 /// # Errors
 /// As [`recv`].
 pub fn recv_descriptor(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+    let (length, mut descriptors) = receive_with::<1>(socket, buffer)?;
+    let only = descriptors.pop().filter(|_| descriptors.is_empty());
+    Ok((length, only))
+}
+
+/// The same, with the descriptors that came, of which there may be several.
+///
+/// # Errors
+/// As [`recv`].
+pub fn recv_descriptors(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    receive_with::<4>(socket, buffer)
+}
+
+fn receive_with<const MAX: usize>(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut pieces = [IoSliceMut::new(buffer)];
-    let mut space = nix::cmsg_space!(RawFd);
+    let mut space = nix::cmsg_space!([RawFd; MAX]);
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
     let received = recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut pieces, Some(&mut space), flags)?;
     let mut descriptors = Vec::new();
@@ -216,8 +231,19 @@ pub fn recv_descriptor(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usiz
             descriptors.extend(numbers.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
         }
     }
-    let only = descriptors.pop().filter(|_| descriptors.is_empty());
-    Ok((received.bytes, only))
+    Ok((received.bytes, descriptors))
+}
+
+/// The next connection of a listener that does not block, itself such; `None` when none waits.
+///
+/// # Errors
+/// Those of accept4(2).
+pub fn accept(listener: impl AsFd) -> io::Result<Option<OwnedFd>> {
+    match accept4(listener.as_fd().as_raw_fd(), SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK) {
+        Err(nix::errno::Errno::EAGAIN) => Ok(None),
+        // SAFETY: the kernel has just made this descriptor and nobody else knows of it.
+        accepted => Ok(Some(unsafe { OwnedFd::from_raw_fd(accepted?) })),
+    }
 }
 
 /// Reads to the end of a pipe, `limit_bytes` at most, by a deadline.

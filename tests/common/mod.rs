@@ -11,6 +11,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -64,12 +65,13 @@ pub struct Server {
     child: Child,
 }
 
-/// The directory of a server.
-pub struct Home(TempDir);
+/// The directory of a server, or of two while one takes over from the other.
+#[derive(Clone)]
+pub struct Home(Arc<TempDir>);
 
 impl Home {
     pub fn new() -> Home {
-        Home(tempfile::Builder::new().prefix("faas-test-").tempdir().unwrap())
+        Home(Arc::new(tempfile::Builder::new().prefix("faas-test-").tempdir().unwrap()))
     }
 
     /// One with a configuration on a free port, as [`Server::with`] wants it.

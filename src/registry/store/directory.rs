@@ -5,9 +5,12 @@
 //! under `/tmp`. The `flock` is the kernel's: it ends with the process, however that ends.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::geteuid;
@@ -15,9 +18,55 @@ use nix::unistd::geteuid;
 use super::StoreError;
 
 /// Proof that no other server uses the directory, for as long as it lives.
+///
+/// A server that takes over gets a duplicate of the descriptor: the lock belongs to the open file that both stand for,
+/// and the kernel lets go of it with the last of them. To unlock one would unlock the other, so a lock that is shared
+/// is never unlocked, only closed with its process.
 #[derive(Debug)]
 pub(super) struct DirectoryLock {
-    _file: Flock<File>,
+    file: Option<Flock<File>>,
+    is_shared: Arc<AtomicBool>,
+}
+
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        if self.is_shared.load(Ordering::SeqCst) {
+            std::mem::forget(self.file.take());
+        }
+    }
+}
+
+impl DirectoryLock {
+    /// What a successor can be given.
+    pub(super) fn share(&self) -> io::Result<SharedLock> {
+        let file = self.file.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        Ok(SharedLock { file: file.try_clone()?.into(), is_shared: Arc::clone(&self.is_shared) })
+    }
+
+    /// Writes the process id of the owner, for the message of a server that is refused.
+    pub(super) fn note_owner(&self) {
+        let Some(mut file) = self.file.as_deref() else { return };
+        let noted =
+            file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
+        if let Err(error) = noted {
+            log::warn!("cannot note the process id in the lock of the state directory: {error}");
+        }
+    }
+}
+
+/// A duplicate of the lock, for a server that takes over.
+#[derive(Debug)]
+pub struct SharedLock {
+    file: OwnedFd,
+    is_shared: Arc<AtomicBool>,
+}
+
+impl SharedLock {
+    /// The descriptor to give away. From now on the lock is held until every process that has it has ended.
+    pub fn give(&self) -> BorrowedFd<'_> {
+        self.is_shared.store(true, Ordering::SeqCst);
+        self.file.as_fd()
+    }
 }
 
 /// Makes `dir` if it is missing, checks that it is ours, and locks it.
@@ -25,6 +74,28 @@ pub(super) fn claim(dir: &Path) -> Result<DirectoryLock, StoreError> {
     create(dir).map_err(failed("create directory", dir))?;
     check_owner(dir)?;
     lock(dir)
+}
+
+/// Takes over the lock of the server that serves, which has sent this descriptor.
+pub(super) fn inherit(dir: &Path, lock: OwnedFd) -> Result<DirectoryLock, StoreError> {
+    check_owner(dir)?;
+    let path = dir.join("lock");
+    let file = File::from(lock);
+    let is_it = fs::metadata(&path).and_then(|there| {
+        let sent = file.metadata()?;
+        Ok((there.dev(), there.ino()) == (sent.dev(), sent.ino()))
+    });
+    if !is_it.map_err(failed("inspect", &path))? {
+        return Err(StoreError::ForeignLock { path });
+    }
+    // Locked already, so this says only whether it is; a lock of another open file would be refused.
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(file) => Ok(DirectoryLock { file: Some(file), is_shared: Arc::new(AtomicBool::new(true)) }),
+        Err((file, nix::errno::Errno::EWOULDBLOCK)) => {
+            Err(StoreError::Locked { path: dir.to_path_buf(), holder_pid: read_pid(&file) })
+        }
+        Err((_, errno)) => Err(failed("lock", &path)(errno.into())),
+    }
 }
 
 /// Makes sure that `path` is a file that only we may read, and that its name outlives a power cut.
@@ -82,19 +153,17 @@ fn check_owner(dir: &Path) -> Result<(), StoreError> {
 fn lock(dir: &Path) -> Result<DirectoryLock, StoreError> {
     let path: PathBuf = dir.join("lock");
     let file = open_private(&path).map_err(failed("open", &path))?;
-    let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+    let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(file) => file,
         Err((file, nix::errno::Errno::EWOULDBLOCK)) => {
             return Err(StoreError::Locked { path: dir.to_path_buf(), holder_pid: read_pid(&file) });
         }
         Err((_, errno)) => return Err(failed("lock", &path)(errno.into())),
     };
-    // The process id is for the message above only; the lock holds without it, so a full disk is no reason to fail.
-    let noted = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-    if let Err(error) = noted {
-        log::warn!("cannot note the process id in {}: {error}", path.display());
-    }
-    Ok(DirectoryLock { _file: file })
+    // The lock holds without it, so a full disk is no reason to fail.
+    let lock = DirectoryLock { file: Some(file), is_shared: Arc::default() };
+    lock.note_owner();
+    Ok(lock)
 }
 
 fn read_pid(file: &File) -> Option<u32> {

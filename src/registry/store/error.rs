@@ -49,6 +49,11 @@ pub enum StoreError {
         /// The other server's process id, if it could be read.
         holder_pid: Option<u32>,
     },
+    /// The lock that another server sent is not that of this directory.
+    ForeignLock {
+        /// The lock that it should be.
+        path: PathBuf,
+    },
     /// The database was written by a newer release.
     SchemaTooNew {
         /// The database file.
@@ -177,8 +182,16 @@ impl fmt::Display for StoreError {
                 if let Some(pid) = holder_pid {
                     write!(f, ", process {pid}")?;
                 }
-                f.write_str(": stop that one, or choose another function_storage_path")
+                f.write_str(
+                    ": start this one with --takeover to take its place without losing a request, stop that one, or \
+                     choose another function_storage_path",
+                )
             }
+            StoreError::ForeignLock { path } => write!(
+                f,
+                "the lock that the running server sent is not {}: its state directory was replaced while it ran; stop it",
+                path.display()
+            ),
             StoreError::SchemaTooNew { path, found, known } => write!(
                 f,
                 "{} has schema version {found}, and this release knows versions up to {known}: run the newer release, \
@@ -229,6 +242,7 @@ impl std::error::Error for StoreError {
             | StoreError::NotOwned { .. }
             | StoreError::Exposed { .. }
             | StoreError::Locked { .. }
+            | StoreError::ForeignLock { .. }
             | StoreError::SchemaTooNew { .. }
             | StoreError::Exists { .. }
             | StoreError::NotFound { .. }

@@ -34,7 +34,7 @@ const MIGRATIONS: [&str; 1] = ["
 "];
 
 /// The schema version that this release writes.
-pub(super) const CURRENT: i64 = MIGRATIONS.len() as i64;
+pub const CURRENT: i64 = MIGRATIONS.len() as i64;
 
 /// Brings the database to [`CURRENT`]. Each step is one transaction, so a crash leaves a version that is known.
 pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {

@@ -411,3 +411,47 @@ fn while_a_commit_is_in_doubt_even_a_change_of_nothing_writes_a_page_first() {
     assert!(!store.delete("none").unwrap());
     assert!(!store.in_doubt && log_bytes() > 0);
 }
+
+#[test]
+fn only_what_has_changed_is_read_again() {
+    let (_root, dir) = directory();
+    let mut store = Store::open(&dir).unwrap();
+    for name in ["same", "newer", "again", "gone"] {
+        store.create(new(name, "first")).unwrap();
+    }
+    let known: BTreeMap<String, Arc<FunctionVersion>> = store
+        .load_all()
+        .unwrap()
+        .functions
+        .into_iter()
+        .map(|function| (function.name.clone(), Arc::new(FunctionVersion { code: "known".to_owned(), ..function })))
+        .collect();
+    update(&mut store, "newer", 1, "second").unwrap();
+    for name in ["again", "gone"] {
+        assert!(store.delete(name).unwrap());
+    }
+    // Of the same number as the one before.
+    store.create(NewFunction { now_ms: 1001, ..new("again", "first") }).unwrap();
+    store.create(new("new", "first")).unwrap();
+    let found = store.load_beyond(&|name| known.get(name).cloned()).unwrap().functions;
+    let found: Vec<_> = found.iter().map(|function| (function.name.as_str(), function.code.as_str())).collect();
+    assert_eq!(found, [("again", "first"), ("new", "first"), ("newer", "second"), ("same", "known")]);
+}
+
+#[test]
+fn a_lock_that_is_shared_is_held_until_the_last_who_has_it_is_gone() {
+    let (root, dir) = directory();
+    let store = Store::open(&dir).unwrap();
+    let given = store.share_lock().unwrap();
+    let other = given.give().try_clone_to_owned().unwrap();
+    drop((store, given));
+    assert!(matches!(Store::open(&dir), Err(StoreError::Locked { .. })), "another process may have it");
+    // Which opens the store with it, and nobody with another file.
+    let elsewhere = root.path().join("elsewhere");
+    drop(Store::open(&elsewhere).unwrap());
+    let foreign = Store::open_beside(&elsewhere, other.try_clone().unwrap());
+    assert!(matches!(foreign, Err(StoreError::ForeignLock { .. })));
+    let mut store = Store::open_beside(&dir, other).unwrap();
+    store.create(new("f", "1")).unwrap();
+    assert_eq!(names(&store.load_all().unwrap()), ["f"]);
+}

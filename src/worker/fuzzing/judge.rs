@@ -93,7 +93,9 @@ impl Play {
                     begun.into_iter().chain(returned).for_each(|invocation| self.end(invocation.0));
                 }
                 FrontEvent::BlankFailed { .. } => assert!(!self.greeted, "a blank that was ready failed to become one"),
-                FrontEvent::Control(_) | FrontEvent::Reload(_) => unreachable!("there are no control threads"),
+                FrontEvent::Control(_) | FrontEvent::Reload(_) | FrontEvent::Takeover(_) => {
+                    unreachable!("there are no control threads")
+                }
             }
         }
     }

@@ -1,0 +1,614 @@
+//! One server takes over from another: nothing is lost, nothing is refused, and either may die on the way.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+#[path = "takeover/load.rs"]
+mod load;
+
+use std::collections::BTreeSet;
+use std::io::{BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use common::functions::sandboxed;
+use common::host::{cgroup_parents, descendants, is_alive};
+use common::{command, eventually, patience, Home, Reply, Server};
+use faas::registry::store::SCHEMA;
+use faas::takeover::message::{Introduction, Message};
+use faas::takeover::socket;
+use load::under_load;
+use nix::sys::signal::Signal;
+use serde_json::{json, Value};
+
+const ANSWERS: &str = "def handle(request):\n    return 1";
+
+/// The command of a server that takes over.
+fn successor_command(home: &Home) -> Command {
+    let mut command = command(home);
+    command.arg("--takeover");
+    command
+}
+
+/// Starts a server that takes over, and waits until it serves and the other has ended.
+fn succeed(old: Server) -> Server {
+    let new = Server::launch(old.home.clone(), successor_command(&old.home));
+    let (_, status) = old.ended();
+    assert_eq!(status.code(), Some(0), "{}", new.home.log());
+    new
+}
+
+/// Starts a server that must not take over, and gives what it says.
+fn refusal(home: &Home, mut command: Command) -> String {
+    let output = command.stdout(Stdio::null()).stderr(Stdio::piped()).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}\n{}", home.log());
+    said
+}
+
+/// Whether all that a server had is gone from this host.
+fn await_nothing_left(groups: &[std::path::PathBuf], processes: &[u32]) {
+    eventually("its cgroups are gone", || (!groups.iter().any(|group| group.exists())).then_some(()));
+    eventually("its processes are gone", || (!processes.iter().any(|&pid| is_alive(pid))).then_some(()));
+}
+
+/// What held changes up, by the server's own log, in milliseconds.
+fn held_ms(home: &Home) -> Vec<f64> {
+    let log = home.log();
+    let lines = log.lines().filter_map(|line| line.split_once("changes of functions have waited for "));
+    lines.map(|(_, rest)| rest.trim_end_matches(" ms").parse().unwrap()).collect()
+}
+
+#[test]
+fn under_load_six_takeovers_in_a_row_fail_no_request_and_close_no_connection() {
+    let Some(mut server) = sandboxed("", "") else { return };
+    server.deploy("steady", ANSWERS, json!({"min_instances": 1, "max_instances": 3}));
+    let address = server.address;
+    let (seen, server) = under_load(address, "steady", "1", |seen| {
+        for _ in 0..6 {
+            let (groups, processes) = (cgroup_parents(&server), descendants(server.pid()));
+            let before = server.pid();
+            server = succeed(server);
+            assert!(server.pid() != before && server.address == address, "another process at the same address");
+            await_nothing_left(&groups, &processes);
+            assert_ne!(cgroup_parents(&server), groups, "the two sides take turns");
+            seen.await_calls(100);
+        }
+        server
+    });
+    let failures = seen.failures.into_inner().unwrap();
+    let calls = seen.answered.into_inner();
+    assert!(failures.is_empty(), "{} of {calls} calls: {:?}", failures.len(), &failures[..failures.len().min(5)]);
+    println!("{calls} calls over 6 takeovers, none failed; changes waited for {:?} ms", held_ms(&server.home));
+    let stats = server.stats("steady");
+    assert!(stats["invocations"].as_u64().is_none_or(|count| count < calls), "counters begin anew: {stats}");
+}
+
+#[test]
+fn min_instances_and_blanks_are_there_when_the_successor_begins_to_serve() {
+    let Some(server) = sandboxed("", "") else { return };
+    for number in 0..3 {
+        server.deploy(&format!("warm{number}"), ANSWERS, json!({"min_instances": 2}));
+    }
+    server.deploy("cold", ANSWERS, json!({}));
+    let server = succeed(server);
+    for number in 0..3 {
+        let name = format!("warm{number}");
+        assert!(server.instances(&name).iter().filter(|it| it["state"] == "idle").count() >= 2, "{name}");
+        let reply = server.invoke(&name, "");
+        assert_eq!((reply.status, reply.header("x-faas-cold-start")), (200, Some("false")), "{}", reply.text());
+    }
+    assert_eq!(server.answer("cold", ""), 1);
+}
+
+#[test]
+fn what_was_begun_is_finished_and_its_connection_goes_on_in_the_successor() {
+    let Some(server) = sandboxed("", "") else { return };
+    server.deploy(
+        "slow",
+        "def handle(request):\n    time.sleep(float(request.get_text()))\n    return 'done'",
+        json!({}),
+    );
+    let head = |length: usize| {
+        format!(
+            "POST /invoke/slow HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer demo-key\r\nContent-Length: {length}\r\n\r\n"
+        )
+    };
+    // One call that runs, one whose body is not whole, one whose head is not, one connection without a word.
+    let [mut running, mut receiving, mut beginning, mut silent] = [(); 4].map(|()| server.connect());
+    running.write_all((head(1) + "2").as_bytes()).unwrap();
+    receiving.write_all((head(3) + "0").as_bytes()).unwrap();
+    let whole = head(1) + "0";
+    let (first, rest) = whole.split_at(30);
+    beginning.write_all(first.as_bytes()).unwrap();
+    silent.write_all(b"").unwrap();
+    server.await_load("slow", 1, 0);
+    let old_pid = server.pid();
+    let new = Server::launch(server.home.clone(), successor_command(&server.home));
+    assert!(is_alive(old_pid), "it has a call to finish");
+    receiving.write_all(b".1").unwrap();
+    beginning.write_all(rest.as_bytes()).unwrap();
+    silent.write_all((head(1) + "0").as_bytes()).unwrap();
+    for stream in [running, receiving, beginning, silent] {
+        let (mut writing, mut reading) = (stream.try_clone().unwrap(), BufReader::new(stream));
+        assert_eq!(Reply::read(&mut reading, false).text(), "\"done\"");
+        writing.write_all((head(1) + "0").as_bytes()).unwrap();
+        let reply = Reply::read(&mut reading, false);
+        assert_eq!((reply.text().as_str(), reply.header("connection")), ("\"done\"", None), "it stays open");
+    }
+    assert_eq!(server.ended().1.code(), Some(0));
+    assert_eq!(new.stats("slow")["failed"], 0);
+}
+
+#[test]
+fn deployments_before_between_and_after_are_all_there_and_in_force_when_they_are_acknowledged() {
+    let Some(mut server) = sandboxed("", "") else { return };
+    let code = |state: u64| format!("def handle(request):\n    return {state}");
+    server.deploy("changing", &code(0), json!({"max_instances": 2}));
+    let address = server.address;
+    let (asked, acknowledged, put_off) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let over = AtomicBool::new(false);
+    // A connection that is kept, and the next request on it.
+    let exchange = |stream: &mut BufReader<std::net::TcpStream>, method: &str, path: &str, body: &str| {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer demo-key\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.get_mut().write_all(request.as_bytes()).unwrap();
+        Reply::read(stream, false)
+    };
+    let connect = || {
+        let stream = std::net::TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(patience())).unwrap();
+        BufReader::new(stream)
+    };
+    let (names, server) = std::thread::scope(|scope| {
+        let changer = scope.spawn(|| {
+            let mut stream = connect();
+            let mut names = BTreeSet::new();
+            for state in 1_u64.. {
+                if over.load(Ordering::SeqCst) {
+                    break;
+                }
+                asked.store(state, Ordering::SeqCst);
+                let name = format!("new{state}");
+                let new = json!({ "name": name, "code": code(state) }).to_string();
+                let body = json!({ "code": code(state) }).to_string();
+                for (method, path, body) in [("PUT", "/functions/changing", &body), ("POST", "/functions", &new)] {
+                    loop {
+                        let reply = exchange(&mut stream, method, path, body);
+                        if (200..300).contains(&reply.status) {
+                            break;
+                        }
+                        reply.refused(503, "taking_over");
+                        assert_eq!(reply.header("retry-after"), Some("1"));
+                        put_off.fetch_add(1, Ordering::Relaxed);
+                    }
+                    if method == "PUT" {
+                        acknowledged.store(state, Ordering::SeqCst);
+                    }
+                }
+                names.insert(name);
+                if state % 3 == 0 {
+                    let gone = format!("new{}", state - 1);
+                    let reply = exchange(&mut stream, "DELETE", &format!("/functions/{gone}"), "");
+                    if reply.status == 204 {
+                        names.remove(&gone);
+                    } else {
+                        reply.refused(503, "taking_over");
+                    }
+                }
+            }
+            names
+        });
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut stream = connect();
+                while !over.load(Ordering::SeqCst) {
+                    let oldest = acknowledged.load(Ordering::SeqCst);
+                    let reply = exchange(&mut stream, "POST", "/invoke/changing", "");
+                    let newest = asked.load(Ordering::SeqCst);
+                    let got: u64 =
+                        reply.text().parse().unwrap_or_else(|_| panic!("{}: {}", reply.status, reply.text()));
+                    assert!((oldest..=newest).contains(&got), "{got} is not of {oldest}..={newest}");
+                }
+            });
+        }
+        struct End<'a>(&'a AtomicBool);
+        impl Drop for End<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::SeqCst);
+            }
+        }
+        let end = End(&over);
+        for _ in 0..5 {
+            server = succeed(server);
+            let goal = acknowledged.load(Ordering::SeqCst) + 3;
+            eventually("changes go on", || (acknowledged.load(Ordering::SeqCst) >= goal).then_some(()));
+        }
+        drop(end);
+        (changer.join().unwrap(), server)
+    });
+    let listed = server.get("/functions?limit=1000").json();
+    let listed: BTreeSet<String> = listed["functions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|function| function["name"].as_str().unwrap().to_owned())
+        .filter(|name| name != "changing")
+        .collect();
+    assert_eq!(listed, names, "what was acknowledged is what there is");
+    assert_eq!(server.answer("changing", ""), acknowledged.load(Ordering::SeqCst));
+    let (home, _) = server.end(Signal::SIGTERM);
+    println!("{} changes put off, held for {:?} ms", put_off.into_inner(), held_ms(&home));
+    let server = Server::on(home);
+    assert_eq!(server.answer("changing", ""), acknowledged.into_inner());
+}
+
+#[test]
+fn no_line_of_a_log_is_lost_or_counted_twice() {
+    let Some(mut server) = sandboxed("", "limits:\n  max_log_entries: 100000") else { return };
+    let code = "def handle(request):\n    time.sleep(0.01)\n    print('line', request.get_text())\n    return 1";
+    server.deploy("talks", code, json!({"max_instances": 2, "min_instances": 1}));
+    let address = server.address;
+    let (over, next) = (AtomicBool::new(false), AtomicU64::new(0));
+    let server = std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let mut stream = BufReader::new(std::net::TcpStream::connect(address).unwrap());
+                while !over.load(Ordering::SeqCst) {
+                    let number = next.fetch_add(1, Ordering::SeqCst).to_string();
+                    let request = format!(
+                        "POST /invoke/talks HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer demo-key\r\n\
+                         Content-Length: {}\r\n\r\n{number}",
+                        number.len()
+                    );
+                    stream.get_mut().write_all(request.as_bytes()).unwrap();
+                    assert_eq!(Reply::read(&mut stream, false).text(), "1");
+                }
+            });
+        }
+        struct End<'a>(&'a AtomicBool);
+        impl Drop for End<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::SeqCst);
+            }
+        }
+        let _end = End(&over);
+        for _ in 0..3 {
+            std::thread::sleep(Duration::from_millis(200));
+            server = succeed(server);
+        }
+        server
+    });
+    let count = next.into_inner();
+    assert!(count < 5000, "more than two files hold");
+    let expected: BTreeSet<String> = (0..count).map(|number| format!("line {number}")).collect();
+    let entries = |server: &Server| {
+        let mut all: Vec<Value> = Vec::new();
+        loop {
+            let since = all.last().map_or(0, |entry| entry["seq"].as_u64().unwrap());
+            let page = server.logs_where("talks", &format!("limit=1000&since={since}"));
+            if page.is_empty() {
+                return all;
+            }
+            all.extend(page);
+        }
+    };
+    let check = |server: &Server| {
+        let all = entries(server);
+        let sequence: Vec<u64> = all.iter().map(|entry| entry["seq"].as_u64().unwrap()).collect();
+        assert_eq!(sequence, (1..=count).collect::<Vec<_>>(), "each number once");
+        let lines: BTreeSet<String> = all.iter().map(|entry| entry["message"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(lines, expected);
+    };
+    check(&server);
+    // And so it is on the disk.
+    let (home, _) = server.end(Signal::SIGTERM);
+    check(&Server::on(home));
+}
+
+/// A successor that is this test, as far as it was let in.
+struct Impostor {
+    stream: std::os::fd::OwnedFd,
+}
+
+impl Impostor {
+    fn connect(home: &Home) -> Impostor {
+        Impostor { stream: socket::connect(&home.state()).unwrap().expect("a server").0 }
+    }
+
+    fn say(&self, message: &Message) {
+        socket::send(&self.stream, message, &[]).unwrap();
+    }
+
+    fn hear(&self) -> Option<Message> {
+        let received = socket::receive_by(&self.stream, &mut socket::buffer(), Instant::now() + patience()).unwrap();
+        received.map(|(message, _)| message.unwrap())
+    }
+
+    fn greeted(home: &Home) -> Impostor {
+        let impostor = Impostor::connect(home);
+        impostor.say(&Message::Hello(Introduction { pid: 1, version: "test".to_owned(), schema: SCHEMA }));
+        assert!(matches!(impostor.hear(), Some(Message::Offer(_))));
+        impostor
+    }
+
+    fn holding(home: &Home) -> Impostor {
+        let impostor = Impostor::greeted(home);
+        impostor.say(&Message::Freeze);
+        assert_eq!(impostor.hear(), Some(Message::Frozen));
+        impostor
+    }
+}
+
+#[test]
+fn a_successor_that_dies_while_changes_wait_lets_them_go_on() {
+    let Some(server) = sandboxed("", "") else { return };
+    for _ in 0..3 {
+        let impostor = Impostor::holding(&server.home);
+        std::thread::scope(|scope| {
+            let name = "waits";
+            let waiting = scope.spawn(|| server.deploy(name, ANSWERS, json!({})));
+            std::thread::sleep(Duration::from_millis(300));
+            assert!(!waiting.is_finished(), "a change waits while the successor reads");
+            assert_eq!(server.get("/functions").status, 200, "what is no change does not");
+            drop(impostor);
+            waiting.join().unwrap();
+        });
+        assert_eq!(server.answer("waits", ""), 1);
+        assert_eq!(server.call("DELETE", "/functions/waits", "").status, 204);
+    }
+    let server = succeed(server);
+    assert_eq!(server.get("/functions").status, 200);
+}
+
+#[test]
+fn what_makes_no_sense_on_the_socket_is_hung_up_on_and_changes_nothing() {
+    let Some(server) = sandboxed("", "") else { return };
+    server.deploy("steady", ANSWERS, json!({}));
+    let mut seed: u64 = 0x5eed;
+    let mut random = move || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        seed >> 33
+    };
+    for round in 0..60 {
+        let impostor = match round % 3 {
+            0 => Impostor::connect(&server.home),
+            1 => Impostor::greeted(&server.home),
+            _ => Impostor::holding(&server.home),
+        };
+        let mut bytes = match random() % 3 {
+            0 => Message::Yours.encode(),
+            1 => Message::Freeze.encode()[..4].to_vec(),
+            _ => (0..1 + random() % 300).map(|_| random() as u8).collect(),
+        };
+        bytes.truncate(1 + random() as usize % 300);
+        nix::sys::socket::send(
+            std::os::fd::AsRawFd::as_raw_fd(&impostor.stream),
+            &bytes,
+            nix::sys::socket::MsgFlags::empty(),
+        )
+        .unwrap();
+        assert!(matches!(impostor.hear(), Some(Message::Refused(_))), "round {round}: {bytes:?}");
+        assert_eq!(impostor.hear(), None, "it hangs up");
+        assert_eq!(server.answer("steady", ""), 1);
+    }
+    // A second one while a first is heard.
+    let first = Impostor::greeted(&server.home);
+    assert!(matches!(Impostor::connect(&server.home).hear(), Some(Message::Refused(_))));
+    let said = refusal(&server.home, successor_command(&server.home));
+    assert!(said.contains("taking over already"), "{said}");
+    drop(first);
+    server.deploy("after", ANSWERS, json!({}));
+    assert_eq!(succeed(server).answer("after", ""), 1);
+}
+
+#[test]
+fn another_user_is_not_let_in() {
+    let Some(server) = sandboxed("", "") else { return };
+    // Whatever was done to the files: the kernel says who it is.
+    for (path, mode) in [(server.home.path().to_owned(), 0o755), (server.home.state(), 0o755)] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let path = socket::path(&server.home.state());
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+    let mut stranger = common::as_nobody(&server.home);
+    let said = refusal(&server.home, {
+        stranger.arg("--takeover");
+        stranger
+    });
+    assert!(said.contains("belongs to uid 0"), "{said}");
+    assert!(server.home.log().contains("belongs to uid 65534"), "{}", server.home.log());
+    assert!(!server.home.log().contains("(version"), "it was not heard");
+    std::fs::set_permissions(server.home.state(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(succeed(server).get("/health").status, 200, "who may, is");
+}
+
+#[test]
+fn a_successor_killed_at_any_moment_before_it_serves_changes_nothing() {
+    let Some(server) = sandboxed("", "") else { return };
+    server.deploy("steady", ANSWERS, json!({"min_instances": 1, "max_instances": 3}));
+    let address = server.address;
+    let mut killed = 0;
+    let (seen, mut server) = under_load(address, "steady", "1", |_| {
+        // From its first step to its last before it serves; the first that came to serve ends this.
+        for delay_ms in (0..).step_by(25) {
+            let mut child = successor_command(&server.home).spawn().unwrap();
+            std::thread::sleep(Duration::from_millis(delay_ms));
+            let has_taken_over = server.home.log().contains("serves from now on");
+            if has_taken_over {
+                let mut first = [0; 4];
+                child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+                let pid = child.id();
+                return (server, Some((child, pid)));
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+            killed += 1;
+            // It may have been told in the moment between: then the service has died with it, as it does anywhere.
+            if server.home.log().contains("serves from now on") {
+                return (server, None);
+            }
+            server.deploy(&format!("after{killed}"), ANSWERS, json!({}));
+        }
+        unreachable!()
+    });
+    if let Some((mut child, pid)) = server.1.take() {
+        let failures = seen.failures.into_inner().unwrap();
+        assert!(failures.is_empty(), "{failures:?}");
+        println!("{killed} successors killed, {} calls, none failed", seen.answered.into_inner());
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), Signal::SIGTERM).unwrap();
+        child.wait().unwrap();
+    }
+    assert!(killed >= 3, "{killed}");
+    let (home, _) = server.0.ended();
+    let server = Server::on(home);
+    for number in 1..killed {
+        assert_eq!(server.answer(&format!("after{number}"), ""), 1);
+    }
+}
+
+#[test]
+fn a_server_that_is_killed_while_its_successor_prepares_is_replaced_and_refuses_nobody() {
+    let Some(server) = sandboxed("", "") else { return };
+    server.deploy("kept", ANSWERS, json!({"min_instances": 1}));
+    let (address, groups, processes) = (server.address, cgroup_parents(&server), descendants(server.pid()));
+    let home = server.home.clone();
+    std::thread::scope(|scope| {
+        let launched = scope.spawn(|| Server::launch(home.clone(), successor_command(&home)));
+        eventually("it was heard", || home.log().contains("wants to take over").then_some(()));
+        server.signal(Signal::SIGKILL);
+        // The listener is in the successor already, if it has come to that.
+        let (_, status) = server.ended();
+        assert_eq!(status.code(), None);
+        let new = launched.join().unwrap();
+        assert_eq!(new.address, address);
+        assert_eq!(new.answer("kept", ""), 1);
+        new.deploy("after", ANSWERS, json!({}));
+        await_nothing_left(&groups, &processes);
+        assert!(home.log().contains("starting as after a crash"), "{}", home.log());
+    });
+}
+
+#[test]
+fn a_server_that_is_killed_while_it_finishes_its_calls_costs_those_alone_and_leaves_nothing() {
+    let Some(server) = sandboxed("", "") else { return };
+    server.deploy("slow", "def handle(request):\n    time.sleep(20)\n    return 1", json!({"max_instances": 1}));
+    server.deploy("steady", ANSWERS, json!({"min_instances": 1}));
+    let (address, groups) = (server.address, cgroup_parents(&server));
+    let mut stream = server.connect();
+    let request =
+        "POST /invoke/slow HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer demo-key\r\nContent-Length: 0\r\n\r\n";
+    stream.write_all(request.as_bytes()).unwrap();
+    server.await_load("slow", 1, 0);
+    let new = Server::launch(server.home.clone(), successor_command(&server.home));
+    let processes = descendants(server.pid());
+    let (seen, ()) = under_load(address, "steady", "1", |seen| {
+        server.signal(Signal::SIGKILL);
+        let (_, status) = server.ended();
+        assert_eq!(status.code(), None);
+        seen.await_calls(100);
+    });
+    assert_eq!(seen.failures.into_inner().unwrap(), Vec::<String>::new());
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest);
+    assert!(rest.is_empty(), "its call died with it");
+    await_nothing_left(&groups, &processes);
+    let (home, status) = succeed(new).end(Signal::SIGTERM);
+    assert_eq!(status.code(), Some(0), "{}", home.log());
+}
+
+#[test]
+fn a_successor_that_cannot_start_changes_nothing_and_says_why() {
+    let Some(server) = sandboxed("", "") else { return };
+    server.deploy("steady", ANSWERS, json!({}));
+    let sound = std::fs::read_to_string(server.home.path().join("faas.yaml")).unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    for (from, to, says) in [
+        ("pool_size: 2", "pool_sise: 2", "did you mean pool_size"),
+        ("pool_size: 2", "python: /no/such/python", "/no/such/python"),
+        ("api_gateway_port: 0", &format!("api_gateway_port: {port}") as &str, "cannot listen"),
+        ("pool_size: 2", "sandbox_uid_base: 1999950000", "user ids"),
+    ] {
+        assert!(sound.contains(from));
+        std::fs::write(server.home.path().join("faas.yaml"), sound.replace(from, to)).unwrap();
+        let said = refusal(&server.home, successor_command(&server.home));
+        assert!(said.contains(says), "{to}: {said}");
+        assert_eq!(server.answer("steady", ""), 1);
+        server.deploy(&format!("after{}", says.len()), ANSWERS, json!({}));
+    }
+    std::fs::write(server.home.path().join("faas.yaml"), sound).unwrap();
+    assert_eq!(succeed(server).answer("steady", ""), 1);
+}
+
+#[test]
+fn a_new_configuration_may_change_everything_also_the_port() {
+    let Some(server) = sandboxed("", "") else { return };
+    server.deploy("steady", ANSWERS, json!({}));
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let path = server.home.path().join("faas.yaml");
+    let config = std::fs::read_to_string(&path).unwrap();
+    let declared = "functions:\n  declared:\n    code: |\n      def handle(request):\n          return 'declared'\n";
+    let config = config.replace("api_gateway_port: 0", &format!("api_gateway_port: {free}"));
+    std::fs::write(&path, config.replace("pool_size: 2", "pool_size: 1\n  max_concurrent_functions: 5") + declared)
+        .unwrap();
+    let old = server.address;
+    let mut kept = server.connect();
+    let new = succeed(server);
+    assert_eq!(new.address.port(), free);
+    assert_eq!(new.answer("steady", ""), 1);
+    assert_eq!(new.answer("declared", ""), "declared");
+    assert!(std::net::TcpStream::connect(old).is_err(), "nobody listens at the old address");
+    let request = "GET /health HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+    kept.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    kept.read_to_end(&mut answer).unwrap();
+    assert_eq!(Reply::parse(&answer, false).status, 200, "who was connected there is served");
+}
+
+#[test]
+fn without_a_server_that_runs_takeover_starts_one_and_says_so() {
+    if !common::is_root() {
+        return common::skip("process mode at level strict needs root");
+    }
+    let home = Home::with("pool_size: 1", "");
+    let server = Server::launch(home.clone(), successor_command(&home));
+    assert!(home.log().contains("without taking over"), "{}", home.log());
+    // After a kill the socket is there, and nobody listens at it.
+    let (home, _) = server.end(Signal::SIGKILL);
+    let server = Server::launch(home.clone(), successor_command(&home));
+    assert_eq!(server.get("/health").status, 200);
+    let said = refusal(&home, command(&home));
+    assert!(said.contains("--takeover") && said.contains(&server.pid().to_string()), "{said}");
+    let (home, _) = server.end(Signal::SIGTERM);
+    assert!(!socket::path(&home.state()).exists(), "a server that stops leaves no socket");
+}
+
+#[test]
+fn sigusr2_starts_the_same_program_anew_and_a_start_that_fails_changes_nothing() {
+    let Some(server) = sandboxed("", "") else { return };
+    server.deploy("steady", ANSWERS, json!({"min_instances": 1}));
+    let path = server.home.path().join("faas.yaml");
+    let sound = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, "nonsense: 1").unwrap();
+    server.signal(Signal::SIGUSR2);
+    eventually("it is said", || server.home.log().contains("did not take over").then_some(()));
+    assert_eq!(server.answer("steady", ""), 1);
+    std::fs::write(&path, sound).unwrap();
+    let address = server.address;
+    let home = server.home.clone();
+    let (seen, ()) = under_load(address, "steady", "1", |seen| {
+        server.signal(Signal::SIGUSR2);
+        let (_, status) = server.ended();
+        assert_eq!(status.code(), Some(0), "{}", home.log());
+        seen.await_calls(100);
+    });
+    assert_eq!(seen.failures.into_inner().unwrap(), Vec::<String>::new(), "{}", home.log());
+    // The new one is nobody's child here: its process id is in the lock.
+    let pid: i32 = std::fs::read_to_string(home.state().join("lock")).unwrap().trim().parse().unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+    eventually("it has ended", || (!is_alive(pid as u32)).then_some(()));
+}
