@@ -200,9 +200,9 @@ fn limits_of_calls_and_their_times_change() {
 
 #[test]
 fn a_stop_has_the_patience_that_was_read_last() {
-    let Some(server) = sandboxed("drain_timeout: 3600", "") else { return };
+    let Some(server) = sandboxed("shutdown_grace: 3600", "") else { return };
     server.deploy("slow", SLOW, json!({ "timeout": "15m" }));
-    change(&server, "pool_size: 2\ndrain_timeout: 1s", "", &["system.drain_timeout"]);
+    change(&server, "pool_size: 2\nshutdown_grace: 1s", "", &["system.shutdown_grace"]);
     let begun = std::thread::scope(|scope| {
         let call = scope.spawn(|| server.invoke("slow", "600"));
         server.await_load("slow", 1, 0);
@@ -278,7 +278,9 @@ fn what_is_made_at_the_start_waits_for_a_restart_and_is_named_until_then() {
         let answer = reload(&server);
         assert_eq!((&answer["changed"], &answer["restart_needed"]), (&changed, &needed), "{answer}");
     }
-    assert!(server.home.log().contains("a restart is needed for system.max_concurrent_functions, system.host"));
+    eventually("the keys in the log", || {
+        server.home.log().contains("a restart is needed for system.max_concurrent_functions, system.host").then_some(())
+    });
     assert_eq!(server.get("/health").json()["modes"]["process"]["isolation"], "strict");
     let (home, status) = server.end(Signal::SIGTERM);
     assert_eq!(status.code(), Some(0));

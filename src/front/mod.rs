@@ -50,6 +50,7 @@ use crate::scheduler::{Action, Scheduler, SchedulerLimits};
 use crate::sys::listener::watch_for_the_lost;
 use crate::systemd::Notifier;
 use crate::upgrade::Launcher;
+use crate::watchdog::Pulse;
 
 pub use cede::Estate;
 pub use reload::FrontUpdate;
@@ -253,11 +254,15 @@ impl Front {
     }
 
     /// Serves until the server is asked to stop and has drained.
-    pub fn run(&mut self) {
+    pub fn run(&mut self, mut pulse: Pulse) {
+        pulse.begin();
         let mut events = Events::with_capacity(1024);
         while !self.is_over() {
             self.turn(&mut events);
+            pulse.turn();
         }
+        // What follows may wait.
+        drop(pulse);
         if let Some(messenger) = self.messenger.take() {
             let _ = messenger.join();
         }
