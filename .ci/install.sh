@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What CI needs on a Debian machine that has Rust: a C compiler (for the bundled SQLite), Python, numpy for the test
-# that its generators do not repeat, curl for the quick start, iproute2 for the tests of the network, strace for disks that
-# fail, systemd for a look at the unit file, Docker for the container tests, and the benchmark's tools. Safe to run again.
+# that its generators do not repeat, curl for the quick start, iproute2 for the tests of the network, strace for disks
+# and other things that fail, systemd for a look at the unit file, Docker for the container tests, and the benchmark's
+# tools. Safe to run again.
 set -euo pipefail
 cd "$(dirname "$0")"
 

@@ -252,6 +252,14 @@ pub const QUEUE_PER_FUNCTION_MAX: usize = 1024;
 pub const QUEUE_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Range of `limits.max_queue_wait`, in milliseconds.
 pub const QUEUE_WAIT_MS: std::ops::RangeInclusive<u64> = 1..=FUNCTION_TIMEOUT_MS_MAX;
+/// A function may hold one more call only while it holds fewer than so many times the calls that the server has places
+/// for: so one that floods leaves a quarter of `limits.max_invocations` free. Beyond it 429.
+pub const INVOCATIONS_SHARE: usize = 3;
+/// On a full server, an idle instance is left for at least this long to a function that has no more than the one that
+/// needs room.
+pub const EVICTION_GRACE: Duration = Duration::from_secs(1);
+/// With more functions than slots, an instance gives way after this long to a function that has none.
+pub const SHARE_QUANTUM: Duration = Duration::from_secs(1);
 /// Longest time, in seconds, after which a refused client is told to come back: however long the queue is, guesses
 /// beyond it are worth nothing.
 pub const RETRY_AFTER_MAX_S: u64 = 60;

@@ -19,8 +19,6 @@ mod damage;
 mod disk;
 #[path = "fault_table/disk_elsewhere.rs"]
 mod disk_elsewhere;
-#[path = "fault_table/inject.rs"]
-mod inject;
 #[path = "fault_table/instances.rs"]
 mod instances;
 #[path = "fault_table/load.rs"]

@@ -162,6 +162,8 @@ pub struct Front {
     launcher: Launcher,
     /// The conversation with a successor; stays when the place is its own.
     talk: Option<Talk>,
+    /// A connection could not be sent on, because the successor had many to take.
+    someone_stayed: bool,
     /// Conversations so far.
     talks: u64,
     /// Tells who watches over this process that it is another one from now on.
@@ -224,6 +226,7 @@ impl Front {
             estate,
             launcher,
             talk: None,
+            someone_stayed: false,
             talks: 0,
             messenger: None,
             predecessor: None,
@@ -284,7 +287,7 @@ impl Front {
                 KNOCKING => self.knocked(),
                 SUCCESSOR => {
                     self.hear_successor();
-                    if self.has_ceded() && event.is_writable() {
+                    if self.someone_stayed && event.is_writable() {
                         self.send_clients_on();
                     }
                 }
@@ -350,7 +353,7 @@ impl Front {
             }
             self.may_accept = true;
             self.time_talk();
-            if self.has_ceded() {
+            if self.someone_stayed {
                 self.send_clients_on();
             }
             if self.reload_again {

@@ -54,6 +54,11 @@ impl Injection {
     pub fn into(server: &Server, names: &str, faults: &[Fault]) -> Injection {
         let threads = threads(server.pid(), names);
         assert!(!threads.is_empty(), "no thread {names}");
+        Injection::into_threads(server, threads, faults)
+    }
+
+    /// The same of these threads, which may be those of another process: a zygote. Children of theirs are left alone.
+    pub fn into_threads(server: &Server, threads: Vec<u32>, faults: &[Fault]) -> Injection {
         let trace = server.home.path().join("strace");
         let mut command = Command::new("strace");
         command.args(["--quiet=all", "--output"]).arg(&trace);
