@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::common::host::{cgroup_parents, zombies, zygotes};
-use super::common::injection::{can_inject, Fault, Injection};
+use super::common::injection::{can_inject, threads_of, Fault, Injection};
 use super::common::{eventually, patience, prepared, Home, Reply, Server};
 use super::load::invoke;
 use super::scene::{note_troubles, Scene, BUSY, QUICK};
@@ -103,7 +103,7 @@ fn when_there_is_no_memory_for_a_process_cold_calls_are_told_so_and_warm_ones_go
     let Some(mut row) = Row::of("fork fails (ENOMEM, in the zygote)") else { return };
     starved(&mut row, |server| {
         let zygote = eventually("there is a zygote", || zygotes(server.pid()).first().copied());
-        Injection::into_threads(server, vec![zygote], &[out_of_memory("/^(clone3?|v?fork)$")])
+        Injection::into(&[zygote], &[Fault::of("/^(clone3?|v?fork)$", "ENOMEM")])
     });
     row.end();
 }
@@ -114,13 +114,9 @@ fn when_there_is_no_memory_for_a_cgroup_cold_calls_are_told_so_and_warm_ones_go_
         return;
     }
     let Some(mut row) = Row::of("memory fails (ENOMEM for a blank's cgroup)") else { return };
-    starved(&mut row, |server| Injection::into(server, "faas-supervisor", &[out_of_memory("/^mkdir")]));
+    let fault = Fault::of("/^mkdir", "ENOMEM");
+    starved(&mut row, |server| Injection::into(&threads_of(server, "faas-supervisor"), &[fault]));
     row.end();
-}
-
-/// All of these calls fail, the first one too.
-fn out_of_memory(calls: &'static str) -> Fault {
-    Fault { calls, errno: "ENOMEM", first: 1, lasting: true }
 }
 
 /// The group above those of all instances may have no more processes, until this is dropped.
