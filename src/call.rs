@@ -148,6 +148,15 @@ pub enum InvokeError {
         /// When it may be worth trying again, in seconds.
         retry_after_s: u64,
     },
+    /// The function holds so many of the server's places that the rest is kept for others.
+    ShareExceeded {
+        /// Its calls.
+        held: usize,
+        /// The server's limit, in invocations.
+        limit: usize,
+        /// When it may be worth trying again, in seconds.
+        retry_after_s: u64,
+    },
     /// No instance can be started at present (the zygote is down, `fork` fails, a step of the sandbox is refused).
     NoInstances(BlankFailure),
     /// The function was deleted while the call waited.

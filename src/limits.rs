@@ -252,6 +252,14 @@ pub const QUEUE_PER_FUNCTION_MAX: usize = 1024;
 pub const QUEUE_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Range of `limits.max_queue_wait`, in milliseconds.
 pub const QUEUE_WAIT_MS: std::ops::RangeInclusive<u64> = 1..=FUNCTION_TIMEOUT_MS_MAX;
+/// A function may hold one more call only while it holds fewer than so many times the calls that the server has places
+/// for: so one that floods leaves a quarter of `limits.max_invocations` free. Beyond it 429.
+pub const INVOCATIONS_SHARE: usize = 3;
+/// On a full server, an idle instance is left for at least this long to a function that has no more than the one that
+/// needs room.
+pub const EVICTION_GRACE: Duration = Duration::from_secs(1);
+/// With more functions than slots, an instance gives way after this long to a function that has none.
+pub const SHARE_QUANTUM: Duration = Duration::from_secs(1);
 /// Longest time, in seconds, after which a refused client is told to come back: however long the queue is, guesses
 /// beyond it are worth nothing.
 pub const RETRY_AFTER_MAX_S: u64 = 60;
@@ -385,6 +393,15 @@ pub const LOG_QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 pub const RELOAD_FRONT_TIMEOUT: Duration = Duration::from_secs(5);
 /// What is told to the supervisor of this process (systemd) is lost when it takes longer than this to take it.
 pub const NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
+/// The watchdog looks at every vital thread this often, and rings its doorbell.
+pub const WATCHDOG_INTERVAL: Duration = Duration::from_secs(1);
+/// A vital thread that has not finished a turn for this long hangs, and the server ends.
+pub const WATCHDOG_TIMEOUT: Duration = Duration::from_secs(10);
+/// What the watchdog has to say must be said within this time, whole seconds: then a signal ends the server.
+pub const WATCHDOG_LAST_WORDS: Duration = Duration::from_secs(2);
+/// A control thread that is at one job for this long is named in the log. A look at code may take three sandboxes, each
+/// with its own limit.
+pub const CONTROL_JOB_SLOW: Duration = Duration::from_secs(60);
 /// The server's own log gets this long to reach standard error when the server ends.
 pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -427,6 +444,9 @@ const _: () =
 // JSON may write one byte as six (`\u001f`): the longest line still fits a file.
 const _: () = assert!(8 * LOG_ENTRY_BYTES_MAX as u64 <= LOG_FILE_BYTES_MAX);
 const _: () = assert!(FUNCTION_VERSIONS_KEPT >= 1);
+// The end of the server, in which workers and the supervisor do not turn, must not look like a hang.
+const _: () = assert!(KILL_WAIT.as_nanos() * 2 <= WATCHDOG_TIMEOUT.as_nanos());
+const _: () = assert!(WATCHDOG_INTERVAL.as_nanos() * 5 <= WATCHDOG_TIMEOUT.as_nanos());
 const _: () = assert!(PIPE_DEPTH_MAX >= 1 && PIPE_DEPTH_MAX < 31);
 const _: () = assert!(PIPE_WAIT_MAX.as_nanos() <= PIPE_STALL.as_nanos());
 const _: () = assert!(EGRESS_CONNECTS_PER_INSTANCE_MAX <= EGRESS_CONNECTS_MAX);

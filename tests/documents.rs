@@ -127,7 +127,7 @@ fn every_number_of_the_specification_is_the_one_that_is_enforced() {
             HTTP_HEAD_TIMEOUT, HTTP_BODY_TIMEOUT, HTTP_IDLE_TIMEOUT, HTTP_WRITE_STALL_TIMEOUT, HTTP_SWEEP_INTERVAL,
             EGRESS_CONNECT_TIMEOUT, EGRESS_NAME_SERVER_TIMEOUT, TAKEOVER_GREETING_TIMEOUT,
             TAKEOVER_PREPARATION_TIMEOUT, TAKEOVER_READY_TIMEOUT, TAKEOVER_HOLD_TIMEOUT, TAKEOVER_SIDE_TIMEOUT, RELOAD_FRONT_TIMEOUT,
-            NOTIFY_TIMEOUT, QUEUE_WAIT_MAX,
+            NOTIFY_TIMEOUT, WATCHDOG_TIMEOUT, WATCHDOG_INTERVAL, WATCHDOG_LAST_WORDS, CONTROL_JOB_SLOW, QUEUE_WAIT_MAX, EVICTION_GRACE, SHARE_QUANTUM,
         ],
         ms => [FUNCTION_TIMEOUT_MS_DEFAULT],
     ];
@@ -143,6 +143,7 @@ fn every_number_of_the_specification_is_the_one_that_is_enforced() {
     values.extend([*bodies.start(), *bodies.end()].map(|bytes| ("BODY_BYTES_LIMIT", size(bytes))));
     // The row of a default also holds its least and most.
     values.extend([
+        ("INVOCATIONS_SHARE", format!("fewer than {} times the free places", limits::INVOCATIONS_SHARE)),
         ("FUNCTION_TIMEOUT_MS_DEFAULT", ms(limits::FUNCTION_TIMEOUT_MS_MIN)),
         ("FUNCTION_TIMEOUT_MS_DEFAULT", ms(limits::FUNCTION_TIMEOUT_MS_MAX)),
         ("FUNCTION_MEMORY_BYTES_DEFAULT", size(limits::FUNCTION_MEMORY_BYTES_MIN)),

@@ -50,6 +50,7 @@ use crate::scheduler::{Action, Scheduler, SchedulerLimits};
 use crate::sys::listener::watch_for_the_lost;
 use crate::systemd::Notifier;
 use crate::upgrade::Launcher;
+use crate::watchdog::Pulse;
 
 pub use cede::Estate;
 pub use reload::FrontUpdate;
@@ -161,6 +162,8 @@ pub struct Front {
     launcher: Launcher,
     /// The conversation with a successor; stays when the place is its own.
     talk: Option<Talk>,
+    /// A connection could not be sent on, because the successor had many to take.
+    someone_stayed: bool,
     /// Conversations so far.
     talks: u64,
     /// Tells who watches over this process that it is another one from now on.
@@ -223,6 +226,7 @@ impl Front {
             estate,
             launcher,
             talk: None,
+            someone_stayed: false,
             talks: 0,
             messenger: None,
             predecessor: None,
@@ -250,11 +254,15 @@ impl Front {
     }
 
     /// Serves until the server is asked to stop and has drained.
-    pub fn run(&mut self) {
+    pub fn run(&mut self, mut pulse: Pulse) {
+        pulse.begin();
         let mut events = Events::with_capacity(1024);
         while !self.is_over() {
             self.turn(&mut events);
+            pulse.turn();
         }
+        // What follows may wait.
+        drop(pulse);
         if let Some(messenger) = self.messenger.take() {
             let _ = messenger.join();
         }
@@ -279,7 +287,7 @@ impl Front {
                 KNOCKING => self.knocked(),
                 SUCCESSOR => {
                     self.hear_successor();
-                    if self.has_ceded() && event.is_writable() {
+                    if self.someone_stayed && event.is_writable() {
                         self.send_clients_on();
                     }
                 }
@@ -345,7 +353,7 @@ impl Front {
             }
             self.may_accept = true;
             self.time_talk();
-            if self.has_ceded() {
+            if self.someone_stayed {
                 self.send_clients_on();
             }
             if self.reload_again {

@@ -242,6 +242,16 @@ impl From<&InvokeError> for Problem {
                 let detail = format!("the server holds {limit} calls already, which is limits.max_invocations");
                 Problem::unavailable("overloaded", detail).retry_after(*retry_after_s)
             }
+            InvokeError::ShareExceeded { held, limit, retry_after_s } => Problem::new(
+                429,
+                "share_exceeded",
+                "The function has its share of the server",
+                format!(
+                    "{held} calls of this function are among the {limit} of limits.max_invocations; the rest is kept for \
+                     other functions"
+                ),
+            )
+            .retry_after(*retry_after_s),
             // The reason is the backend's own and stays in the server's log; the name of a step is nobody's secret.
             InvokeError::NoInstances(failure) => {
                 let refused =
@@ -354,6 +364,7 @@ mod tests {
         let crash = |exit| InvokeError::Crashed { exit };
         let waited = |shortage| InvokeError::WaitedTooLong { limit_ms: 66, shortage, retry_after_s: 3 };
         let queue_full = InvokeError::QueueFull { limit: 1024, retry_after_s: 3 };
+        let share_exceeded = InvokeError::ShareExceeded { held: 12, limit: 16, retry_after_s: 3 };
         let overloaded = InvokeError::Overloaded { limit: 16, retry_after_s: 3 };
         let timed_out = |set_by| InvokeError::TimedOut { limit_ms: 30_000, set_by };
         let queue_timed_out = |set_by| InvokeError::QueueTimedOut { limit_ms: 9, set_by };
@@ -390,6 +401,7 @@ mod tests {
             (waited(Shortage::OfServer { max_instances: 8 }), 503, "queue_wait_exceeded", "max_concurrent", true),
             (waited(Shortage::OfStarts), 503, "queue_wait_exceeded", "max_queue_wait, 66 ms", true),
             (queue_full, 429, "queue_full", "1024 calls of this function wait already, which is limits.max_", true),
+            (share_exceeded, 429, "share_exceeded", "12 calls of this function are among the 16", true),
             (overloaded, 503, "overloaded", "16 calls already, which is limits.max_invocations", true),
             (InvokeError::Deleted, 404, "function_deleted", "deleted", false),
             (InvokeError::InstanceStopped { limit_ms: 5 }, 503, "instance_stopped", "drain_timeout, 5 ms", true),

@@ -36,6 +36,10 @@ impl Scheduler {
                     self.runtimes[r as usize].timer = super::TimerId::NONE;
                     self.unbalanced = true;
                 }
+                TimerKey::Room => {
+                    self.room_timer = super::TimerId::NONE;
+                    self.unbalanced = true;
+                }
                 TimerKey::Drain => {
                     self.drain_timer = super::TimerId::NONE;
                     self.end_drain(&mut turn);

@@ -12,11 +12,9 @@ use super::versions::{Phase, Tally};
 use super::Scheduler;
 use crate::limits::PIPE_DEPTH_MAX;
 
-/// Tests sweep after every entry. A debug build of the server has thousands of calls in its tables, and would be of no
-/// use to anybody if it did.
-pub(super) fn is_due(entries: u64) -> bool {
-    cfg!(test) || entries % 256 == 0
-}
+/// Tests sweep after every entry, if they say nothing else. A debug build of the server has thousands of calls in its
+/// tables, and would be of no use to anybody if it did.
+pub(super) const SWEEP_EVERY: u64 = if cfg!(test) { 1 } else { 256 };
 
 impl Scheduler {
     /// Panics if the state contradicts itself.
@@ -26,6 +24,7 @@ impl Scheduler {
         self.versions.indices().for_each(|v| self.check_version(v));
         self.check_runtimes();
         self.check_timers();
+        self.check_fairness();
         assert!(self.emptied.is_empty() && !self.unbalanced, "work was left undone");
     }
 
@@ -62,11 +61,13 @@ impl Scheduler {
     }
 
     fn check_tenants(&self) {
-        let (mut free, mut idle, mut ending_soon) = (0, 0, 0);
+        let (mut free, mut idle, mut ending_soon, mut yielding, mut busy) = (0, 0, 0, 0, 0);
         for (at, tenant) in self.slots.items.iter().enumerate() {
             let state = tenant.state();
             free += usize::from(state == InstanceState::Free);
             idle += usize::from(state == InstanceState::Idle);
+            busy += usize::from(state == InstanceState::Busy);
+            yielding += usize::from(tenant.retiring == Some(KillReason::Yielded));
             ending_soon += usize::from(state == InstanceState::Ending && !tenant.overdue);
             assert!(tenant.pipe.len() <= PIPE_DEPTH_MAX, "slot {at} has more calls than any pipe may");
             let may_hold = matches!(state, InstanceState::Loading | InstanceState::Busy | InstanceState::Ending);
@@ -80,7 +81,8 @@ impl Scheduler {
             assert!(!watched || tenant.timer.is_armed(), "slot {at} is {state:?} and nobody looks");
         }
         assert_eq!(free, self.slots.items.len() - self.slots.occupied());
-        assert_eq!((idle, ending_soon), (self.slots.idle, self.slots.ending_soon));
+        let counted = (self.slots.idle, self.slots.ending_soon, self.slots.yielding, self.slots.busy);
+        assert_eq!((idle, ending_soon, yielding, busy), counted);
     }
 
     fn check_version(&self, v: u32) {
@@ -114,13 +116,26 @@ impl Scheduler {
         assert!(version.wants <= waiting.max(for_kept), "{} starts for {waiting} calls", version.wants);
     }
 
+    /// Whoever waits for room waits for a slot that is coming, or there is none that is needed less.
+    fn check_fairness(&self) {
+        assert_eq!(self.claim, self.next_claim());
+        let Some(claim) = self.claim else { return };
+        for v in self.versions.indices() {
+            let version = &self.versions.items[v as usize];
+            let live = version.tally.live();
+            let spare = version.idle_oldest().is_some() && live > version.policy.min_instances;
+            assert!(!spare || live <= claim, "a function with {claim} instances waits for room beside one with {live}");
+        }
+        assert!(self.runtimes.iter().all(|it| it.ready.is_empty()), "a blank is kept while a function waits for room");
+    }
+
     /// Every armed timer has an owner, so that none can fire for somebody else.
     fn check_timers(&self) {
         let calls = self.calls.items.iter().map(|call| call.timer);
         let slots = self.slots.items.iter().map(|tenant| tenant.timer);
         let versions = self.versions.items.iter().map(|version| version.timer);
         let runtimes = self.runtimes.iter().map(|runtime| runtime.timer);
-        let all = calls.chain(slots).chain(versions).chain(runtimes).chain([self.drain_timer]);
+        let all = calls.chain(slots).chain(versions).chain(runtimes).chain([self.drain_timer, self.room_timer]);
         assert_eq!(all.filter(|timer| timer.is_armed()).count(), self.timers.armed());
     }
 

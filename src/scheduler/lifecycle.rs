@@ -115,9 +115,7 @@ impl Scheduler {
         let v = tenant.version;
         tenant.drain_until_ns = turn.now_ns.saturating_add(self.limits.drain_timeout_ns);
         // What was worn goes for good now, also if its last calls should come back.
-        if tenant.retiring.replace(KillReason::Requested).is_none() {
-            self.versions.items[v as usize].tally.retiring += 1;
-        }
+        self.set_retiring(at, Some(KillReason::Requested));
         self.reshelve(at);
         self.arm_slot(at);
         self.scale(v, turn);

@@ -16,7 +16,8 @@
 //! 3. a blank that becomes an instance for it, while there are fewer starting instances than waiting calls;
 //! 4. the version's bounded queue, first in, first out.
 //!
-//! Which file decides what: `placement` 1, 2 and 4; `scaling` 3, the pool and eviction; `news` what workers report;
+//! Which file decides what: `placement` 1, 2 and 4; `scaling` 3 and the pool; `fairness` who gets
+//! room; `news` what workers report;
 //! `deadlines` everything that time does; `lifecycle` deployments and the server's end; `reconfigure` new limits;
 //! `refusals` what a call is told that gets no place. The tables below them (`calls`, `slots`, `versions`, `runtimes`, `timers`, `list`) decide nothing. Nothing on the way of
 //! a call allocates once the tables have grown to the load, and no step depends on how many calls, instances or
@@ -27,6 +28,7 @@
 
 mod calls;
 mod deadlines;
+mod fairness;
 #[cfg(debug_assertions)]
 mod invariants;
 mod lifecycle;
@@ -74,6 +76,7 @@ pub struct Scheduler {
     runtimes: Vec<Runtime>,
     timers: Wheel,
     drain_timer: TimerId,
+    room_timer: TimerId,
     /// Nothing is kept warm any more.
     shutting_down: bool,
     /// The end has a time: see [`Scheduler::shutdown`].
@@ -82,12 +85,17 @@ pub struct Scheduler {
     is_closed: bool,
     /// Recent service time of all functions' calls, an exponentially weighted mean; zero while unknown.
     service_ewma_ns: u64,
+    /// Instances of the function whose turn it is to get a slot, when there are too few: see `fairness`.
+    claim: Option<u32>,
     /// Slots, pools or wants changed: [`Scheduler::rebalance`] must run before the entry ends.
     unbalanced: bool,
     /// Closing versions that may have lost their last call or instance during this entry.
     emptied: Vec<u32>,
-    /// Public entries so far, to thin out the sweeps of debug builds.
+    /// Public entries so far: the order in which functions began to wait, and what thins out the sweeps.
     entries: u64,
+    /// Entries between two sweeps.
+    #[cfg(debug_assertions)]
+    sweep_every: u64,
 }
 
 /// What every step of one public entry needs: the time, and where actions go.
@@ -111,13 +119,17 @@ impl Scheduler {
             runtimes,
             timers: Wheel::new(),
             drain_timer: TimerId::NONE,
+            room_timer: TimerId::NONE,
             shutting_down: false,
             is_impatient: false,
             is_closed: false,
             service_ewma_ns: 0,
+            claim: None,
             unbalanced: true,
             emptied: Vec::new(),
             entries: 0,
+            #[cfg(debug_assertions)]
+            sweep_every: invariants::SWEEP_EVERY,
             limits,
         }
     }
@@ -153,8 +165,8 @@ impl Scheduler {
         if version.phase != Phase::Active {
             return Err(InvokeError::Deleted);
         }
-        if self.calls.len() >= self.limits.invocations_max {
-            return Err(self.overloaded());
+        if let Some(error) = self.no_place(v) {
+            return Err(error);
         }
         let instance = if version.queue.is_empty() { self.pick(v, terms.exclusive, turn.now_ns) } else { None };
         if instance.is_none() {
@@ -248,7 +260,7 @@ impl Scheduler {
         }
         self.entries += 1;
         #[cfg(debug_assertions)]
-        if invariants::is_due(self.entries) {
+        if self.entries % self.sweep_every == 0 {
             self.check_invariants();
         }
     }

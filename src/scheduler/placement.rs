@@ -46,10 +46,12 @@ impl Scheduler {
         }
         turn.out.push(Action::Dispatch { slot, invocation: self.calls.id(call), cold });
         // It goes on no shelf any more, so this comes before it is put on one.
-        if tenant.given() >= version.policy.invocations_max && tenant.retiring.is_none() {
-            tenant.retiring = Some(KillReason::Worn);
-            version.tally.retiring += 1;
+        let worn = tenant.given() >= version.policy.invocations_max && tenant.retiring.is_none();
+        if worn {
+            self.set_retiring(at, Some(KillReason::Worn));
         }
+        let tenant = &mut self.slots.items[at as usize];
+        let version = &mut self.versions.items[tenant.version as usize];
         match tenant.state() {
             InstanceState::Loading => {
                 version.tally.loading_with_call += 1;
@@ -76,6 +78,12 @@ impl Scheduler {
 
     /// A call left this instance's pipe: what comes next for it.
     pub(super) fn progress(&mut self, at: u32, turn: &mut Turn) {
+        if self.must_yield(at, turn.now_ns) {
+            self.set_retiring(at, Some(KillReason::Yielded));
+            // Or it would get the slot back, for having waited longer.
+            let v = self.slots.items[at as usize].version;
+            self.versions.items[v as usize].wants_since = self.entries;
+        }
         let tenant = &mut self.slots.items[at as usize];
         let v = tenant.version;
         if tenant.pipe.is_empty() {
@@ -109,6 +117,8 @@ impl Scheduler {
             let why = if self.shutting_down { KillReason::Shutdown } else { KillReason::Outdated };
             return self.kill(at, why, turn);
         }
+        // Another function may wait for room.
+        self.unbalanced |= self.claim.is_some();
         self.arm_slot(at);
     }
 
@@ -153,13 +163,25 @@ impl Scheduler {
     /// A call that this instance was given has come back unbegun: if it was its last, the instance has one to give
     /// again and stays, which the return value says. The caller scales the version then.
     pub(super) fn unwear(&mut self, at: u32) -> bool {
-        let tenant = &mut self.slots.items[at as usize];
-        let is_worn = tenant.retiring == Some(KillReason::Worn);
+        let is_worn = self.slots.items[at as usize].retiring == Some(KillReason::Worn);
         if is_worn {
-            tenant.retiring = None;
-            self.versions.items[tenant.version as usize].tally.retiring -= 1;
+            self.set_retiring(at, None);
         }
         is_worn
+    }
+
+    /// Says why an instance of a version is to end after its pipe, or that it is not to end. The caller puts it on the
+    /// shelf where it belongs then, and scales its version.
+    pub(super) fn set_retiring(&mut self, at: u32, why: Option<KillReason>) {
+        let tenant = &mut self.slots.items[at as usize];
+        let before = std::mem::replace(&mut tenant.retiring, why);
+        let retiring = &mut self.versions.items[tenant.version as usize].tally.retiring;
+        *retiring += u32::from(why.is_some());
+        *retiring -= u32::from(before.is_some());
+        self.slots.yielding += usize::from(why == Some(KillReason::Yielded));
+        self.slots.yielding -= usize::from(before == Some(KillReason::Yielded));
+        // What its function has counts in who is next.
+        self.unbalanced |= self.claim.is_some();
     }
 
     /// Whether what the version still has to do is all that it is kept for.
@@ -190,8 +212,8 @@ impl Scheduler {
             if from == InstanceState::Loading && !tenant.pipe.is_empty() {
                 tally.loading_with_call -= 1;
             }
-            if to == InstanceState::Ending && tenant.retiring.take().is_some() {
-                tally.retiring -= 1;
+            if to == InstanceState::Ending && tenant.retiring.is_some() {
+                self.set_retiring(at, None);
             }
             self.reshelve(at);
         }

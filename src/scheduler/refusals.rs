@@ -13,6 +13,16 @@ impl Scheduler {
         InvokeError::Overloaded { limit: self.limits.invocations_max, retry_after_s: self.server_free_in_s() }
     }
 
+    /// The version holds as many calls as leave room for others.
+    pub(super) fn share_exceeded(&self, v: u32) -> InvokeError {
+        let held = self.versions.items[v as usize].calls as usize;
+        InvokeError::ShareExceeded {
+            held,
+            limit: self.limits.invocations_max,
+            retry_after_s: self.version_free_in_s(v),
+        }
+    }
+
     /// The version's queue is full.
     pub(super) fn queue_full(&self, v: u32) -> InvokeError {
         InvokeError::QueueFull { limit: self.limits.queue_per_function_max, retry_after_s: self.version_free_in_s(v) }

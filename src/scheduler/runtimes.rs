@@ -47,8 +47,9 @@ impl Runtime {
     }
 
     /// Blanks that are wanted and not even in the making.
-    pub(super) fn unmet(&self, now_ns: u64) -> usize {
-        if now_ns < self.backoff_until_ns {
+    pub(super) fn unmet(&self) -> usize {
+        // While the timer is armed there is a pause.
+        if self.timer.is_armed() {
             return 0;
         }
         self.demand.saturating_sub(self.making) as usize

@@ -1,4 +1,5 @@
-//! How many instances there are: starts on demand, the pool of blanks, eviction, and what is done when starts fail.
+//! How many instances there are: starts on demand, the pool of blanks, and what is done when starts fail. Who gets room
+//! when there is too little is `fairness`.
 //!
 //! A version's `wants` are the instances that it should start and has no blank for; a runtime's `demand` is their
 //! sum. Both are recomputed whenever a call or an instance of the version changes, and the blanks in the making are
@@ -46,6 +47,9 @@ impl Scheduler {
         if before == wants {
             return;
         }
+        if before == 0 {
+            version.wants_since = self.entries;
+        }
         let runtime = &mut self.runtimes[version.runtime as usize];
         runtime.demand = runtime.demand + wants - before;
         if before == 0 {
@@ -88,12 +92,17 @@ impl Scheduler {
             }
         }
         // What calls wait for comes before any pool.
-        for r in 0..self.runtimes.len() {
-            self.make_blanks(r, self.runtimes[r].demand as usize, turn);
-        }
-        let unmet: usize = self.runtimes.iter().map(|runtime| runtime.unmet(turn.now_ns)).sum();
-        if unmet > 0 {
-            return self.make_room(unmet, turn);
+        let unmet = |it: &Self| it.runtimes.iter().map(|runtime| runtime.unmet()).sum::<usize>();
+        self.claim = None;
+        if self.slots.free() >= unmet(self) {
+            for r in 0..self.runtimes.len() {
+                self.make_blanks(r, self.runtimes[r].demand as usize, turn);
+            }
+        } else {
+            while let Some(r) = self.neediest_runtime().filter(|_| !self.slots.is_full()) {
+                self.make_blanks(r, self.runtimes[r].making as usize + 1, turn);
+            }
+            return self.make_room(turn);
         }
         for r in 0..self.runtimes.len() {
             let pool = self.pool_target(r);
@@ -102,13 +111,15 @@ impl Scheduler {
         }
     }
 
-    /// Gives each ready blank to the version whose turn it is.
+    /// Gives each ready blank to the version whose turn it is: while there is room for all, in turns; else by need.
     fn hand_out_blanks(&mut self, r: usize, turn: &mut Turn) {
         while !self.runtimes[r].ready.is_empty() {
-            let Some(v) = self.runtimes[r].wanting.front() else { return };
+            let next = if self.slots.is_full() { self.neediest_version(r) } else { self.runtimes[r].wanting.front() };
+            let Some(v) = next else { return };
             let Some(blank) = self.runtimes[r].ready.front() else { return };
             self.runtimes[r].wanting.remove(&mut self.versions.items, v);
             self.runtimes[r].wanting.push_back(&mut self.versions.items, v);
+            self.versions.items[v as usize].wants_since = self.entries;
             if self.instances_missing(v, turn.now_ns) > 0 {
                 self.assign(blank, v, turn);
             }
@@ -137,34 +148,6 @@ impl Scheduler {
         } else {
             0
         }
-    }
-
-    /// There are `unmet` wishes and no free slot: ends what is least missed, unless enough is ending already.
-    fn make_room(&mut self, unmet: usize, turn: &mut Turn) {
-        while self.slots.ending_soon < unmet {
-            let (victim, why) = match self.least_missed_instance() {
-                Some(instance) => (instance, KillReason::Evicted),
-                // No blank is left where one is wanted, so that any ready one belongs to another runtime's pool.
-                None => match self.runtimes.iter().find_map(|runtime| runtime.ready.back()) {
-                    Some(blank) => (blank, KillReason::Surplus),
-                    None => return,
-                },
-            };
-            self.kill(victim, why, turn);
-        }
-    }
-
-    /// The oldest idle instance, beyond those kept, of the function that was used least recently. A walk over all
-    /// versions, but only when the machine is full, and far cheaper than the start that it makes room for.
-    fn least_missed_instance(&self) -> Option<u32> {
-        if self.slots.idle == 0 {
-            return None;
-        }
-        let spare = self.versions.items.iter().filter(|version| {
-            version.exists() && version.tally.idle > 0 && version.tally.live() > version.policy.min_instances
-        });
-        let candidates = spare.filter_map(|version| Some((version.last_used_ns, version.idle_oldest()?)));
-        candidates.min_by_key(|&(last_used_ns, _)| last_used_ns).map(|(_, at)| at)
     }
 
     // ---- Failed starts ----

@@ -142,6 +142,8 @@ pub(super) struct Slots {
     free: List,
     /// Tenants that were killed and are expected to be gone soon.
     pub(super) ending_soon: usize,
+    /// Busy instances that end after their pipe, so that another function gets their slot.
+    pub(super) yielding: usize,
     /// Idle instances of all versions.
     pub(super) idle: usize,
     /// Instances of all versions that have calls.
@@ -153,11 +155,16 @@ impl Slots {
         let mut items: Vec<Tenant> = (0..count).map(|_| Tenant::vacant(0)).collect();
         let mut free = List::EMPTY;
         (0..count as u32).for_each(|at| free.push_back(&mut items, at));
-        Slots { items, free, ending_soon: 0, idle: 0, busy: 0 }
+        Slots { items, free, ending_soon: 0, yielding: 0, idle: 0, busy: 0 }
     }
 
     pub(super) fn occupied(&self) -> usize {
         self.items.len() - self.free.len()
+    }
+
+    /// Slots without a tenant.
+    pub(super) fn free(&self) -> usize {
+        self.free.len()
     }
 
     /// Whether no slot is free.

@@ -1,8 +1,10 @@
 //! What the scheduler does, told as stories with few actors. The storm of all of them at once is in `sim`.
 
 mod calls;
+mod crowd;
 mod deadlines;
 mod ends;
+mod fairness;
 mod faults;
 mod reconfigure;
 mod scaling;

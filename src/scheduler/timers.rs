@@ -45,6 +45,8 @@ pub(super) enum TimerKey {
     Version(u32),
     /// The end of a runtime's backoff.
     Runtime(u32),
+    /// The end of a grace during which an idle instance was left alone that another function could use.
+    Room,
     /// The end of the server's patience at shutdown.
     Drain,
 }

@@ -36,6 +36,10 @@ pub struct SchedulerLimits {
     pub blank_start_timeout_ns: u64,
     /// A request to a worker (take back, kill) that has no answer for this long is made again.
     pub ask_again_ns: u64,
+    /// At least this long an idle instance is left to a function that has no more than another that needs room.
+    pub eviction_grace_ns: u64,
+    /// After this long an instance gives way to a function that has none, if there are more functions than slots.
+    pub share_quantum_ns: u64,
     /// An instance that was asked to stop is ended when it is still busy after this long.
     pub drain_timeout_ns: u64,
     /// First pause after a failed start; doubles with each further one.
@@ -65,6 +69,8 @@ impl Default for SchedulerLimits {
             cold_start_timeout_ns: ns(limits::COLD_START_TIMEOUT_DEFAULT),
             blank_start_timeout_ns: ns(limits::BLANK_START_TIMEOUT),
             ask_again_ns: ns(limits::WORKER_ASK_AGAIN),
+            eviction_grace_ns: ns(limits::EVICTION_GRACE),
+            share_quantum_ns: ns(limits::SHARE_QUANTUM),
             drain_timeout_ns: ns(limits::DRAIN_TIMEOUT_DEFAULT),
             backoff_min_ns: ns(limits::START_BACKOFF_MIN),
             backoff_max_ns: ns(limits::START_BACKOFF_MAX),
@@ -165,6 +171,8 @@ pub enum KillReason {
     Expired,
     /// Idle, and another function needs its slot.
     Evicted,
+    /// The server is full, and another function that has fewer instances waits for one.
+    Yielded,
     /// A blank more than the pool holds.
     Surplus,
     /// Its version was removed or replaced.
@@ -191,8 +199,8 @@ impl KillReason {
     /// Whether the instance runs nothing that must be cut short, so that it may end in its own way.
     #[must_use]
     pub fn is_idle(self) -> bool {
-        use KillReason::{Evicted, Expired, Outdated, Requested, Worn};
-        matches!(self, Expired | Evicted | Outdated | Requested | Worn)
+        use KillReason::{Evicted, Expired, Outdated, Requested, Worn, Yielded};
+        matches!(self, Expired | Evicted | Outdated | Requested | Worn | Yielded)
     }
 }
 

@@ -98,6 +98,8 @@ pub(super) struct Version {
     pub(super) calls: u32,
     /// Blanks that it waits for; while above zero it is on its runtime's list.
     pub(super) wants: u32,
+    /// At which public entry of the scheduler it began to wait for the next one.
+    pub(super) wants_since: u64,
     links: Links,
     /// Recent service time, an exponentially weighted mean; zero while unknown.
     pub(super) service_ewma_ns: u64,
@@ -143,6 +145,7 @@ impl Version {
             tally: Tally::default(),
             calls: 0,
             wants: 0,
+            wants_since: 0,
             links: Links::NONE,
             service_ewma_ns: 0,
             pipe_not_before_ns: 0,

@@ -57,7 +57,12 @@ SUITES = [
     {
         "binary": "unprivileged",
         "layouts": BOTH,
-        "only": ["strict_refuses", "standard_serves", "level_none_serves", "a_look_at_the_system"],
+        "only": ["strict_refuses", "standard_serves", "level_none_serves", "a_look_at_the_system", "a_common_users"],
+    },
+    {
+        "binary": "takeover",
+        "layouts": BOTH,
+        "only": ["what_was_begun", "min_instances_and", "a_server_that_is_killed", "sigusr2"],
     },
     {"binary": "sandbox_plan", "layouts": ["v2"], "without": ["cost_of_a_blank"]},
     {"binary": "seccomp", "layouts": ["v2"], "without": ["loading_takes_less_time"]},

@@ -20,15 +20,15 @@ use crate::call::{InvocationId, Slot, VersionKey};
 use crate::scheduler::{Action, FunctionPolicy, RuntimeId, Scheduler, SchedulerLimits};
 
 /// A small generator is enough, and needs no dependency that could change the stories between releases.
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
+    pub(super) fn roll(&mut self, sides: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % sides
     }
 
-    fn one_in(&mut self, sides: u64) -> bool {
+    pub(super) fn one_in(&mut self, sides: u64) -> bool {
         self.roll(sides) == 0
     }
 }
@@ -107,6 +107,8 @@ fn random_limits(dice: &mut Dice) -> SchedulerLimits {
         drain_timeout_ns: 50 * MS,
         backoff_min_ns: 10 * MS,
         backoff_max_ns: 200 * MS,
+        eviction_grace_ns: 20 * MS,
+        share_quantum_ns: 20 * MS,
         ..SchedulerLimits::default()
     }
 }
@@ -262,6 +264,12 @@ impl Storm {
 
         storm.foul = foul;
         (0..200).for_each(|_| storm.step());
+        if storm.dice.one_in(3) {
+            // As for a server that was taken over from; the signal may still come.
+            storm.scheduler.wind_down(storm.now, &mut storm.out);
+            storm.take_actions();
+            (0..50).for_each(|_| storm.step());
+        }
         let grace_ns = if storm.dice.one_in(2) { 20 * MS } else { 400 * MS };
         storm.scheduler.shutdown(grace_ns, storm.now, &mut storm.out);
         storm.take_actions();
@@ -275,8 +283,9 @@ impl Storm {
     }
 }
 
-fn seeds(count: u64) -> Vec<u64> {
-    match std::env::var("FAAS_SIM_SEED").ok().and_then(|seed| seed.parse().ok()) {
+/// Seeds from zero on, or the one that this variable names.
+pub(super) fn seeds(variable: &str, count: u64) -> Vec<u64> {
+    match std::env::var(variable).ok().and_then(|seed| seed.parse().ok()) {
         Some(seed) => vec![seed],
         None => (0..count).collect(),
     }
@@ -284,7 +293,7 @@ fn seeds(count: u64) -> Vec<u64> {
 
 /// Runs the storms and checks that together they reached every case.
 fn run_all(foul: bool, cases: &[&str]) {
-    let seeds = seeds(150);
+    let seeds = seeds("FAAS_SIM_SEED", 150);
     let mut seen = BTreeSet::new();
     for &seed in &seeds {
         eprintln!("FAAS_SIM_SEED={seed}, foul: {foul}");
@@ -294,7 +303,7 @@ fn run_all(foul: bool, cases: &[&str]) {
     assert!(seeds.len() == 1 || missed.is_empty(), "no storm reached {missed:?}, only {seen:?}");
 }
 
-const CASES: [&str; 35] = [
+const CASES: [&str; 38] = [
     "MakeBlank",
     "Assign",
     "Dispatch",
@@ -324,6 +333,9 @@ const CASES: [&str; 35] = [
     "ShuttingDown",
     "InstanceStopped",
     "RefusedQueueFull",
+    "RefusedShareExceeded",
+    "KillYielded",
+    "WaitedTooLong",
     "RefusedOverloaded",
     "RefusedLoadFailed",
     "RefusedNoInstances",

@@ -39,7 +39,15 @@ impl Storm {
             }
             Err(error) => {
                 self.seen.insert(format!("Refused{}", name_of(&error)));
-                assert!(idle.is_empty() || matches!(error, InvokeError::Overloaded { .. } | InvokeError::ShuttingDown));
+                assert!(
+                    idle.is_empty()
+                        || matches!(
+                            error,
+                            InvokeError::Overloaded { .. }
+                                | InvokeError::ShareExceeded { .. }
+                                | InvokeError::ShuttingDown
+                        )
+                );
             }
         }
         self.take_actions();
