@@ -32,7 +32,7 @@ use crate::config::{IsolationLevel, Settings, Sources};
 use crate::control;
 use crate::doorbell::{line, Desk, Line};
 use crate::egress::Egress;
-use crate::front::{Door, Estate, Front, Lines};
+use crate::front::{Door, Estate, Front, Lines, Threshold};
 use crate::limits::{CONNECTIONS_WAITING_MAX, FRONT_QUEUE_MAX, SUPERVISOR_QUEUE_MAX, TAKEOVER_SIDE_TIMEOUT};
 use crate::logs::FunctionLogs;
 use crate::registry::function::FunctionVersion;
@@ -317,6 +317,7 @@ impl Start {
         let mut front = Front::new(front_desk, front_settings(settings), lines, door, runtimes, &functions)
             .map_err(system("make the front"))?;
         let (tell, readiness) = crossbeam_channel::bounded(1);
+        let threshold = Arc::new(Threshold::default());
         let entered = match (predecessor, opening) {
             (Some(predecessor), Some(opening)) => {
                 let succession = Succession {
@@ -330,9 +331,10 @@ impl Start {
                     logs: logs.sink(),
                     front: front_line,
                     readiness,
+                    threshold: Arc::clone(&threshold),
                 };
                 let started = succession.start().map_err(system("start the thread that takes over"));
-                started.and_then(|_thread| front.prepare(tell).map_err(StartError::Takeover))
+                started.and_then(|_thread| front.prepare(tell, threshold).map_err(StartError::Takeover))
             }
             _ => front.listen().map_err(system("watch the listener")),
         };

@@ -4,6 +4,8 @@
 mod common;
 #[path = "takeover/load.rs"]
 mod load;
+#[path = "takeover/signals.rs"]
+mod signals;
 
 use std::collections::BTreeSet;
 use std::io::{BufReader, Read, Write};

@@ -9,6 +9,7 @@
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 use mio::unix::SourceFd;
 use mio::Interest;
@@ -158,7 +159,8 @@ impl Front {
         let mut next = Some(input);
         while let Some(input) = next.take() {
             let Some(talk) = &mut self.talk else { return };
-            for effect in talk.machine.step(input, self.now) {
+            // Read anew: what is late must not pass for what came in time.
+            for effect in talk.machine.step(input, Instant::now()) {
                 next = self.follow(effect).or(next);
             }
         }

@@ -57,7 +57,7 @@ use crate::watchdog::Pulse;
 
 pub use cede::Estate;
 pub use reload::FrontUpdate;
-pub use succeed::Readiness;
+pub use succeed::{Readiness, Threshold};
 
 use calls::Calls;
 use cede::Talk;
@@ -376,7 +376,7 @@ impl Front {
             if self.someone_stayed {
                 self.send_clients_on();
             }
-            if self.reload_again {
+            if self.reload_again && !self.is_preparing() {
                 self.ask_reload();
             }
         }

@@ -44,12 +44,16 @@ impl Front {
     pub(super) fn signalled(&mut self) {
         while let Ok(Some(signal)) = self.signals.read_signal() {
             if signal.ssi_signo == Signal::SIGHUP as u32 {
-                log::info!("SIGHUP: reading the configuration again");
-                self.ask_reload();
+                self.signalled_to_reload();
                 continue;
             }
             if signal.ssi_signo == Signal::SIGUSR2 as u32 {
-                self.launcher.launch();
+                self.signalled_to_launch();
+                continue;
+            }
+            if self.is_preparing() {
+                log::info!("a signal to stop has come before this server serves");
+                self.call_off();
                 continue;
             }
             if let Some(stop) = &mut self.stop {
@@ -63,6 +67,29 @@ impl Front {
         }
     }
 
+    fn signalled_to_reload(&mut self) {
+        if self.has_ceded() {
+            log::warn!("SIGHUP: this server has given its place away; its configuration is not read again");
+        } else if self.is_preparing() {
+            log::info!("SIGHUP: the configuration will be read again when this server serves");
+            self.reload_again = true;
+        } else {
+            log::info!("SIGHUP: reading the configuration again");
+            self.ask_reload();
+        }
+    }
+
+    /// Whoever is started now would find nobody to take over from, and serve all the same, or wait for this one's end.
+    fn signalled_to_launch(&mut self) {
+        if self.stop.is_some() || self.has_ceded() {
+            log::warn!("SIGUSR2: this server ends; no successor is started");
+        } else if self.is_preparing() {
+            log::warn!("SIGUSR2: this server is itself taking over; no successor is started");
+        } else {
+            self.launcher.launch();
+        }
+    }
+
     /// Begins to stop. A listener that another process goes on with must have been given away by now.
     pub(super) fn begin_stop(&mut self) {
         if self.stop.is_some() {
@@ -70,7 +97,10 @@ impl Front {
         }
         self.stop = Some(Stop { since: self.now, stage: Stage::Lingering });
         self.advance(Input::Stopping);
-        self.lines.notifier.stopping();
+        if !self.has_ceded() {
+            // Otherwise the service goes on in another process.
+            self.lines.notifier.stopping();
+        }
         if let Some(listener) = &self.listener {
             if let Err(error) = take_no_more(listener) {
                 log::warn!("who connects at the last moment may be cut off: the listener takes no filter: {error}");

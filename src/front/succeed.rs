@@ -5,6 +5,8 @@
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::Sender;
@@ -28,12 +30,41 @@ pub enum Readiness {
     Impossible(String),
 }
 
+/// Which came first: the moment in which the thread that takes over asks for the place, or a signal to stop.
+///
+/// One that is to stop must not ask any more: the predecessor would give its place to nobody. And one that has asked must
+/// not just end: the place may be its own by now, and with it the clients.
+#[derive(Debug, Default)]
+pub struct Threshold(AtomicU8);
+
+impl Threshold {
+    const CROSSED: u8 = 1;
+    const BARRED: u8 = 2;
+
+    /// Whether the place may be asked for. From then on it cannot be barred.
+    pub fn cross(&self) -> bool {
+        self.settle(Self::CROSSED)
+    }
+
+    /// Whether it will never be asked for.
+    pub(super) fn bar(&self) -> bool {
+        self.settle(Self::BARRED)
+    }
+
+    fn settle(&self, wanted: u8) -> bool {
+        match self.0.compare_exchange(0, wanted, Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(_) => true,
+            Err(settled) => settled == wanted,
+        }
+    }
+}
+
 /// How far a front is on its way to serving.
 pub(super) enum Entry {
     /// It serves.
     Open,
     /// It prepares, and tells this when it is ready.
-    Preparing { tell: Option<Sender<Readiness>>, until: Instant },
+    Preparing { tell: Option<Sender<Readiness>>, until: Instant, threshold: Arc<Threshold>, is_to_stop: bool },
     /// It will not.
     Refused(TakeoverError),
 }
@@ -43,22 +74,36 @@ impl Front {
     ///
     /// # Errors
     /// When it may not, or a signal came first.
-    pub fn prepare(&mut self, tell: Sender<Readiness>) -> Result<(), TakeoverError> {
-        self.entry = Entry::Preparing { tell: Some(tell), until: self.now + TAKEOVER_READY_TIMEOUT };
+    pub fn prepare(&mut self, tell: Sender<Readiness>, threshold: Arc<Threshold>) -> Result<(), TakeoverError> {
+        let until = self.now + TAKEOVER_READY_TIMEOUT;
+        self.entry = Entry::Preparing { tell: Some(tell), until, threshold, is_to_stop: false };
         let mut events = Events::with_capacity(1024);
-        while matches!(self.entry, Entry::Preparing { .. }) && !self.is_over() {
+        while self.is_preparing() {
             self.turn(&mut events);
             self.look_whether_ready();
         }
         match std::mem::replace(&mut self.entry, Entry::Open) {
-            Entry::Open => Ok(()),
-            Entry::Preparing { .. } => Err(TakeoverError::Stopped),
+            Entry::Open | Entry::Preparing { .. } => Ok(()),
             Entry::Refused(error) => Err(error),
         }
     }
 
+    /// Whether this server does not serve yet. The state and the listener may be another one's: neither is touched.
+    pub(super) fn is_preparing(&self) -> bool {
+        matches!(self.entry, Entry::Preparing { .. })
+    }
+
+    /// A signal to stop has come while this server prepares: it ends at once if it has not asked for the place, and when
+    /// it has, it stops as one that serves as soon as it does. A second one ends it at any rate.
+    pub(super) fn call_off(&mut self) {
+        let Entry::Preparing { threshold, is_to_stop, .. } = &mut self.entry else { return };
+        if threshold.bar() || std::mem::replace(is_to_stop, true) {
+            self.refuse_to_serve(TakeoverError::Stopped);
+        }
+    }
+
     fn look_whether_ready(&mut self) {
-        let Entry::Preparing { tell: Some(_), until } = &self.entry else { return };
+        let Entry::Preparing { tell: Some(_), until, .. } = &self.entry else { return };
         let is_late = *until <= self.now;
         let is_full = self.scheduler.pool_stats().all(|pool| pool.making == 0 && pool.wanted == 0);
         let is_warm = self.scheduler.version_stats().all(|version| {
@@ -85,10 +130,14 @@ impl Front {
 
     /// Begins to serve.
     pub(super) fn open(&mut self, connections: Option<OwnedFd>, socket: Option<OwnedFd>) {
+        let is_to_stop = matches!(self.entry, Entry::Preparing { is_to_stop: true, .. });
         self.entry = Entry::Open;
         if let Err(error) = self.try_to_open(connections, socket) {
             // There is no way back, and without a listener no way on.
-            self.refuse_to_serve(TakeoverError::System { action: "watch the listener", source: error });
+            return self.refuse_to_serve(TakeoverError::System { action: "watch the listener", source: error });
+        }
+        if is_to_stop {
+            self.begin_stop();
         }
     }
 
@@ -149,5 +198,18 @@ impl Front {
             }
         }
         self.take_more = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_threshold_is_crossed_or_barred_and_stays_so() {
+        let crossed = Threshold::default();
+        assert!(crossed.cross() && !crossed.bar() && crossed.cross());
+        let barred = Threshold::default();
+        assert!(barred.bar() && !barred.cross() && barred.bar());
     }
 }

@@ -20,13 +20,14 @@ use crate::call::{FrontEvent, TakeoverNews};
 use crate::config::DeclaredFunction;
 use crate::control::Shared;
 use crate::doorbell::Line;
-use crate::front::Readiness;
+use crate::front::{Readiness, Threshold};
 use crate::limits::{TAKEOVER_DEATH_TIMEOUT, TAKEOVER_READY_TIMEOUT};
 use crate::logs::{LogSink, Opening};
 use crate::sandbox::cgroup::CgroupRoot;
 use crate::takeover::message::Message;
 use crate::takeover::successor::Answer;
 use crate::takeover::{socket, Predecessor, Side, TakeoverError};
+use crate::vital::Vital;
 
 /// What the thread works with.
 pub(super) struct Succession {
@@ -42,6 +43,16 @@ pub(super) struct Succession {
     pub(super) front: Line<FrontEvent>,
     /// Where the front says whether it could serve.
     pub(super) readiness: Receiver<Readiness>,
+    /// Behind which there is no way back.
+    pub(super) threshold: Arc<Threshold>,
+}
+
+/// How the place was left.
+enum Left {
+    /// It was given away, with the socket for what is still logged.
+    Given(Option<OwnedFd>),
+    /// Its owner is dead.
+    Deserted,
 }
 
 /// What is left of a predecessor when its place is taken.
@@ -54,7 +65,11 @@ struct Remains {
 
 impl Succession {
     pub(super) fn start(self) -> io::Result<JoinHandle<()>> {
-        std::thread::Builder::new().name("faas-takeover".to_owned()).spawn(move || self.run())
+        std::thread::Builder::new().name("faas-takeover".to_owned()).spawn(move || {
+            // The front would wait for its word for ever.
+            let _vital = Vital;
+            self.run();
+        })
     }
 
     fn run(self) {
@@ -89,8 +104,8 @@ impl Succession {
         self.catch_up()?;
         let held = Instant::now();
         let remains = match self.ask()? {
-            Some(logged) => Remains { connections: Some(self.predecessor.into_socket()), logged: Some(logged) },
-            None => Remains { connections: None, logged: None },
+            Left::Given(logged) => Remains { connections: Some(self.predecessor.into_socket()), logged },
+            Left::Deserted => Remains { connections: None, logged: None },
         };
         self.shared.note_owner();
         let shared = &self.shared;
@@ -117,12 +132,13 @@ impl Succession {
         Err(TakeoverError::NotReady { reason })
     }
 
-    /// Asks for the place, and gives the socket for what is logged; none when the predecessor is dead.
-    fn ask(&mut self) -> Result<Option<OwnedFd>, TakeoverError> {
+    /// Asks for the place.
+    fn ask(&mut self) -> Result<Left, TakeoverError> {
         if let Answer::Given(()) = self.predecessor.freeze()? {
             self.catch_up()?;
+            self.cross()?;
             if let Answer::Given(logged) = self.predecessor.go()? {
-                return Ok(Some(logged));
+                return Ok(Left::Given(logged));
             }
         }
         let pid = self.predecessor.pid();
@@ -130,11 +146,20 @@ impl Succession {
             Ok(_free) => {
                 log::warn!("process {pid} has died before it was taken over from; starting as after a crash");
                 self.catch_up()?;
-                Ok(None)
+                self.cross()?;
+                Ok(Left::Deserted)
             }
             Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(TakeoverError::BrokenOff { pid }),
             Err(source) => Err(TakeoverError::System { action: "look for the server that served", source }),
         }
+    }
+
+    /// Where a signal to stop ends this server no more, but has it serve first.
+    fn cross(&self) -> Result<(), TakeoverError> {
+        if self.threshold.cross() {
+            return Ok(());
+        }
+        Err(TakeoverError::Stopped)
     }
 
     fn catch_up(&self) -> Result<(), TakeoverError> {

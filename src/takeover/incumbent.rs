@@ -103,6 +103,10 @@ impl Incumbent {
     /// Takes in what has happened, and says what is to be done, in this order.
     pub fn step(&mut self, input: Input, now: Instant) -> Vec<Effect> {
         use {Effect as E, Input as I, Stage as S};
+        // Whatever it is, it comes too late: the successor may have given up. A process that was stopped for a while
+        // hears all of it at once.
+        let is_late = self.until.is_some_and(|until| until <= now) && input != I::Ceded;
+        let input = if is_late && input != I::Gone { I::TimeUp } else { input };
         let (next, patience, effects): (_, Option<Duration>, &[Effect]) = match (self.stage, input) {
             (S::Ceded | S::Over, _) => return Vec::new(),
             (S::Greeting, I::Hello) => (S::Preparing, Some(TAKEOVER_PREPARATION_TIMEOUT), &[E::Offer]),
@@ -212,6 +216,18 @@ mod tests {
             reached.insert(format!("{:?}", machine.stage()));
         }
         assert_eq!(reached.len(), 7, "{reached:?}");
+    }
+
+    #[test]
+    fn what_comes_when_the_time_is_over_gives_nothing_away() {
+        let begin = Instant::now();
+        let mut machine = Incumbent::new(begin);
+        for input in [Input::Hello, Input::Freeze, Input::Settled, Input::Go] {
+            machine.step(input, begin);
+        }
+        let effects = machine.step(Input::LogsWritten, begin + TAKEOVER_HOLD_TIMEOUT);
+        assert_eq!(effects[0], Effect::Resume, "{effects:?}");
+        assert_eq!(machine.stage(), Stage::Over);
     }
 
     #[test]

@@ -14,12 +14,13 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use nix::sys::socket::{
-    bind, connect as connect_to, getsockopt, listen, socket, sockopt, AddressFamily, Backlog, SockFlag, SockType,
-    UnixAddr,
+    bind, connect as connect_to, getsockopt, listen, setsockopt, socket, sockopt, AddressFamily, Backlog, SockFlag,
+    SockType, UnixAddr,
 };
+use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::message::Message;
-use crate::limits::TAKEOVER_MESSAGE_BYTES_MAX;
+use crate::limits::{TAKEOVER_GREETING_TIMEOUT, TAKEOVER_MESSAGE_BYTES_MAX};
 use crate::sys::io::{recv_descriptors, send_with_descriptors, wait_readable};
 
 const NAME: &str = "takeover";
@@ -66,10 +67,15 @@ pub fn connect(state: &Path) -> io::Result<Option<(OwnedFd, u32)>> {
         opened => opened?,
     };
     let stream = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+    // The queue of one that is stopped fills up, and who comes then would wait for ever.
+    setsockopt(&stream, sockopt::SendTimeout, &TimeVal::seconds(TAKEOVER_GREETING_TIMEOUT.as_secs() as i64))?;
     match connect_to(stream.as_raw_fd(), &address(&directory, NAME)?).map_err(io::Error::from) {
         Ok(()) => {}
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
             return Ok(None);
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "it accepts no connection"));
         }
         Err(error) => return Err(error),
     }
@@ -188,6 +194,21 @@ mod tests {
         assert!(connect(&state).unwrap().is_none(), "a name that nobody listens at is no server");
         remove(&state);
         assert_eq!(fs::read_dir(&state).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_server_that_accepts_nobody_holds_nobody_up_for_long() {
+        let state = tempfile::tempdir().unwrap();
+        let _listener = listen_in(state.path()).unwrap();
+        let mut waiting = Vec::new();
+        let error = loop {
+            match connect(state.path()) {
+                Ok(connected) => waiting.push(connected),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+        assert!(waiting.len() < 20);
     }
 
     #[test]

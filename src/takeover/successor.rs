@@ -54,7 +54,6 @@ impl Predecessor {
             buffer: socket::buffer(),
         };
         let hello = Introduction { pid: std::process::id(), version: version(), schema: SCHEMA };
-        // One that refuses may have hung up already; what it said can still be heard.
         predecessor.say(&Message::Hello(hello))?;
         let answer = predecessor.hear("its offer", TAKEOVER_GREETING_TIMEOUT)?;
         let Answer::Given((message, descriptors)) = answer else { return Ok(None) };
@@ -104,9 +103,7 @@ impl Predecessor {
     /// When it refuses, is silent, or says something else.
     pub fn freeze(&mut self) -> Result<Answer<()>, TakeoverError> {
         const AWAITED: &str = "word that nothing is changed any more";
-        if !self.say(&Message::Freeze)? {
-            return Ok(Answer::HungUp);
-        }
+        self.say(&Message::Freeze)?;
         match self.hear(AWAITED, TAKEOVER_HOLD_TIMEOUT)? {
             Answer::Given((Message::Frozen, _)) => Ok(Answer::Given(())),
             Answer::Given((message, _)) => Err(self.misplaced(AWAITED, &message)),
@@ -114,24 +111,18 @@ impl Predecessor {
         }
     }
 
-    /// Asks it for its place. The answer is the socket on which it sends what is still logged. From then on the state is
-    /// ours.
+    /// Asks it for its place. The answer is the socket on which it sends what is still logged, if it came. From then on
+    /// the state is ours.
     ///
     /// # Errors
     /// As [`freeze`](Self::freeze).
-    pub fn go(&mut self) -> Result<Answer<OwnedFd>, TakeoverError> {
+    pub fn go(&mut self) -> Result<Answer<Option<OwnedFd>>, TakeoverError> {
         const AWAITED: &str = "word that its place is ours";
-        if !self.say(&Message::Go { inherits_listener: self.inherits_listener })? {
-            return Ok(Answer::HungUp);
-        }
-        match self.hear(AWAITED, TAKEOVER_HOLD_TIMEOUT)? {
-            Answer::Given((Message::Yours, descriptors)) => {
-                let [logs] = <[OwnedFd; 1]>::try_from(descriptors).map_err(|descriptors| {
-                    let source = MessageError::Descriptors { found: descriptors.len(), expected: 1 };
-                    TakeoverError::Unexpected { pid: self.pid, awaited: AWAITED, source }
-                })?;
-                Ok(Answer::Given(logs))
-            }
+        self.say(&Message::Go { inherits_listener: self.inherits_listener })?;
+        // Longer than the other's own patience, so that it never sends what nobody waits for any more.
+        match self.hear(AWAITED, 2 * TAKEOVER_HOLD_TIMEOUT)? {
+            // There is no way back from here, also when no descriptor could be had for what is logged.
+            Answer::Given((Message::Yours, mut descriptors)) => Ok(Answer::Given(descriptors.pop())),
             Answer::Given((message, _)) => Err(self.misplaced(AWAITED, &message)),
             Answer::HungUp => Ok(Answer::HungUp),
         }
@@ -142,13 +133,11 @@ impl Predecessor {
         self.socket
     }
 
-    /// Whether it could be told.
-    fn say(&self, message: &Message) -> Result<bool, TakeoverError> {
+    /// Says something. One that has hung up is no error here: what it said before can still be heard, and is why.
+    fn say(&self, message: &Message) -> Result<(), TakeoverError> {
         match socket::send(&self.socket, message, &[]) {
-            Ok(()) => Ok(true),
-            Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
-                Ok(false)
-            }
+            Ok(()) => Ok(()),
+            Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(()),
             Err(source) => Err(TakeoverError::System { action: "talk to the server that serves", source }),
         }
     }
