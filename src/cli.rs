@@ -86,7 +86,7 @@ pub fn say(text: &str) {
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
-/// Writes why the program ends to standard error, if that takes it.
+/// Writes what the operator must know to standard error, if that takes it: why the program ends, or what it waits for.
 pub fn complain(error: &dyn fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "faas: {error}");
 }

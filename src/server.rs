@@ -152,8 +152,7 @@ pub fn serve(
     };
     let store = store.map_err(StartError::Store)?;
     // Without a predecessor nobody can be in the way but one that was taken over from and then killed its successor.
-    let side = Side::claim(&settings.storage_path, settings.sandbox_uid_base, TAKEOVER_SIDE_TIMEOUT);
-    let side = side.map_err(StartError::Takeover)?;
+    let side = claim_side(settings, predecessor.as_ref(), &signals).map_err(StartError::Takeover)?;
     let listener = listener(settings, predecessor.as_mut())?;
     let state_id = state_id(&settings.storage_path);
     let mut cgroups = CgroupRoot::prepare(&side.group_name(&state_id)).map_err(StartError::Cgroups)?;
@@ -207,6 +206,29 @@ pub fn serve(
     let result = start.run(settings, sources, &facts, ready);
     log_guard.flush();
     result
+}
+
+/// Takes a side of the state directory. While it waits for one, it says so, and a signal to stop ends it.
+fn claim_side(
+    settings: &Settings,
+    predecessor: Option<&Predecessor>,
+    signals: &SignalFd,
+) -> Result<Side, TakeoverError> {
+    let mut has_said = false;
+    let mut go_on = |pid: Option<u32>| {
+        if !std::mem::replace(&mut has_said, true) {
+            let process = pid.map(|pid| format!(", process {pid},")).unwrap_or_default();
+            // There is no log yet: its thread would be in the way of what follows.
+            crate::cli::complain(&format_args!(
+                "the server before the one that serves{process} still finishes its calls; waiting for it, \
+                 {TAKEOVER_SIDE_TIMEOUT:?} at most"
+            ));
+        }
+        let ends = |number: u32| [Signal::SIGTERM, Signal::SIGINT].iter().any(|&signal| signal as u32 == number);
+        !matches!(signals.read_signal(), Ok(Some(signal)) if ends(signal.ssi_signo))
+    };
+    let serving = predecessor.map(Predecessor::pid);
+    Side::claim(&settings.storage_path, settings.sandbox_uid_base, TAKEOVER_SIDE_TIMEOUT, serving, &mut go_on)
 }
 
 /// Removes what a server that was killed has left on the other side.

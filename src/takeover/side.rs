@@ -35,14 +35,22 @@ struct Neighbour {
 }
 
 impl Side {
-    /// Takes a side that is free, and waits for one until `patience` is over. `uid_base` is the configured first user id.
+    /// Takes a side that is free, and waits for one until `patience` is over. `uid_base` is the configured first user id,
+    /// `serving` the process that is taken over from. While it waits, `go_on` is asked again and again whether to, and
+    /// told for which process, if that is known.
     ///
     /// # Errors
-    /// When there is none in time, or when its user ids would be those of the other side's sandboxes.
-    pub fn claim(state: &Path, uid_base: u32, patience: Duration) -> Result<Side, TakeoverError> {
+    /// When there is none in time, when its user ids would be those of the other side's sandboxes, or when it is not to
+    /// go on.
+    pub fn claim(
+        state: &Path,
+        uid_base: u32,
+        patience: Duration,
+        serving: Option<u32>,
+        go_on: &mut dyn FnMut(Option<u32>) -> bool,
+    ) -> Result<Side, TakeoverError> {
         let failed = |source| TakeoverError::System { action: "lock a side of the state directory", source };
         let deadline = Instant::now() + patience;
-        let mut has_said = false;
         loop {
             for number in [0, 1] {
                 let Some(mut lock) = try_lock(state, number).map_err(failed)? else { continue };
@@ -57,12 +65,14 @@ impl Side {
                 let _ = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| lock.write_all(text.as_bytes()));
                 return Ok(Side { number, first_uid, state: state.to_owned(), _lock: lock });
             }
+            // Never the one that serves, which nobody should be told to end.
+            let holders = [0, 1].into_iter().filter_map(|number| holder(state, number)).map(|holder| holder.pid);
+            let pid = holders.filter(|&pid| Some(pid) != serving).min();
             if Instant::now() >= deadline {
-                let holders = [0, 1].into_iter().filter_map(|number| holder(state, number));
-                return Err(TakeoverError::SidesTaken { pid: holders.map(|holder| holder.pid).min() });
+                return Err(TakeoverError::SidesTaken { pid });
             }
-            if !std::mem::replace(&mut has_said, true) {
-                log::info!("waiting for the server before the one that serves, which still finishes its calls");
+            if !go_on(pid) {
+                return Err(TakeoverError::Stopped);
             }
             std::thread::sleep(PAUSE);
         }
@@ -160,12 +170,12 @@ mod tests {
     const BASE: u32 = 2_000_000_000;
 
     fn claim(state: &Path, uid_base: u32) -> Result<Side, TakeoverError> {
-        Side::claim(state, uid_base, Duration::ZERO)
+        Side::claim(state, uid_base, Duration::ZERO, None, &mut |_| true)
     }
 
     #[test]
     fn two_servers_have_a_side_each_and_a_third_waits_for_one() {
-        let state = tempfile::tempdir().unwrap();
+        let state = &tempfile::tempdir().unwrap();
         let first = claim(state.path(), BASE).unwrap();
         let second = claim(state.path(), BASE).unwrap();
         assert_eq!((first.first_uid(), second.first_uid()), (BASE, BASE + SANDBOX_UIDS_PER_SIDE));
@@ -175,7 +185,8 @@ mod tests {
         assert!(matches!(claim(state.path(), BASE), Err(TakeoverError::SidesTaken { pid: Some(it) }) if it == pid));
         assert!(second.other_if_free().unwrap().is_none());
         std::thread::scope(|scope| {
-            let third = scope.spawn(|| Side::claim(state.path(), BASE, Duration::from_secs(60)).unwrap());
+            let patience = Duration::from_secs(60);
+            let third = scope.spawn(move || Side::claim(state.path(), BASE, patience, None, &mut |_| true).unwrap());
             drop(first);
             assert_eq!(third.join().unwrap().first_uid(), BASE);
         });
