@@ -1,6 +1,6 @@
 //! The functions of the configuration file, deployed before the server answers anybody and again at a reload.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::unbounded;
@@ -51,13 +51,14 @@ impl Shared {
     /// Looks at the code of each function that will have to be deployed, so that this need not be done when it is. What
     /// is wrong with one will be said then.
     pub fn vet_declared(&self, functions: &[DeclaredFunction]) -> Vetted {
-        let sound = Mutex::new(BTreeSet::new());
+        let sound = Mutex::new(BTreeMap::new());
         let mode = self.settings().default_mode;
         for_each(functions, |declared| {
             let (Some(code), Ok(config)) = (&declared.code, declared.settings.resolve(mode)) else { return };
             let stored = self.lock().functions.get(&declared.name).cloned();
             if is_stored(stored.as_deref(), code, &config) || self.vet(code, &config).is_ok() {
-                sound.lock().unwrap_or_else(PoisonError::into_inner).insert(declared.name.clone());
+                let mut sound = sound.lock().unwrap_or_else(PoisonError::into_inner);
+                sound.insert(declared.name.clone(), (code.clone(), config));
             }
         });
         Vetted(sound.into_inner().unwrap_or_else(PoisonError::into_inner))
@@ -90,7 +91,7 @@ impl Shared {
         loop {
             let stored = self.lock().functions.get(&declared.name).cloned();
             // What is stored was looked at when it was stored: an unchanged function costs no sandbox.
-            if !vetted.0.contains(&declared.name) && !is_stored(stored.as_deref(), code, &config) {
+            if !vetted.covers(&declared.name, code, &config) && !is_stored(stored.as_deref(), code, &config) {
                 self.vet(code, &config)?;
             }
             let _pass = self.gate.enter().map_err(|_| taken_over())?;
@@ -122,9 +123,15 @@ impl Shared {
     }
 }
 
-/// Functions of the configuration whose code was looked at, by name.
+/// Functions of the configuration whose code was looked at: by name, and as it was then.
 #[derive(Debug, Default)]
-pub struct Vetted(BTreeSet<String>);
+pub struct Vetted(BTreeMap<String, (String, FunctionConfig)>);
+
+impl Vetted {
+    fn covers(&self, name: &str, code: &str, config: &FunctionConfig) -> bool {
+        self.0.get(name).is_some_and(|vetted| vetted.0 == code && vetted.1 == *config)
+    }
+}
 
 fn is_stored(stored: Option<&FunctionVersion>, code: &str, config: &FunctionConfig) -> bool {
     stored.is_some_and(|stored| stored.code == code && stored.config == *config)

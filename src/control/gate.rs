@@ -88,6 +88,11 @@ impl Gate {
         self.set(Mode::Closed);
     }
 
+    /// Whether the store is another process's.
+    pub fn is_closed(&self) -> bool {
+        self.lock().mode == Mode::Closed
+    }
+
     fn set(&self, mode: Mode) {
         self.lock().mode = mode;
         self.changed.notify_all();

@@ -193,9 +193,10 @@ impl Shared {
         Arc::clone(&self.gate)
     }
 
-    /// Whether there is a function of this name.
+    /// Whether there is a function of this name, served or damaged. In doubt there is one.
     pub fn knows(&self, name: &str) -> bool {
-        self.lock().functions.contains_key(name)
+        let state = self.lock();
+        state.functions.contains_key(name) || state.store.holds(name).unwrap_or(true)
     }
 
     /// Names this process as the owner of the state to whoever is refused.

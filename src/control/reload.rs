@@ -12,11 +12,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{json, Value};
 
-use crate::config::Changes;
+use crate::config::{Changes, DeclaredFunction, Settings};
 use crate::http::problem::Problem;
 use crate::reload::{control_settings, ReloadError, Reloader};
 
 use super::declared::{Deployed, Front, Vetted};
+use super::deploy::taken_over;
 use super::{failed, Done, Shared, Ticket};
 
 /// The reloader, and who waits for it.
@@ -78,18 +79,48 @@ impl Shared {
         }
     }
 
+    /// Takes what the configuration says now, for a server that has just taken over: its predecessor may have taken and
+    /// acknowledged it since this one was started. Gives the functions that it declares, to be deployed by the caller;
+    /// none when it cannot be read, and what was read at the start goes on to rule.
+    pub fn read_again(&self) -> Option<Vec<DeclaredFunction>> {
+        let mut reloader = self.reloads.reloader.lock().unwrap_or_else(PoisonError::into_inner);
+        match reloader.reload() {
+            Ok(changes) => {
+                self.rule_by(&changes.settings);
+                log_changes(&changes);
+                Some(changes.settings.functions)
+            }
+            Err(error) => {
+                log::error!("the configuration has changed since this server was started, and is not taken: {error}");
+                None
+            }
+        }
+    }
+
+    fn rule_by(&self, settings: &Settings) {
+        let settings = Arc::new(control_settings(settings));
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
+    }
+
     fn reload_once(&self) -> Result<Value, Problem> {
         let mut reloader = self.reloads.reloader.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.gate.is_closed() {
+            return Err(taken_over());
+        }
         let mut told = reloader.announce();
         let changes = reloader.reload().map_err(|error| {
             log::error!("the configuration is not taken, and nothing is changed: {error}");
             told.refused(&error);
             refusal(&error)
         })?;
-        let settings = Arc::new(control_settings(&changes.settings));
-        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
+        self.rule_by(&changes.settings);
         let functions = self.declare_all(&changes.settings.functions, Front::Runs, &Vetted::default());
         log_changes(&changes);
+        // The successor read the configuration when it had the place: perhaps before this did. Nothing is acknowledged
+        // that may not be in force there.
+        if self.gate.is_closed() {
+            return Err(taken_over());
+        }
         Ok(document(&changes, &functions))
     }
 }

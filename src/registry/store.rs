@@ -134,10 +134,7 @@ impl Store {
     pub fn create(&mut self, new: NewFunction) -> Result<FunctionVersion, StoreError> {
         let NewFunction { name, code, config, now_ms } = new;
         self.change(|transaction, failed| {
-            // Of a damaged function there may be only one of the two; its name is taken all the same.
-            let sql = "SELECT EXISTS \
-                       (SELECT 1 FROM functions WHERE name = ?1 UNION ALL SELECT 1 FROM versions WHERE name = ?1)";
-            if transaction.query_row(sql, [&name], |row| row.get::<_, bool>(0)).map_err(failed)? {
+            if is_taken(transaction, &name).map_err(failed)? {
                 return Err(StoreError::Exists { name });
             }
             let function = FunctionVersion {
@@ -253,6 +250,14 @@ impl Store {
             self.log_in_use = busy.map_err(failed)?;
         }
         Ok(!self.log_in_use)
+    }
+
+    /// Whether there is anything of this name, intact or not.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn holds(&self, name: &str) -> Result<bool, StoreError> {
+        is_taken(&self.connection, name).map_err(|source| StoreError::from_sqlite(&self.path, source))
     }
 
     /// Reads and checks every function. Fails only when not even the names can be read.
@@ -430,6 +435,13 @@ fn may_be_whole(error: &rusqlite::Error) -> bool {
         error.code == ErrorCode::DiskFull || error.extended_code == rusqlite::ffi::SQLITE_IOERR_WRITE
     };
     !error.sqlite_error().is_some_and(is_torn)
+}
+
+/// Of a damaged function there may be only one of the two; its name is taken all the same.
+fn is_taken(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
+    let sql =
+        "SELECT EXISTS (SELECT 1 FROM functions WHERE name = ?1 UNION ALL SELECT 1 FROM versions WHERE name = ?1)";
+    connection.query_row(sql, [name], |row| row.get(0))
 }
 
 fn find(transaction: &Transaction<'_>, name: &str) -> rusqlite::Result<Option<Current>> {

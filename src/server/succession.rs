@@ -112,7 +112,8 @@ impl Succession {
         if let Err(error) = self.opening.open(|name| shared.knows(name)) {
             log::error!("{error}");
         }
-        self.shared.deploy_declared_live(&self.declared, &vetted);
+        let declared = self.shared.read_again().unwrap_or(self.declared);
+        self.shared.deploy_declared_live(&declared, &vetted);
         log::info!("changes of functions have waited for {:.1} ms", held.elapsed().as_secs_f64() * 1e3);
         Ok(remains)
     }

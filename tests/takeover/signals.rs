@@ -1,4 +1,4 @@
-//! Signals to either of two servers while one takes over from the other.
+//! What happens to either of two servers while one takes over from the other: signals, and another configuration.
 
 use std::process::{Child, Stdio};
 
@@ -74,4 +74,75 @@ fn a_reload_before_it_serves_writes_nothing_to_the_state_of_its_predecessor() {
     let (home, _) = server.end(Signal::SIGTERM);
     let server = Server::on(home);
     assert_eq!(server.get("/functions/declared").status, 404, "it was written beside the server that served");
+}
+
+#[test]
+fn a_configuration_that_was_taken_while_the_successor_prepared_is_in_force_afterwards() {
+    let Some((server, mut child)) = preparing() else { return };
+    let path = server.home.path().join("faas.yaml");
+    let before = std::fs::read_to_string(&path).unwrap();
+    let after = "\nlimits:\n  max_request_body: 1Ki\n\
+                 functions:\n  declared:\n    code: |\n      def handle(request):\n          return 'declared'\n";
+    std::fs::write(&path, before + after).unwrap();
+    server.signal(Signal::SIGHUP);
+    eventually("it is taken", || server.home.log().contains("is read again; changed").then_some(()));
+    let address = server.address;
+    let (home, status) = server.ended();
+    assert_eq!(status.code(), Some(0), "{}", home.log());
+    // The successor is this test's child, and answers at the same address.
+    let ask = |path: &str, body: &str| {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer demo-key\r\nConnection: close\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        super::Reply::parse(&answer, false)
+    };
+    let (large, declared) = (ask("/invoke/steady", &"x".repeat(2000)), ask("/invoke/declared", ""));
+    signal(&child, Signal::SIGTERM);
+    child.wait().unwrap();
+    assert_eq!(large.status, 413, "{}", large.text());
+    assert_eq!(declared.text(), "\"declared\"");
+}
+
+#[test]
+fn the_log_of_a_function_that_is_damaged_outlives_a_takeover() {
+    let Some(server) = sandboxed("", "") else { return };
+    server.deploy("damaged", "def handle(request):\n    print('its last word')\n    return 1", json!({}));
+    assert_eq!(server.answer("damaged", ""), 1);
+    eventually("it is logged", || (!server.logs_where("damaged", "limit=10").is_empty()).then_some(()));
+    let database = rusqlite::Connection::open(server.home.state().join("faas.db")).unwrap();
+    assert_eq!(database.execute("UPDATE versions SET code = 'another'", []).unwrap(), 1);
+    drop(database);
+    let server = super::succeed(server);
+    assert!(server.home.log().contains("function damaged is not served"), "{}", server.home.log());
+    let logs = std::fs::read_dir(server.home.state().join("logs")).unwrap();
+    let words = logs.filter_map(|file| std::fs::read_to_string(file.unwrap().path()).ok());
+    assert!(words.into_iter().any(|text| text.contains("its last word")), "the log is gone");
+}
+
+#[test]
+fn a_third_server_says_for_whom_it_waits_and_can_be_stopped_meanwhile() {
+    let Some(first) = sandboxed("", "") else { return };
+    let code = "def handle(request):\n    time.sleep(float(request.get_text()))\n    return 1";
+    first.deploy("slow", code, json!({}));
+    let mut stream = first.connect();
+    let request = "POST /invoke/slow HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer demo-key\r\n\
+                   Content-Length: 2\r\n\r\n60";
+    std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+    first.await_load("slow", 1, 0);
+    let second = Server::launch(first.home.clone(), successor_command(&first.home));
+    let mut third = successor_command(&first.home).stdout(Stdio::null()).spawn().unwrap();
+    let says = format!("process {}, still finishes its calls; waiting for it", first.pid());
+    eventually("it says so", || first.home.log().contains(&says).then_some(()));
+    signal(&third, Signal::SIGINT);
+    assert_eq!(third.wait().unwrap().code(), Some(1));
+    assert!(first.home.log().contains("cannot take over: a signal came first"), "{}", first.home.log());
+    second.deploy("after", ANSWERS, json!({}));
+    drop(stream);
 }
