@@ -338,6 +338,10 @@ impl Start {
         };
         let mut front = Front::new(front_desk, front_settings(settings), lines, door, runtimes, &functions)
             .map_err(system("make the front"))?;
+        // Before anything is taken from a predecessor, as is all that may fail.
+        let (mut pulse, beat) = Pulse::watched();
+        watchdog.watch("front", beat, front_bell);
+        let watch = watchdog.start(Arc::clone(&notifier)).map_err(system("start the watchdog"))?;
         let (tell, readiness) = crossbeam_channel::bounded(1);
         let threshold = Arc::new(Threshold::default());
         let entered = match (predecessor, opening) {
@@ -356,14 +360,11 @@ impl Start {
                     threshold: Arc::clone(&threshold),
                 };
                 let started = succession.start().map_err(system("start the thread that takes over"));
-                started.and_then(|_thread| front.prepare(tell, threshold).map_err(StartError::Takeover))
+                started.and_then(|_thread| front.prepare(tell, threshold, &mut pulse).map_err(StartError::Takeover))
             }
             _ => front.listen().map_err(system("watch the listener")),
         };
-        let result = entered.and_then(|()| {
-            let (pulse, beat) = Pulse::watched();
-            watchdog.watch("front", beat, front_bell);
-            let watch = watchdog.start(Arc::clone(&notifier)).map_err(system("start the watchdog"))?;
+        let result = entered.map(|()| {
             ready(address);
             notifier.ready(address);
             front.run(pulse);
@@ -373,11 +374,11 @@ impl Start {
                 takeover::socket::remove(&settings.storage_path);
             }
             log::info!("stopped");
-            Ok(watch)
         });
         threads.end();
         // The end of the threads was watched, too.
-        result.map(drop)
+        drop(watch);
+        result
     }
 }
 

@@ -372,6 +372,8 @@ impl Front {
                 self.expire(key);
             }
             self.may_accept = true;
+            // It may have stopped for want of descriptors, of which the poll tells nothing.
+            self.take_more = self.predecessor.is_some();
             self.time_talk();
             if self.someone_stayed {
                 self.send_clients_on();

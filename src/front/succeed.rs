@@ -16,6 +16,7 @@ use mio::{Events, Interest};
 use crate::limits::{TAKEOVER_CONNECTIONS_PER_TURN_MAX, TAKEOVER_READY_TIMEOUT};
 use crate::takeover::message::Message;
 use crate::takeover::{socket, TakeoverError};
+use crate::watchdog::Pulse;
 
 use super::{Front, LISTENER, PREDECESSOR};
 
@@ -74,13 +75,20 @@ impl Front {
     ///
     /// # Errors
     /// When it may not, or a signal came first.
-    pub fn prepare(&mut self, tell: Sender<Readiness>, threshold: Arc<Threshold>) -> Result<(), TakeoverError> {
+    pub fn prepare(
+        &mut self,
+        tell: Sender<Readiness>,
+        threshold: Arc<Threshold>,
+        pulse: &mut Pulse,
+    ) -> Result<(), TakeoverError> {
+        pulse.begin();
         let until = self.now + TAKEOVER_READY_TIMEOUT;
         self.entry = Entry::Preparing { tell: Some(tell), until, threshold, is_to_stop: false };
         let mut events = Events::with_capacity(1024);
         while self.is_preparing() {
             self.turn(&mut events);
             self.look_whether_ready();
+            pulse.turn();
         }
         match std::mem::replace(&mut self.entry, Entry::Open) {
             Entry::Open | Entry::Preparing { .. } => Ok(()),
@@ -174,6 +182,13 @@ impl Front {
         self.take_more = false;
         for _ in 0..TAKEOVER_CONNECTIONS_PER_TURN_MAX {
             let Some(predecessor) = &self.predecessor else { return };
+            // The kernel drops a descriptor for which there is no room, and the connection with it.
+            if let Err(error) = predecessor.try_clone() {
+                if !std::mem::replace(&mut self.out_of_descriptors, true) {
+                    log::error!("no connection of the predecessor can be taken: {error}; tried again all the time");
+                }
+                return;
+            }
             match socket::receive(predecessor, &mut self.takeover_buffer) {
                 Ok(Some((Ok(Message::Connection(unread)), mut descriptors))) => match descriptors.pop() {
                     Some(stream) => {
@@ -189,6 +204,10 @@ impl Front {
                     );
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                // Somebody else took the last descriptor in between: the others wait still.
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    log::error!("a connection of the predecessor is lost: no descriptor could be had for it");
+                }
                 Ok(None) | Err(_) => {
                     if let Some(predecessor) = self.predecessor.take() {
                         let _ = self.desk.registry().deregister(&mut SourceFd(&predecessor.as_raw_fd()));

@@ -1,4 +1,5 @@
-//! What happens to either of two servers while one takes over from the other: signals, and another configuration.
+//! What may happen to either of two servers while one takes over from the other: signals, another configuration, a lack
+//! of descriptors.
 
 use std::process::{Child, Stdio};
 
@@ -145,4 +146,33 @@ fn a_third_server_says_for_whom_it_waits_and_can_be_stopped_meanwhile() {
     assert!(first.home.log().contains("cannot take over: a signal came first"), "{}", first.home.log());
     second.deploy("after", ANSWERS, json!({}));
     drop(stream);
+}
+
+#[test]
+fn connections_for_which_the_successor_has_no_descriptor_wait_and_are_not_lost() {
+    use super::Reply;
+    use std::io::{BufReader, Write};
+    let Some((server, mut child)) = preparing() else { return };
+    let kept: Vec<_> = (0..100).map(|_| server.connect()).collect();
+    // Each is known to the server.
+    let request = "GET /livez HTTP/1.1\r\nHost: test\r\n\r\n";
+    for mut stream in &kept {
+        stream.write_all(request.as_bytes()).unwrap();
+        assert_eq!(Reply::read(&mut BufReader::new(stream), false).status, 200);
+    }
+    // What it has by now, and a few more.
+    let limit = std::fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap().count() + 40;
+    let limit = format!("--nofile={limit}:{limit}");
+    let limited = std::process::Command::new("prlimit").args(["--pid", &child.id().to_string(), &limit]).status();
+    assert!(limited.unwrap().success());
+    eventually("it serves", || server.home.log().contains("serves from now on").then_some(()));
+    eventually("it has no more", || server.home.log().contains("of the predecessor can be taken").then_some(()));
+    let last = request.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+    for (number, mut stream) in kept.into_iter().enumerate() {
+        stream.write_all(last.as_bytes()).unwrap();
+        assert_eq!(Reply::read(&mut BufReader::new(&stream), false).status, 200, "{number}");
+    }
+    assert_eq!(server.ended().1.code(), Some(0));
+    signal(&child, Signal::SIGTERM);
+    child.wait().unwrap();
 }
