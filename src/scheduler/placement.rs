@@ -180,8 +180,8 @@ impl Scheduler {
         *retiring -= u32::from(before.is_some());
         self.slots.yielding += usize::from(why == Some(KillReason::Yielded));
         self.slots.yielding -= usize::from(before == Some(KillReason::Yielded));
-        // What its function has counts in who is next.
-        self.unbalanced |= self.claim.is_some();
+        // What its function has, and what is coming, count in who is next.
+        self.unbalanced |= self.claim.is_some() || before == Some(KillReason::Yielded);
     }
 
     /// Whether what the version still has to do is all that it is kept for.

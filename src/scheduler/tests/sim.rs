@@ -296,7 +296,11 @@ fn run_all(foul: bool, cases: &[&str]) {
     let seeds = seeds("FAAS_SIM_SEED", 150);
     let mut seen = BTreeSet::new();
     for &seed in &seeds {
-        eprintln!("FAAS_SIM_SEED={seed}, foul: {foul}");
+        let test = if foul { "whatever_is_lost_repeated_or_forged" } else { "exactly_one_outcome" };
+        eprintln!(
+            "FAAS_SIM_SEED={seed} cargo test --lib sim::every_call_gets_{}{test}",
+            if foul { "exactly_one_outcome_" } else { "" }
+        );
         seen.append(&mut Storm::run(seed, foul).seen);
     }
     let missed: Vec<_> = cases.iter().filter(|case| !seen.contains(**case)).collect();
