@@ -68,7 +68,8 @@ Environment (a flag wins over it, and it wins over the file):
   FAAS_LOG_LEVEL              OFF, ERROR, WARN, INFO, DEBUG, TRACE
   FAAS_DISABLE_CONTAINER      1: never use containers
 
-Exit codes: 0 stopped as asked, 1 failed, 2 wrong usage
+Exit codes: 0 stopped as asked, 1 failed, 2 wrong usage, 70 a thread panicked or
+hung, and the server should be started again
 
 Try it:
   faas --create-config        Then read faas_config.yaml

@@ -20,21 +20,35 @@ use mio::{Events, Poll, Token, Waker};
 /// The token under which a receiver's bell shows up in its poll. No other source may use it.
 pub const DOORBELL_TOKEN: Token = Token(usize::MAX);
 
-struct Bell {
+struct Clapper {
     asleep: AtomicBool,
     waker: Waker,
+}
+
+/// The bell of a receiver without its queue, for who has nothing to send.
+#[derive(Clone)]
+pub struct Bell(Arc<Clapper>);
+
+impl Bell {
+    /// Wakes the receiver if it sleeps.
+    pub fn ring(&self) {
+        if self.0.asleep.swap(false, Ordering::SeqCst) {
+            // An eventfd write fails only when its counter is full, and then the receiver is being woken already.
+            let _ = self.0.waker.wake();
+        }
+    }
 }
 
 /// The sending half; cheap to clone.
 pub struct Line<T> {
     queue: Sender<T>,
-    bell: Arc<Bell>,
+    bell: Bell,
 }
 
 /// The receiving half, which owns the poll that its thread sleeps in.
 pub struct Desk<T> {
     queue: Receiver<T>,
-    bell: Arc<Bell>,
+    bell: Bell,
     poll: Poll,
 }
 
@@ -45,14 +59,14 @@ pub struct Desk<T> {
 pub fn line<T>(capacity: usize) -> io::Result<(Line<T>, Desk<T>)> {
     let poll = Poll::new()?;
     let waker = Waker::new(poll.registry(), DOORBELL_TOKEN)?;
-    let bell = Arc::new(Bell { asleep: AtomicBool::new(false), waker });
+    let bell = Bell(Arc::new(Clapper { asleep: AtomicBool::new(false), waker }));
     let (sender, receiver) = bounded(capacity);
-    Ok((Line { queue: sender, bell: Arc::clone(&bell) }, Desk { queue: receiver, bell, poll }))
+    Ok((Line { queue: sender, bell: bell.clone() }, Desk { queue: receiver, bell, poll }))
 }
 
 impl<T> Clone for Line<T> {
     fn clone(&self) -> Self {
-        Line { queue: self.queue.clone(), bell: Arc::clone(&self.bell) }
+        Line { queue: self.queue.clone(), bell: self.bell.clone() }
     }
 }
 
@@ -86,10 +100,12 @@ impl<T> Line<T> {
 
     /// Wakes the receiver if it sleeps.
     pub fn ring(&self) {
-        if self.bell.asleep.swap(false, Ordering::SeqCst) {
-            // An eventfd write fails only when its counter is full, and then the receiver is being woken already.
-            let _ = self.bell.waker.wake();
-        }
+        self.bell.ring();
+    }
+
+    /// What rings it for somebody who sends nothing.
+    pub fn bell(&self) -> Bell {
+        self.bell.clone()
     }
 }
 
@@ -109,11 +125,11 @@ impl<T> Desk<T> {
     /// # Errors
     /// What `epoll_wait` says, except an interruption, which counts as waking up.
     pub fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
-        self.bell.asleep.store(true, Ordering::SeqCst);
+        self.bell.0.asleep.store(true, Ordering::SeqCst);
         std::sync::atomic::fence(Ordering::SeqCst);
         let timeout = if self.queue.is_empty() { timeout } else { Some(Duration::ZERO) };
         let outcome = self.poll.poll(events, timeout);
-        self.bell.asleep.store(false, Ordering::SeqCst);
+        self.bell.0.asleep.store(false, Ordering::SeqCst);
         match outcome {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 events.clear();

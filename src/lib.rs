@@ -53,5 +53,6 @@ pub mod takeover;
 pub mod upgrade;
 pub mod values;
 mod vital;
+pub mod watchdog;
 pub mod wire;
 pub mod worker;

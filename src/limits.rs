@@ -79,11 +79,18 @@ pub const HTTP_SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 /// The host's `net.core.somaxconn` may be less.
 pub const CONNECTIONS_WAITING_MAX: i32 = 4096;
 /// Connections accepted before the front turns to the others.
-pub const CONNECTIONS_ACCEPTED_PER_TURN_MAX: usize = 256;
+pub const CONNECTIONS_ACCEPTED_PER_TURN_MAX: usize = 64;
 /// Largest body of a request to the API itself, in bytes: the largest code, written as JSON, with its config.
 pub const API_BODY_BYTES_MAX: usize = 2 * FUNCTION_CODE_BYTES_MAX + 256 * 1024;
 /// Requests of one connection that the front handles before it turns to the others.
 pub const HTTP_REQUESTS_PER_TURN_MAX: usize = 64;
+/// Requests of all connections that the front handles in one turn; beyond it each connection gets one.
+pub const FRONT_REQUESTS_PER_TURN_MAX: usize = 256;
+/// Sockets that the front attends to in one turn.
+pub const FRONT_SOCKETS_PER_TURN_MAX: usize = 256;
+/// Sockets that the front attends to before it hears the other threads: instances that have answered are not to wait
+/// for their next calls until a whole turn of refusals is over.
+pub const FRONT_SOCKETS_PER_STEP_MAX: usize = 32;
 /// Default of `limit` in listings.
 pub const API_PAGE_DEFAULT: usize = 100;
 /// After a change that could not be stored, `/readyz` says so for this long, unless one is stored before.
@@ -91,7 +98,7 @@ pub const STORE_TROUBLE_TOLD: Duration = Duration::from_secs(30);
 /// Largest `limit` in listings.
 pub const API_PAGE_MAX: usize = 1000;
 /// Reports of other threads that the front hears before it turns to its sockets.
-pub const FRONT_EVENTS_PER_TURN_MAX: usize = 1024;
+pub const FRONT_EVENTS_PER_STEP_MAX: usize = 256;
 
 // ---- Functions ----
 
@@ -393,6 +400,15 @@ pub const LOG_QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 pub const RELOAD_FRONT_TIMEOUT: Duration = Duration::from_secs(5);
 /// What is told to the supervisor of this process (systemd) is lost when it takes longer than this to take it.
 pub const NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
+/// The watchdog looks at every vital thread this often, and rings its doorbell.
+pub const WATCHDOG_INTERVAL: Duration = Duration::from_secs(1);
+/// A vital thread that has not finished a turn for this long hangs, and the server ends.
+pub const WATCHDOG_TIMEOUT: Duration = Duration::from_secs(10);
+/// What the watchdog has to say must be said within this time, whole seconds: then a signal ends the server.
+pub const WATCHDOG_LAST_WORDS: Duration = Duration::from_secs(2);
+/// A control thread that is at one job for this long is named in the log. A look at code may take three sandboxes, each
+/// with its own limit.
+pub const CONTROL_JOB_SLOW: Duration = Duration::from_secs(60);
 /// The server's own log gets this long to reach standard error when the server ends.
 pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -435,6 +451,9 @@ const _: () =
 // JSON may write one byte as six (`\u001f`): the longest line still fits a file.
 const _: () = assert!(8 * LOG_ENTRY_BYTES_MAX as u64 <= LOG_FILE_BYTES_MAX);
 const _: () = assert!(FUNCTION_VERSIONS_KEPT >= 1);
+// The end of the server, in which workers and the supervisor do not turn, must not look like a hang.
+const _: () = assert!(KILL_WAIT.as_nanos() * 2 <= WATCHDOG_TIMEOUT.as_nanos());
+const _: () = assert!(WATCHDOG_INTERVAL.as_nanos() * 5 <= WATCHDOG_TIMEOUT.as_nanos());
 const _: () = assert!(PIPE_DEPTH_MAX >= 1 && PIPE_DEPTH_MAX < 31);
 const _: () = assert!(PIPE_WAIT_MAX.as_nanos() <= PIPE_STALL.as_nanos());
 const _: () = assert!(EGRESS_CONNECTS_PER_INSTANCE_MAX <= EGRESS_CONNECTS_MAX);

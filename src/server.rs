@@ -47,6 +47,7 @@ use crate::sys;
 use crate::systemd::Notifier;
 use crate::takeover::{self, Predecessor, Side, TakeoverError};
 use crate::upgrade::Launcher;
+use crate::watchdog::{Pulse, Watchdog};
 use crate::worker::{self, WorkerSettings};
 
 use succession::Succession;
@@ -275,6 +276,7 @@ impl Start {
             None => opening.open(known).map_err(StartError::Logs).map(|()| None)?,
         };
 
+        let front_bell = front_line.bell();
         let figures = cgroups.figures();
         let address = door.listener.local_addr().map_err(system("ask for the port"))?;
         let egress = Egress::new(address.port(), settings.outbound_allow.clone());
@@ -287,7 +289,8 @@ impl Start {
             front: front_line.clone(),
             notifier: Arc::clone(&notifier),
         };
-        let threads = Threads::start(settings, &parts, cgroups)?;
+        let mut watchdog = Watchdog::new();
+        let threads = Threads::start(settings, &parts, cgroups, &mut watchdog)?;
         let tools = control::Tools {
             figures,
             checker: Checker::new(Arc::clone(&runtimes), threads.supervisor.clone()),
@@ -301,7 +304,7 @@ impl Start {
         }
         let functions = shared.functions();
         let (control, _control_threads) =
-            control::start(Arc::clone(&shared)).map_err(system("start a control thread"))?;
+            control::start(Arc::clone(&shared), &mut watchdog).map_err(system("start a control thread"))?;
 
         let lines = Lines {
             workers: threads.workers.clone(),
@@ -333,19 +336,24 @@ impl Start {
             }
             _ => front.listen().map_err(system("watch the listener")),
         };
-        let result = entered.map(|()| {
+        let result = entered.and_then(|()| {
+            let (pulse, beat) = Pulse::watched();
+            watchdog.watch("front", beat, front_bell);
+            let watch = watchdog.start(Arc::clone(&notifier)).map_err(system("start the watchdog"))?;
             ready(address);
             notifier.ready(address);
-            front.run();
+            front.run(pulse);
             if front.has_ceded() {
                 log::info!("everything is answered that was begun here");
             } else {
                 takeover::socket::remove(&settings.storage_path);
             }
             log::info!("stopped");
+            Ok(watch)
         });
         threads.end();
-        result
+        // The end of the threads was watched, too.
+        result.map(drop)
     }
 }
 
@@ -358,25 +366,36 @@ struct Threads {
 }
 
 impl Threads {
-    fn start(settings: &Settings, parts: &Parts, cgroups: CgroupRoot) -> Result<Threads, StartError> {
+    fn start(
+        settings: &Settings,
+        parts: &Parts,
+        cgroups: CgroupRoot,
+        watchdog: &mut Watchdog,
+    ) -> Result<Threads, StartError> {
         let cpus = allowed_cpus();
         let mut workers = Vec::new();
         let mut worker_threads = Vec::new();
         for number in 0..settings.workers {
             // Counted from the end, since interrupts and everybody else's threads gather on the first.
             let cpu = cpus.iter().rev().cycle().nth(number).copied().filter(|_| settings.pin_workers);
-            let worker_settings = WorkerSettings { cpu, response_bytes_max: Arc::clone(&parts.response_bytes_max) };
+            let (pulse, beat) = Pulse::watched();
+            let response_bytes_max = Arc::clone(&parts.response_bytes_max);
+            let worker_settings = WorkerSettings { cpu, response_bytes_max, pulse };
             let (jobs, thread) = worker::start(number, worker_settings, parts.front.clone(), parts.logs.clone())
                 .map_err(system("start a worker thread"))?;
+            watchdog.watch(format!("faas-worker-{number}"), beat, jobs.bell());
             workers.push(jobs);
             worker_threads.push(thread);
         }
         let (supervisor, desk) = line(SUPERVISOR_QUEUE_MAX).map_err(system("make a queue"))?;
+        let (pulse, beat) = Pulse::watched();
+        watchdog.watch("faas-supervisor", beat, supervisor.bell());
         let supervisor_settings = SupervisorSettings {
             runtimes: Arc::clone(&parts.runtimes),
             cgroups: Some(cgroups),
             egress: Arc::clone(&parts.egress),
             slots_max: settings.slots_max as u32,
+            pulse,
         };
         let supervisor_thread =
             supervisor::start(supervisor.clone(), desk, supervisor_settings, workers.clone(), parts.front.clone())

@@ -19,6 +19,7 @@ use crate::registry::settings::FunctionSettings;
 use crate::sandbox::cgroup::CgroupRoot;
 use crate::sandbox::host::{HostFacts, Report, Status};
 use crate::server;
+use crate::watchdog::Pulse;
 
 /// The system's socket of the Docker daemon.
 const DOCKER_SOCKET: &str = "/var/run/docker.sock";
@@ -102,6 +103,7 @@ fn try_sandbox(runtimes: Arc<Runtimes>, cgroups: CgroupRoot, report: &mut Report
             // Nothing connects while a line is compiled.
             egress: Egress::new(0, Vec::new()),
             slots_max: 0,
+            pulse: Pulse::unwatched(),
         };
         let thread = supervisor::start(supervisor.clone(), desk, settings, Vec::new(), front)
             .map_err(|error| error.to_string())?;

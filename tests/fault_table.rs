@@ -10,6 +10,8 @@
 
 #[path = "fault_table/account.rs"]
 mod account;
+#[path = "fault_table/broken_file.rs"]
+mod broken_file;
 #[path = "fault_table/changes.rs"]
 mod changes;
 mod common;
@@ -19,8 +21,6 @@ mod damage;
 mod disk;
 #[path = "fault_table/disk_elsewhere.rs"]
 mod disk_elsewhere;
-#[path = "fault_table/inject.rs"]
-mod inject;
 #[path = "fault_table/instances.rs"]
 mod instances;
 #[path = "fault_table/load.rs"]
@@ -37,6 +37,8 @@ mod server;
 mod slow;
 #[path = "fault_table/slow_clients.rs"]
 mod slow_clients;
+#[path = "fault_table/soak.rs"]
+mod soak;
 #[path = "fault_table/stopped.rs"]
 mod stopped;
 #[path = "fault_table/table.rs"]

@@ -286,3 +286,23 @@ fn pythons() -> Vec<(String, String)> {
     }
     found.into_iter().rev().map(|(minor, path)| (format!("python3.{minor}"), path)).collect()
 }
+
+#[test]
+fn a_common_users_server_is_taken_over_from_like_any_other() {
+    let Some(home) = home("standard") else { return };
+    let Some(python) = public_python() else { return };
+    add(&home, &format!("  python: {python}\n"));
+    let command = as_nobody(&home);
+    let server = Server::launch(home.clone(), command);
+    server.deploy("kept", "def handle(request):\n    return 1", json!({ "min_instances": 1 }));
+    // The binary that runs cannot be written to, but another can come in its place.
+    std::fs::remove_file(home.path().join("faas")).unwrap();
+    let mut command = as_nobody(&home);
+    command.arg("--takeover");
+    let new = Server::launch(home, command);
+    assert_eq!(server.ended().1.code(), Some(0), "{}", new.home.log());
+    assert_eq!(
+        (new.post("/invoke/kept", "").text().as_str(), status(new.pid())["Uid"].starts_with("65534")),
+        ("1", true)
+    );
+}

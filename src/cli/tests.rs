@@ -102,6 +102,14 @@ fn arguments_that_are_not_text_are_paths_or_mistakes() {
 }
 
 #[test]
+fn a_takeover_is_a_way_of_serving_and_goes_with_nothing_else() {
+    let options = CliOptions { config: Some("a.yaml".into()), ..CliOptions::default() };
+    assert_eq!(parse(["--takeover", "a.yaml"]), Ok(Command::Serve { options, takeover: true }));
+    assert_eq!(refusal(&["--takeover", "--check-system"]), "--takeover does not go with --check-system");
+    assert_eq!(refusal(&["--create-config", "--takeover"]), "--takeover does not go with --create-config");
+}
+
+#[test]
 fn the_help_names_every_flag_and_fits_a_terminal() {
     for flag in FLAGS {
         assert!(HELP.contains(flag), "{flag}");

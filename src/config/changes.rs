@@ -133,6 +133,8 @@ fn differences<T: PartialEq>(section: &str, old: &[T], new: &[T], name: fn(&T) -
 mod tests {
     use super::super::system::{LIMIT_KEYS, SYSTEM_KEYS};
     use super::*;
+    use std::collections::BTreeSet;
+
     use crate::config::{ApiKeySetting, ApiScope, DeclaredFunction};
     use crate::registry::settings::FunctionSettings;
 
@@ -151,6 +153,18 @@ mod tests {
         let mut expected = named("system", SYSTEM_KEYS);
         expected.extend(named("limits", LIMIT_KEYS));
         assert_eq!(KEYS.iter().map(|key| key.name).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn the_guide_for_operators_lists_what_takes_effect_at_once() {
+        let guide = include_str!("../../docs/operations.md");
+        let list =
+            guide.split("**What takes effect at once:**").nth(1).unwrap().split("everything under").next().unwrap();
+        let listed: BTreeSet<&str> = list.split('`').skip(1).step_by(2).collect();
+        let now = KEYS.iter().filter(|key| key.effect == Effect::Now);
+        let now: BTreeSet<&str> = now.filter_map(|key| key.name.strip_prefix("system.")).collect();
+        assert_eq!(listed, now);
+        assert!(KEYS.iter().all(|key| key.effect == Effect::Now || key.name.starts_with("system.")), "all limits do");
     }
 
     #[test]

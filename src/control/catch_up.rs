@@ -18,6 +18,9 @@ impl Shared {
     /// When the store cannot be read; nothing is changed then.
     pub fn catch_up(&self) -> Result<usize, StoreError> {
         let mut state = self.lock();
+        if state.store.is_as_read() {
+            return Ok(0);
+        }
         let loaded = state.store.load_beyond(&|name| state.functions.get(name).cloned())?;
         for refused in loaded.refused.iter().filter(|refused| state.functions.contains_key(&refused.name)) {
             log::error!("function {} is not served: {}", refused.name, refused.reason);

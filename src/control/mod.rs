@@ -32,6 +32,7 @@ use crate::registry::settings::FunctionSettings;
 use crate::registry::store::Store;
 use crate::reload::Reloader;
 use crate::sandbox::cgroup::FigureSource;
+use crate::watchdog::{Pulse, Watchdog};
 
 pub use declared::Vetted;
 pub use gate::Gate;
@@ -253,13 +254,17 @@ impl Shared {
 ///
 /// # Errors
 /// When the kernel refuses a thread.
-pub fn start(shared: Arc<Shared>) -> io::Result<(Sender<ControlJob>, Vec<JoinHandle<()>>)> {
+pub fn start(shared: Arc<Shared>, watchdog: &mut Watchdog) -> io::Result<(Sender<ControlJob>, Vec<JoinHandle<()>>)> {
     let (sender, receiver): (_, Receiver<ControlJob>) = bounded(CONTROL_QUEUE_MAX);
     let threads = (0..CONTROL_THREADS)
         .map(|number| {
             let (receiver, shared) = (receiver.clone(), Arc::clone(&shared));
-            std::thread::Builder::new().name(format!("faas-control-{number}")).spawn(move || {
-                work_off(receiver, |job| shared.run(job), |ticket| shared.answer(ticket, Err(failed())));
+            let name = format!("faas-control-{number}");
+            let (pulse, beat) = Pulse::watched();
+            watchdog.watch_patiently(&name, beat);
+            std::thread::Builder::new().name(name).spawn(move || {
+                pulse.begin();
+                work_off(receiver, pulse, |job| shared.run(job), |ticket| shared.answer(ticket, Err(failed())));
             })
         })
         .collect::<io::Result<Vec<_>>>()?;
@@ -268,14 +273,16 @@ pub fn start(shared: Arc<Shared>) -> io::Result<(Sender<ControlJob>, Vec<JoinHan
 
 /// Takes jobs until the front has dropped its sender. A job that panics costs the client its answer, not the server a
 /// thread: `give_up` answers in its place.
-fn work_off(jobs: Receiver<ControlJob>, run: impl Fn(ControlJob), give_up: impl Fn(Ticket)) {
+fn work_off(jobs: Receiver<ControlJob>, mut pulse: Pulse, run: impl Fn(ControlJob), give_up: impl Fn(Ticket)) {
     for job in jobs {
+        pulse.turn();
         let ticket = job.ticket;
         // What a job changes is behind a lock, whose holder leaves it whole at every moment (see `Shared::lock`).
         if catch_unwind(AssertUnwindSafe(|| run(job))).is_err() {
             log::error!("a job of the API panicked; what it was about is on standard error");
             give_up(ticket);
         }
+        pulse.turn();
     }
 }
 
@@ -300,7 +307,7 @@ mod tests {
             Ticket(1) => panic!("on purpose"),
             ticket => done.borrow_mut().push(ticket),
         };
-        work_off(receiver, run, |ticket| given_up.borrow_mut().push(ticket));
+        work_off(receiver, Pulse::unwatched(), run, |ticket| given_up.borrow_mut().push(ticket));
         assert_eq!(done.into_inner(), [Ticket(0), Ticket(2)]);
         assert_eq!(given_up.into_inner(), [Ticket(1)]);
     }

@@ -265,6 +265,7 @@ impl Front {
 
     /// Sends every connection after the successor that waits for nothing here.
     pub(super) fn send_clients_on(&mut self) {
+        self.someone_stayed = false;
         for key in self.clients.keys() {
             self.drive(key);
         }
@@ -292,6 +293,7 @@ impl Front {
             Ok(()) => self.close(key),
             // It has many to take already: again when it has taken some, or at the next sweep.
             Err(error) if error.kind() == ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ETOOMANYREFS) => {
+                self.someone_stayed = true;
             }
             Err(error) => {
                 log::error!("the successor takes no connection: {error}");

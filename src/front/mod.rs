@@ -43,13 +43,17 @@ use crate::control::{ControlJob, Gate};
 use crate::doorbell::{Desk, Line, DOORBELL_TOKEN};
 use crate::http::request_id::RequestIds;
 use crate::http::{HttpLimits, Stamp};
-use crate::limits::{FRONT_EVENTS_PER_TURN_MAX, HTTP_SWEEP_INTERVAL};
+use crate::limits::{
+    FRONT_EVENTS_PER_STEP_MAX, FRONT_REQUESTS_PER_TURN_MAX, FRONT_SOCKETS_PER_STEP_MAX, FRONT_SOCKETS_PER_TURN_MAX,
+    HTTP_SWEEP_INTERVAL,
+};
 use crate::logs::LogSink;
 use crate::registry::function::FunctionVersion;
 use crate::scheduler::{Action, Scheduler, SchedulerLimits};
 use crate::sys::listener::watch_for_the_lost;
 use crate::systemd::Notifier;
 use crate::upgrade::Launcher;
+use crate::watchdog::Pulse;
 
 pub use cede::Estate;
 pub use reload::FrontUpdate;
@@ -129,6 +133,8 @@ pub struct Front {
     reload_again: bool,
     /// Connections that had more requests than one turn allows.
     again: Vec<ClientId>,
+    /// Requests that this turn still allows to connections that have several.
+    requests_left: usize,
     signals: nix::sys::signalfd::SignalFd,
     settings: FrontSettings,
     lines: Lines,
@@ -161,6 +167,8 @@ pub struct Front {
     launcher: Launcher,
     /// The conversation with a successor; stays when the place is its own.
     talk: Option<Talk>,
+    /// A connection could not be sent on, because the successor had many to take.
+    someone_stayed: bool,
     /// Conversations so far.
     talks: u64,
     /// Tells who watches over this process that it is another one from now on.
@@ -198,6 +206,7 @@ impl Front {
             out_of_descriptors: false,
             reload_again: false,
             again: Vec::new(),
+            requests_left: 0,
             signals,
             scheduler: Scheduler::new(settings.scheduler.clone()),
             rung: vec![false; lines.workers.len()],
@@ -223,6 +232,7 @@ impl Front {
             estate,
             launcher,
             talk: None,
+            someone_stayed: false,
             talks: 0,
             messenger: None,
             predecessor: None,
@@ -250,11 +260,15 @@ impl Front {
     }
 
     /// Serves until the server is asked to stop and has drained.
-    pub fn run(&mut self) {
-        let mut events = Events::with_capacity(1024);
+    pub fn run(&mut self, mut pulse: Pulse) {
+        pulse.begin();
+        let mut events = Events::with_capacity(FRONT_SOCKETS_PER_TURN_MAX);
         while !self.is_over() {
             self.turn(&mut events);
+            pulse.turn();
         }
+        // What follows may wait.
+        drop(pulse);
         if let Some(messenger) = self.messenger.take() {
             let _ = messenger.join();
         }
@@ -269,21 +283,24 @@ impl Front {
         }
         self.now = Instant::now();
         self.stamp.date.refresh(SystemTime::now());
-        for event in &*events {
+        self.requests_left = FRONT_REQUESTS_PER_TURN_MAX;
+        let mut somebody_connects = false;
+        for (number, event) in events.iter().enumerate() {
+            if number % FRONT_SOCKETS_PER_STEP_MAX == 0 {
+                self.attend();
+            }
             match event.token() {
                 DOORBELL_TOKEN => {}
-                LISTENER => {
-                    self.accept();
-                }
+                LISTENER => somebody_connects = true,
                 SIGNALS => self.signalled(),
                 KNOCKING => self.knocked(),
                 SUCCESSOR => {
                     self.hear_successor();
-                    if self.has_ceded() && event.is_writable() {
+                    if self.someone_stayed && event.is_writable() {
                         self.send_clients_on();
                     }
                 }
-                PREDECESSOR => self.take_connections(),
+                PREDECESSOR => self.take_more = true,
                 // Nothing can be read or written any more: the client was reset, or both sides are shut.
                 Token(key) if event.is_error() || event.is_write_closed() => self.close(key),
                 Token(key) => {
@@ -296,16 +313,27 @@ impl Front {
                 }
             }
         }
-        self.drive_again();
+        // Behind the others: a new connection may get the place of one that has been closed in this turn, and what the
+        // poll has to tell of that one must not be taken for news of the new one.
+        if somebody_connects {
+            self.accept();
+        }
         if self.take_more {
             self.take_connections();
         }
-        // Bounded, so that sockets get their turn under any load; what is left makes the next wait return at once.
-        for _ in 0..FRONT_EVENTS_PER_TURN_MAX {
+        self.drive_again();
+        self.keep_time();
+        self.attend();
+    }
+
+    /// Hears the other threads, carries out what follows and what is pending besides, and rings.
+    ///
+    /// Bounded, so that sockets get their turn under any load; what is left makes the next wait return at once.
+    fn attend(&mut self) {
+        for _ in 0..FRONT_EVENTS_PER_STEP_MAX {
             let Some(event) = self.desk.try_recv() else { break };
             self.hear(event);
         }
-        self.keep_time();
         self.act();
         self.ring_workers();
     }
@@ -345,7 +373,7 @@ impl Front {
             }
             self.may_accept = true;
             self.time_talk();
-            if self.has_ceded() {
+            if self.someone_stayed {
                 self.send_clients_on();
             }
             if self.reload_again {

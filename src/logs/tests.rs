@@ -275,3 +275,61 @@ fn another_number_of_entries_is_kept_from_then_on_and_more_are_found_again_in_th
     service.forget(&"f".into());
     assert_eq!(service.memory_bytes(), 0);
 }
+
+/// What the service does while another server takes over, as seen from that one.
+#[test]
+fn a_service_that_is_closed_writes_out_what_it_has_and_sends_the_rest_to_its_successor() {
+    use crate::takeover::{message::Message as Said, socket};
+    let dir = tempfile::tempdir().unwrap();
+    let (_logs, sink) = start(dir.path());
+    let (begin, opening) = FunctionLogs::start_closed(dir.path(), LOG_RING_ENTRIES_MAX).unwrap();
+    let successor = begin.sink();
+    successor.append("f", entry("early"));
+    sink.append("f", entry("one"));
+    let (done, is_done) = bounded(1);
+    let decision = sink.close(move || done.send(()).unwrap()).unwrap();
+    is_done.recv().unwrap();
+    sink.append("f", entry("between"));
+    let written = std::fs::read_to_string(dir.path().join("logs/f.jsonl")).unwrap();
+    assert!(written.ends_with("\n") && written.lines().count() == 1, "{written}");
+    let (ours, theirs) = crate::sys::io::seqpacket_pair().unwrap();
+    decision.leave_to(ours);
+    opening.open(|_| true).unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let (said, _) = socket::receive_by(&theirs, &mut socket::buffer(), deadline).unwrap().unwrap();
+    let Said::Log(line) = said.unwrap() else { panic!("no log entry") };
+    assert_eq!((line.function.as_str(), line.entry.message.as_str()), ("f", "between"));
+    successor.append(line.function, line.entry);
+    let expected = [(1, "one"), (2, "early"), (3, "between")];
+    assert_eq!(messages(&all(&successor, "f")), expected);
+    // Who asks the other one is told what is in the files.
+    let found = all(&sink, "f");
+    assert_eq!(messages(&found), expected);
+    // A successor that is gone: the lines are written here again.
+    drop(theirs);
+    sink.append("f", entry("alone"));
+    assert_eq!(messages(&all(&sink, "f"))[3], (4, "alone"));
+}
+
+#[test]
+fn a_service_whose_closing_is_called_off_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (logs, sink) = start(dir.path());
+    sink.append("f", entry("one"));
+    for number in 2..5 {
+        let (done, is_done) = bounded(1);
+        let decision = sink.close(move || done.send(()).unwrap()).unwrap();
+        is_done.recv().unwrap();
+        sink.append("f", entry("more"));
+        drop(decision);
+        assert_eq!(messages(&all(&sink, "f")).last(), Some(&(number, "more")));
+    }
+    drop(logs);
+    // And one that never came to serve has written nothing.
+    let before = std::fs::read(dir.path().join("logs/f.jsonl")).unwrap();
+    let (begin, opening) = FunctionLogs::start_closed(dir.path(), LOG_RING_ENTRIES_MAX).unwrap();
+    begin.sink().append("f", entry("never"));
+    drop(opening);
+    drop(begin);
+    assert_eq!(std::fs::read(dir.path().join("logs/f.jsonl")).unwrap(), before);
+}

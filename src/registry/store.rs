@@ -20,6 +20,7 @@ mod schema;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -46,6 +47,8 @@ pub struct Store {
     in_doubt: bool,
     /// There may be something in the write-ahead log; see [`Store::empty_log`].
     log_in_use: bool,
+    /// What SQLite called the content when it was last read whole; see [`Store::is_as_read`].
+    read_version: Cell<Option<i64>>,
     // After the connection, because fields are dropped in order: the next server must find the database closed.
     lock: DirectoryLock,
 }
@@ -111,7 +114,7 @@ impl Store {
         let mut connection = Connection::open_with_flags(&path, flags).map_err(failed)?;
         configure(&connection).map_err(failed)?;
         schema::migrate(&mut connection, &path)?;
-        Ok(Store { connection, path, in_doubt: false, log_in_use: true, lock })
+        Ok(Store { connection, path, in_doubt: false, log_in_use: true, read_version: Cell::new(None), lock })
     }
 
     /// What a server that takes over is given of the directory's lock.
@@ -266,6 +269,7 @@ impl Store {
         let failed = |source| StoreError::from_sqlite(&self.path, source);
         // As it was at one moment, also while another server writes. It is only read, so its end changes nothing.
         let _moment = self.connection.unchecked_transaction().map_err(failed)?;
+        self.read_version.set(self.data_version().ok());
         let mut functions = BTreeMap::new();
         let mut refused = BTreeMap::new();
         for heading in self.headings().map_err(failed)? {
@@ -290,6 +294,16 @@ impl Store {
             functions: functions.into_values().collect(),
             refused: refused.into_iter().map(|(name, reason)| Refused { name, reason }).collect(),
         })
+    }
+
+    /// Whether nobody else has written since everything was read: then there is nothing to read again.
+    pub fn is_as_read(&self) -> bool {
+        self.read_version.get().is_some_and(|read| self.data_version().is_ok_and(|now| now == read))
+    }
+
+    /// A number that changes when another connection commits; our own commits leave it as it is.
+    fn data_version(&self) -> rusqlite::Result<i64> {
+        self.connection.query_row("PRAGMA data_version", [], |row| row.get(0))
     }
 
     /// The rows of `functions`; one that holds something else than it should is already refused.

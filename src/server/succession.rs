@@ -85,6 +85,8 @@ impl Succession {
         // While nothing is held up: what is slow.
         let vetted = self.shared.vet_declared(&self.declared);
         self.await_readiness()?;
+        // Once now, so that there is little left to read when changes wait for it.
+        self.catch_up()?;
         let held = Instant::now();
         let remains = match self.ask()? {
             Some(logged) => Remains { connections: Some(self.predecessor.into_socket()), logged: Some(logged) },

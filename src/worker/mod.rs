@@ -37,6 +37,7 @@ use crate::logs::LogSink;
 use crate::registry::function::FunctionVersion;
 use crate::sys::{self, executor};
 use crate::vital::Vital;
+use crate::watchdog::Pulse;
 
 use tenant::{Phase, Tenant};
 
@@ -44,12 +45,14 @@ use tenant::{Phase, Tenant};
 const EVENTS_PER_WAIT: usize = 256;
 
 /// What a worker needs to know besides its jobs.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct WorkerSettings {
     /// The processor the thread is pinned to, if any.
     pub cpu: Option<usize>,
     /// Largest answer of a function, in bytes. It may change: an instance keeps what it was assigned with.
     pub response_bytes_max: Arc<AtomicUsize>,
+    /// By which the watchdog sees that the thread turns.
+    pub pulse: Pulse,
 }
 
 /// Starts worker `number` and returns the line to it.
@@ -71,7 +74,8 @@ pub fn start(
                 log::warn!("worker {number} is not pinned to processor {cpu}: {error}");
             }
         }
-        worker.run();
+        settings.pulse.begin();
+        worker.run(settings.pulse);
     })?;
     Ok((jobs, thread))
 }
@@ -134,7 +138,7 @@ impl Worker {
         }
     }
 
-    fn run(mut self) {
+    fn run(mut self, mut pulse: Pulse) {
         let mut events = Events::with_capacity(EVENTS_PER_WAIT);
         loop {
             let timeout = match (self.again.is_empty(), self.ending.is_empty()) {
@@ -161,6 +165,7 @@ impl Worker {
             if std::mem::take(&mut self.front_waits) {
                 self.front.ring();
             }
+            pulse.turn();
         }
     }
 

@@ -137,7 +137,11 @@ impl Stage {
         let home = tempfile::tempdir().unwrap();
         let logs = FunctionLogs::start(home.path(), 100, |_| true).unwrap();
         let (front, desk) = line(1024).unwrap();
-        let settings = WorkerSettings { cpu: None, response_bytes_max: Arc::new(AtomicUsize::new(1024 * 1024)) };
+        let settings = WorkerSettings {
+            cpu: None,
+            response_bytes_max: Arc::new(AtomicUsize::new(1024 * 1024)),
+            pulse: Pulse::unwatched(),
+        };
         let (jobs, thread) = start(0, settings, front, logs.sink()).unwrap();
         Stage { jobs, desk, thread, _logs: logs, _home: home }
     }

@@ -3,7 +3,6 @@
 //! The kernel runs everything as ever; strace only puts an error in the place of a call. It counts the calls of each
 //! thread for itself, from the moment it attached.
 
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{kill, Signal};
@@ -12,7 +11,7 @@ use nix::unistd::Pid;
 use super::host::status;
 use super::{eventually, skip, Home, Server};
 
-/// Which system calls fail, and how.
+/// Which system calls fail, and how. [`Fault::of`] is the plain one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
     /// Names of system calls, with commas between them; each is counted for itself.
@@ -26,6 +25,11 @@ pub struct Fault {
 }
 
 impl Fault {
+    /// All calls fail.
+    pub fn of(calls: &'static str, errno: &'static str) -> Fault {
+        Fault { calls, errno, first: 1, lasting: true }
+    }
+
     /// As strace wants it.
     fn expression(&self) -> String {
         let Fault { calls, errno, first, lasting } = self;
@@ -36,8 +40,7 @@ impl Fault {
 /// Faults that are under way, until this is dropped or ended.
 pub struct Injection {
     strace: Child,
-    threads: Vec<u32>,
-    trace: PathBuf,
+    trace: tempfile::NamedTempFile,
 }
 
 /// Whether strace is there and may attach; says so if not.
@@ -50,19 +53,18 @@ pub fn can_inject() -> bool {
 }
 
 impl Injection {
-    /// Lets calls of the server's threads fail whose names begin so, from now on.
-    pub fn into(server: &Server, names: &str, faults: &[Fault]) -> Injection {
-        let threads = threads(server.pid(), names);
-        assert!(!threads.is_empty(), "no thread {names}");
-        let trace = server.home.path().join("strace");
+    /// Lets calls of these threads fail, from now on. Their children are left alone.
+    pub fn into(threads: &[u32], faults: &[Fault]) -> Injection {
+        assert!(!threads.is_empty(), "no threads");
+        let trace = tempfile::NamedTempFile::new().unwrap();
         let mut command = Command::new("strace");
-        command.args(["--quiet=all", "--output"]).arg(&trace);
-        command.args(expressions(faults)).args(threads.iter().map(|thread| format!("--attach={thread}")));
-        let strace = command.stdin(Stdio::null()).spawn().unwrap();
-        let injection = Injection { strace, threads, trace };
+        command.args(["--quiet=all", "--signal=none", "--output"]).arg(trace.path()).args(expressions(faults));
+        command.args(threads.iter().map(|thread| format!("--attach={thread}")));
+        let strace = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let injection = Injection { strace, trace };
         eventually("strace holds every thread", || {
             let tracer = injection.strace.id().to_string();
-            injection.threads.iter().all(|&thread| status(thread).get("TracerPid") == Some(&tracer)).then_some(())
+            threads.iter().all(|&thread| status(thread).get("TracerPid") == Some(&tracer)).then_some(())
         });
         injection
     }
@@ -75,7 +77,7 @@ impl Injection {
     /// Lets the calls succeed again, and gives all of them, one on a line.
     pub fn trace(mut self) -> String {
         self.detach();
-        std::fs::read_to_string(&self.trace).unwrap()
+        std::fs::read_to_string(self.trace.path()).unwrap()
     }
 
     fn detach(&mut self) {
@@ -110,8 +112,9 @@ fn expressions(faults: &[Fault]) -> Vec<String> {
     arguments
 }
 
-/// The threads of a process whose names begin so.
-fn threads(pid: u32, names: &str) -> Vec<u32> {
+/// The threads of a server whose names begin so.
+pub fn threads_of(server: &Server, names: &str) -> Vec<u32> {
+    let pid = server.pid();
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
     let ids = tasks.filter_map(|task| task.file_name().to_str()?.parse().ok());
     ids.filter(|thread| {

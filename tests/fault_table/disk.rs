@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use rusqlite::{Connection, OptionalExtension};
 use serde_json::json;
 
-use super::common::injection::{can_inject, Fault, Injection};
+use super::common::injection::{can_inject, threads_of, Fault, Injection};
 use super::common::{eventually, Home, Reply, Server};
 use super::table::{is_full, Row};
 
@@ -148,7 +148,7 @@ fn trial(server: &Server, change: Change, fault: Fault, tally: &mut Tally) -> bo
     let before = served(server, name);
     let wanted = after(&before, change, code);
     let refusals = emptied_in_vain(server);
-    let injection = Injection::into(server, CONTROL, &[fault]);
+    let injection = Injection::into(&threads_of(server, CONTROL), &[fault]);
     let reply = ask(server, name, change, code);
     await_emptied(server, refusals);
     let (now, on_disk) = (served(server, name), stored(&server.home, name));
@@ -231,7 +231,7 @@ fn a_change_that_the_disk_leaves_in_doubt_is_said_to_be_and_is_undone_when_the_d
     let dead = [fault("fsync,fdatasync", 1), fault("pwrite64", calls + 1)];
     let update = |server: &Server| ask(server, "f", Change::Update, &code("new")).refused(503, "not_stored");
 
-    let injection = Injection::into(&server, CONTROL, &dead);
+    let injection = Injection::into(&threads_of(&server, CONTROL), &dead);
     row.holds("the answer says so", update(&server).contains("if the server crashes now"));
     row.holds("the old one is served", served(&server, "f") == before);
     row.holds("more changes are refused", server.call("DELETE", "/functions/none", "").status == 503);
@@ -239,7 +239,7 @@ fn a_change_that_the_disk_leaves_in_doubt_is_said_to_be_and_is_undone_when_the_d
     row.holds("a change of nothing is answered again", server.call("DELETE", "/functions/none", "").status == 404);
     row.holds("and has undone the other", stored(&server.home, "f") == before);
 
-    let injection = Injection::into(&server, CONTROL, &dead);
+    let injection = Injection::into(&threads_of(&server, CONTROL), &dead);
     update(&server);
     let (home, _) = server.end(Signal::SIGKILL);
     drop(injection);
@@ -259,7 +259,7 @@ fn a_change_that_the_disk_leaves_in_doubt_is_said_to_be_and_is_undone_when_the_d
 fn calls_of_an_update(server: &Server) -> usize {
     // Never comes.
     let fault = |calls| Fault { calls, errno: "EIO", first: 60_000, lasting: false };
-    let injection = Injection::into(server, CONTROL, &[fault("pwrite64"), fault("fsync,fdatasync")]);
+    let injection = Injection::into(&threads_of(server, CONTROL), &[fault("pwrite64"), fault("fsync,fdatasync")]);
     assert_eq!(ask(server, "f", Change::Update, &code("counted")).status, 200);
     let trace = injection.trace();
     trace.lines().take_while(|line| !line.contains("sync(")).filter(|line| line.contains("pwrite64(")).count()

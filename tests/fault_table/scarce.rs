@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::common::host::{cgroup_parents, zygotes};
+use super::common::host::{cgroup_parents, zombies, zygotes};
+use super::common::injection::{can_inject, threads_of, Fault, Injection};
 use super::common::{eventually, patience, prepared, Home, Reply, Server};
-use super::inject::{can_inject, thread_of, Injection};
 use super::load::invoke;
 use super::scene::{note_troubles, Scene, BUSY, QUICK};
 use super::table::{sized, slackened, Row};
@@ -49,6 +49,11 @@ fn a_server_out_of_descriptors_rests_and_recovers() {
     server.deploy("cold", QUICK, json!({}));
     eventually("a cold start works", || (server.invoke("cold", "").status == 200).then_some(()));
     row.within("a cold start works again", left.elapsed(), RETRY + Duration::from_secs(1));
+    let buried = Instant::now();
+    while !zombies(server.pid()).is_empty() && buried.elapsed() < slackened(Duration::from_secs(1)) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    row.exactly("zombies", zombies(server.pid()).len() as u64, 0);
     row.exactly("panics", panics(&server), 0);
     row.end();
 }
@@ -98,7 +103,7 @@ fn when_there_is_no_memory_for_a_process_cold_calls_are_told_so_and_warm_ones_go
     let Some(mut row) = Row::of("fork fails (ENOMEM, in the zygote)") else { return };
     starved(&mut row, |server| {
         let zygote = eventually("there is a zygote", || zygotes(server.pid()).first().copied());
-        Injection::into(zygote, "clone,clone3,fork,vfork", "ENOMEM")
+        Injection::into(&[zygote], &[Fault::of("/^(clone3?|v?fork)$", "ENOMEM")])
     });
     row.end();
 }
@@ -109,7 +114,8 @@ fn when_there_is_no_memory_for_a_cgroup_cold_calls_are_told_so_and_warm_ones_go_
         return;
     }
     let Some(mut row) = Row::of("memory fails (ENOMEM for a blank's cgroup)") else { return };
-    starved(&mut row, |server| Injection::into(thread_of(server, "faas-supervisor"), "mkdir,mkdirat", "ENOMEM"));
+    let fault = Fault::of("/^mkdir", "ENOMEM");
+    starved(&mut row, |server| Injection::into(&threads_of(server, "faas-supervisor"), &[fault]));
     row.end();
 }
 

@@ -21,7 +21,7 @@ use super::table::{sized, slackened, time, Row};
 fn a_server_that_is_told_to_end_under_load_fails_no_request() {
     let Some(mut row) = Row::of("SIGTERM at L") else { return };
     const GRACE: Duration = Duration::from_secs(5);
-    let scene = Scene::set(&mut row, "drain_timeout: 5s", BUSY, 8);
+    let scene = Scene::set(&mut row, "shutdown_grace: 5s", BUSY, 8);
     let (plan, rate) = (scene.plan(), scene.rate);
     let mut server = scene.server;
     let (mut slowest, mut sent, mut failed, mut troubles) = (Duration::ZERO, 0, 0, BTreeSet::new());

@@ -41,7 +41,8 @@ TIMEOUT_S = 900
 SLOWNESS = {"kvm": 3, "tcg,thread=multi": 5}
 BOTH = ["v1", "v2"]
 # What is run: a file of tests, the layouts it is run on, the kinds of groups it is started in (see `suite.py`), and
-# beginnings of the names of its tests: those that are left out are not about the kernel, measure, or take minutes.
+# beginnings of the names of its tests: those that are left out are not about the kernel, measure, or take minutes. What
+# is `alone` runs when nothing else does.
 SUITES = [
     {"binary": "host", "layouts": BOTH, "harness": False},
     {"binary": "cgroup", "layouts": BOTH, "groups": ["top", "shared", "delegated", "service"]},
@@ -56,7 +57,12 @@ SUITES = [
     {
         "binary": "unprivileged",
         "layouts": BOTH,
-        "only": ["strict_refuses", "standard_serves", "level_none_serves", "a_look_at_the_system"],
+        "only": ["strict_refuses", "standard_serves", "level_none_serves", "a_look_at_the_system", "a_common_users"],
+    },
+    {
+        "binary": "takeover",
+        "layouts": BOTH,
+        "only": ["what_was_begun", "min_instances_and", "a_server_that_is_killed", "sigusr2"],
     },
     {"binary": "sandbox_plan", "layouts": ["v2"], "without": ["cost_of_a_blank"]},
     {"binary": "seccomp", "layouts": ["v2"], "without": ["loading_takes_less_time"]},
@@ -70,6 +76,7 @@ SUITES = [
         "layouts": BOTH,
         "only": ["a_call_longer_than_the_shutdown_grace", "a_second_signal", "calls_that_run_at_the_signal"],
     },
+    {"binary": "clock", "layouts": ["v2"], "ignored": True, "alone": True},
 ]
 
 
@@ -168,6 +175,7 @@ def boot(kernel, archive, layout, accelerator, deadline):
         "FAAS_TEST_SLOWNESS": SLOWNESS[accelerator],
         # A search of all memory is native code page by page: minutes under emulation, and not about the kernel.
         "FAAS_ABUSE_NOT": "searches_its_memory",
+        "FAAS_MAY_SET_CLOCK": 1,
         "FAAS_CI": 1,
     }
     parameters = "console=ttyS0 loglevel=1 panic=-1 " + " ".join(f"{name}={value}" for name, value in settings.items())

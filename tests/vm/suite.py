@@ -1,4 +1,5 @@
 """What runs in the machine: tests, each in a process of its own, two at a time; what came of each and how long it took.
+Those that change the machine itself run alone, after the others.
 
 Exits 0 when all passed and none was skipped. What is run where is the table below; the binaries are in /plan.json.
 """
@@ -33,26 +34,30 @@ def main():
         os.mkdir(f"{CGROUPS}/{SHARED}")
         os.mkdir(f"{CGROUPS}/{SERVICE}")
         subprocess.Popen(enter(SHARED, ["sleep", "1d"]))
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        runs = [pool.submit(run, *case) for case in cases(plan, layout)]
-        for done in concurrent.futures.as_completed(runs):
-            name, problem, seconds, output = done.result()
-            print(f"vm: {seconds:6.1f} s  {'FAILED' if problem else 'ok    '}  {name}{problem and ': ' + problem}")
-            if problem:
-                failed.append(name)
-                print(output)
-    print(f"vm: {len(runs)} tests, {len(failed)} failed, {time.monotonic() - started:.0f} s")
+    count = 0
+    for alone in (False, True):
+        with concurrent.futures.ThreadPoolExecutor(1 if alone else os.cpu_count()) as pool:
+            suites = [suite for suite in plan["suites"] if suite.get("alone", False) == alone]
+            runs = [pool.submit(run, *case) for case in cases(suites, plan["binaries"], layout)]
+            count += len(runs)
+            for done in concurrent.futures.as_completed(runs):
+                name, problem, seconds, output = done.result()
+                print(f"vm: {seconds:6.1f} s  {'FAILED' if problem else 'ok    '}  {name}{problem and ': ' + problem}")
+                if problem:
+                    failed.append(name)
+                    print(output)
+    print(f"vm: {count} tests, {len(failed)} failed, {time.monotonic() - started:.0f} s")
     for name in failed:
         print(f"vm: FAILED {name}")
-    return 1 if failed or not runs else 0
+    return 1 if failed or not count else 0
 
 
-def cases(plan, layout):
+def cases(suites, binaries, layout):
     """Name, command, and the control group to run in, of each test."""
-    for suite in plan["suites"]:
+    for suite in suites:
         if layout not in suite["layouts"]:
             continue
-        binary = plan["binaries"][suite["binary"]]
+        binary = binaries[suite["binary"]]
         for group in suite.get("groups", [TOP]) if layout == "v2" else [TOP]:
             place = suite["binary"] if group == TOP else f"{suite['binary']}, {group} group"
             for test in tests(binary, suite):

@@ -29,6 +29,7 @@ use crate::limits::WIRE_MESSAGE_BYTES_MAX;
 use crate::sandbox::cgroup::{Cgroup, CgroupRoot, OomWatch};
 use crate::scheduler::RuntimeId;
 use crate::vital::Vital;
+use crate::watchdog::Pulse;
 
 pub use super::job::SupervisorJob;
 
@@ -47,6 +48,8 @@ pub struct SupervisorSettings {
     pub egress: Arc<Egress>,
     /// Slots that the scheduler uses; checkers use those from here on.
     pub slots_max: u32,
+    /// By which the watchdog sees that the thread turns.
+    pub pulse: Pulse,
 }
 
 /// Events of slots are told from those of zygotes by their tokens: they begin here.
@@ -103,6 +106,7 @@ pub fn start(
     };
     std::thread::Builder::new().name("faas-supervisor".to_owned()).spawn(move || {
         let _vital = Vital;
+        supervisor.settings.pulse.begin();
         supervisor.run();
     })
 }
@@ -131,6 +135,7 @@ impl Supervisor {
                 self.take(job);
             }
             self.tend();
+            self.settings.pulse.turn();
         }
     }
 

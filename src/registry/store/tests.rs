@@ -439,6 +439,28 @@ fn only_what_has_changed_is_read_again() {
 }
 
 #[test]
+fn who_has_read_everything_knows_whether_another_has_written_since() {
+    let (_root, dir) = directory();
+    let mut store = Store::open(&dir).unwrap();
+    assert!(!store.is_as_read(), "nothing was read");
+    store.create(new("f", "1")).unwrap();
+    let lock = store.share_lock().unwrap().give().try_clone_to_owned().unwrap();
+    let other = Store::open_beside(&dir, lock).unwrap();
+    for code in ["2", "3"] {
+        other.load_all().unwrap();
+        assert!(other.is_as_read());
+        let version = store.load_all().unwrap().functions[0].version;
+        update(&mut store, "f", version, code).unwrap();
+        assert!(!other.is_as_read(), "version {version} was replaced");
+    }
+    store.empty_log().unwrap();
+    assert_eq!(other.load_all().unwrap().functions[0].code, "3");
+    store.load_all().unwrap();
+    store.create(new("g", "1")).unwrap();
+    assert!(store.is_as_read(), "its own changes are known to whoever made them");
+}
+
+#[test]
 fn a_lock_that_is_shared_is_held_until_the_last_who_has_it_is_gone() {
     let (root, dir) = directory();
     let store = Store::open(&dir).unwrap();

@@ -115,6 +115,31 @@ fn a_shutdown_lets_calls_finish_and_then_loses_patience() {
 }
 
 #[test]
+fn a_server_that_winds_down_keeps_nothing_warm_and_gives_calls_all_their_time() {
+    let mut stage = Stage::with(SchedulerLimits { pool_size: 0, ..SchedulerLimits::default() });
+    let [idle, busy] = [1, 2].map(|function| {
+        stage.deploy(function, 1, 1);
+        let slot = stage.asked()[0];
+        stage.ready(slot);
+        stage.loaded(slot);
+        slot
+    });
+    let running = stage.submit(2);
+    assert_eq!(stage.dispatched(), [(busy, running)]);
+    stage.step(|it, now, out| it.wind_down(now, out));
+    assert_eq!(stage.killed(), [(idle, KillReason::Shutdown)], "whatever min_instances says");
+    // Within the function's timeout.
+    stage.later(500 * MS);
+    assert_eq!((stage.failed(), stage.killed()), (vec![], vec![]));
+    assert!(stage.complete(busy, running, 500 * MS));
+    assert_eq!(stage.killed(), [(busy, KillReason::Shutdown)]);
+    // A signal that comes all the same has its grace from then on.
+    stage.step(|it, now, out| it.shutdown(SECOND, now, out));
+    stage.later(SECOND + 2 * MS);
+    assert_eq!(stage.refused(1), InvokeError::ShuttingDown);
+}
+
+#[test]
 fn what_outlasts_the_shutdown_grace_is_ended_and_nothing_comes_after_it() {
     let limits = SchedulerLimits { pool_size: 0, slots_max: 2, ..SchedulerLimits::default() };
     let mut stage = Stage::with(limits);

@@ -300,6 +300,12 @@ impl Storm {
 
         storm.foul = foul;
         (0..200).for_each(|_| storm.step());
+        if storm.dice.one_in(3) {
+            // As for a server that was taken over from; the signal may still come.
+            storm.scheduler.wind_down(storm.now, &mut storm.out);
+            storm.take_actions();
+            (0..50).for_each(|_| storm.step());
+        }
         let grace_ns = if storm.dice.one_in(2) { 20 * MS } else { 400 * MS };
         storm.scheduler.shutdown(grace_ns, storm.now, &mut storm.out);
         storm.take_actions();

@@ -148,8 +148,10 @@ impl Supervisor {
         let process = match sys::process::pidfd_open(pid) {
             Ok(process) => process,
             Err(error) => {
+                // It ends when its channel is closed here, if it has not already, and has to be waited for.
+                self.strays.suspect();
                 self.graves.extend(cgroup);
-                return self.fail(order, format!("its process {pid} is gone: {error}"));
+                return self.fail(order, format!("its process {pid} cannot be watched: {error}"));
             }
         };
         self.strays.in_custody(pid);
