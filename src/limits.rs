@@ -79,11 +79,18 @@ pub const HTTP_SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 /// The host's `net.core.somaxconn` may be less.
 pub const CONNECTIONS_WAITING_MAX: i32 = 4096;
 /// Connections accepted before the front turns to the others.
-pub const CONNECTIONS_ACCEPTED_PER_TURN_MAX: usize = 256;
+pub const CONNECTIONS_ACCEPTED_PER_TURN_MAX: usize = 64;
 /// Largest body of a request to the API itself, in bytes: the largest code, written as JSON, with its config.
 pub const API_BODY_BYTES_MAX: usize = 2 * FUNCTION_CODE_BYTES_MAX + 256 * 1024;
 /// Requests of one connection that the front handles before it turns to the others.
 pub const HTTP_REQUESTS_PER_TURN_MAX: usize = 64;
+/// Requests of all connections that the front handles in one turn; beyond it each connection gets one.
+pub const FRONT_REQUESTS_PER_TURN_MAX: usize = 256;
+/// Sockets that the front attends to in one turn.
+pub const FRONT_SOCKETS_PER_TURN_MAX: usize = 256;
+/// Sockets that the front attends to before it hears the other threads: instances that have answered are not to wait
+/// for their next calls until a whole turn of refusals is over.
+pub const FRONT_SOCKETS_PER_STEP_MAX: usize = 32;
 /// Default of `limit` in listings.
 pub const API_PAGE_DEFAULT: usize = 100;
 /// After a change that could not be stored, `/readyz` says so for this long, unless one is stored before.
@@ -91,7 +98,7 @@ pub const STORE_TROUBLE_TOLD: Duration = Duration::from_secs(30);
 /// Largest `limit` in listings.
 pub const API_PAGE_MAX: usize = 1000;
 /// Reports of other threads that the front hears before it turns to its sockets.
-pub const FRONT_EVENTS_PER_TURN_MAX: usize = 1024;
+pub const FRONT_EVENTS_PER_STEP_MAX: usize = 256;
 
 // ---- Functions ----
 

@@ -87,3 +87,36 @@ fn the_wait_for_an_instance_has_an_end_of_its_own_and_says_which_limit_it_met() 
         running.into_iter().for_each(|call| assert_eq!(call.join().unwrap().status, 200));
     });
 }
+
+#[test]
+fn a_function_that_fails_to_load_is_answered_with_its_error_at_once_and_tells_of_its_pause() {
+    let Some(server) = sandboxed("", "") else { return };
+    let broken = "def handle(request):\n    return 1\n\nraise KeyError('no such thing')";
+    server.deploy("broken", broken, json!({}));
+    let trouble =
+        || (server.get("/functions/broken").json()["trouble"].clone(), server.stats("broken")["trouble"].clone());
+    assert_eq!(trouble(), (json!(null), json!(null)));
+    let start = Instant::now();
+    for _ in 0..20 {
+        let reply = server.invoke("broken", "");
+        assert_eq!((reply.status, reply.code()), (500, "function_load_error".to_owned()), "{}", reply.text());
+    }
+    // Twenty starts in a row would be twenty failures; nineteen calls were answered without one, or nearly.
+    assert!(start.elapsed() < common::slowed(Duration::from_secs(10)), "{:?}", start.elapsed());
+    let (told, stats) = trouble();
+    let failures = told["failed_starts_in_a_row"].as_u64().unwrap();
+    assert!((1..20).contains(&failures), "{told}");
+    assert_eq!((&told["code"], &told["crashes_in_a_row"]), (&json!("function_load_error"), &json!(0)));
+    assert!(told["detail"].as_str().unwrap().contains("no such thing"), "{told}");
+    assert_eq!(stats["code"], told["code"]);
+    // Until the pause is told, one start more may have failed; the pauses grow, so that one is met soon.
+    common::eventually("a pause is told of", || {
+        server.invoke("broken", "");
+        trouble().0["backoff_until"].is_string().then_some(())
+    });
+
+    let mended = json!({"code": "def handle(request):\n    return 1"}).to_string();
+    assert_eq!(server.call("PUT", "/functions/broken", &mended).status, 200);
+    assert_eq!(server.invoke("broken", "").status, 200);
+    assert_eq!(trouble(), (json!(null), json!(null)));
+}

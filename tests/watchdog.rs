@@ -125,9 +125,14 @@ fn a_control_thread_that_waits_ends_nothing() {
 fn a_process_that_was_stopped_for_longer_than_the_limit_goes_on() {
     let Some(server) = sandboxed("", "") else { return };
     server.deploy("hello", HELLO, json!({}));
+    // One of its threads owes a turn when all are stopped: only so could that time be taken for its own.
+    let late = Hanging::stop(thread(&server, "faas-worker-0"));
+    std::thread::sleep(3 * WATCHDOG_INTERVAL);
     server.signal(Signal::SIGSTOP);
     std::thread::sleep(WATCHDOG_TIMEOUT + 3 * WATCHDOG_INTERVAL);
     server.signal(Signal::SIGCONT);
+    std::thread::sleep(2 * WATCHDOG_INTERVAL);
+    drop(late);
     assert_eq!(server.answer("hello", ""), "hello");
     std::thread::sleep(3 * WATCHDOG_INTERVAL);
     assert_eq!(server.answer("hello", ""), "hello");

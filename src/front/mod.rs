@@ -43,7 +43,10 @@ use crate::control::{ControlJob, Gate};
 use crate::doorbell::{Desk, Line, DOORBELL_TOKEN};
 use crate::http::request_id::RequestIds;
 use crate::http::{HttpLimits, Stamp};
-use crate::limits::{FRONT_EVENTS_PER_TURN_MAX, HTTP_SWEEP_INTERVAL};
+use crate::limits::{
+    FRONT_EVENTS_PER_STEP_MAX, FRONT_REQUESTS_PER_TURN_MAX, FRONT_SOCKETS_PER_STEP_MAX, FRONT_SOCKETS_PER_TURN_MAX,
+    HTTP_SWEEP_INTERVAL,
+};
 use crate::logs::LogSink;
 use crate::registry::function::FunctionVersion;
 use crate::scheduler::{Action, Scheduler, SchedulerLimits};
@@ -130,6 +133,8 @@ pub struct Front {
     reload_again: bool,
     /// Connections that had more requests than one turn allows.
     again: Vec<ClientId>,
+    /// Requests that this turn still allows to connections that have several.
+    requests_left: usize,
     signals: nix::sys::signalfd::SignalFd,
     settings: FrontSettings,
     lines: Lines,
@@ -201,6 +206,7 @@ impl Front {
             out_of_descriptors: false,
             reload_again: false,
             again: Vec::new(),
+            requests_left: 0,
             signals,
             scheduler: Scheduler::new(settings.scheduler.clone()),
             rung: vec![false; lines.workers.len()],
@@ -256,7 +262,7 @@ impl Front {
     /// Serves until the server is asked to stop and has drained.
     pub fn run(&mut self, mut pulse: Pulse) {
         pulse.begin();
-        let mut events = Events::with_capacity(1024);
+        let mut events = Events::with_capacity(FRONT_SOCKETS_PER_TURN_MAX);
         while !self.is_over() {
             self.turn(&mut events);
             pulse.turn();
@@ -277,12 +283,15 @@ impl Front {
         }
         self.now = Instant::now();
         self.stamp.date.refresh(SystemTime::now());
-        for event in &*events {
+        self.requests_left = FRONT_REQUESTS_PER_TURN_MAX;
+        let mut somebody_connects = false;
+        for (number, event) in events.iter().enumerate() {
+            if number % FRONT_SOCKETS_PER_STEP_MAX == 0 {
+                self.attend();
+            }
             match event.token() {
                 DOORBELL_TOKEN => {}
-                LISTENER => {
-                    self.accept();
-                }
+                LISTENER => somebody_connects = true,
                 SIGNALS => self.signalled(),
                 KNOCKING => self.knocked(),
                 SUCCESSOR => {
@@ -291,7 +300,7 @@ impl Front {
                         self.send_clients_on();
                     }
                 }
-                PREDECESSOR => self.take_connections(),
+                PREDECESSOR => self.take_more = true,
                 // Nothing can be read or written any more: the client was reset, or both sides are shut.
                 Token(key) if event.is_error() || event.is_write_closed() => self.close(key),
                 Token(key) => {
@@ -304,16 +313,27 @@ impl Front {
                 }
             }
         }
-        self.drive_again();
+        // Behind the others: a new connection may get the place of one that has been closed in this turn, and what the
+        // poll has to tell of that one must not be taken for news of the new one.
+        if somebody_connects {
+            self.accept();
+        }
         if self.take_more {
             self.take_connections();
         }
-        // Bounded, so that sockets get their turn under any load; what is left makes the next wait return at once.
-        for _ in 0..FRONT_EVENTS_PER_TURN_MAX {
+        self.drive_again();
+        self.keep_time();
+        self.attend();
+    }
+
+    /// Hears the other threads, carries out what follows and what is pending besides, and rings.
+    ///
+    /// Bounded, so that sockets get their turn under any load; what is left makes the next wait return at once.
+    fn attend(&mut self) {
+        for _ in 0..FRONT_EVENTS_PER_STEP_MAX {
             let Some(event) = self.desk.try_recv() else { break };
             self.hear(event);
         }
-        self.keep_time();
         self.act();
         self.ring_workers();
     }

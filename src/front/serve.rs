@@ -130,7 +130,8 @@ impl Front {
                 return;
             }
             let Some(client) = self.clients.at(key) else { return };
-            if requests == HTTP_REQUESTS_PER_TURN_MAX {
+            let requests_max = if self.requests_left > 0 { HTTP_REQUESTS_PER_TURN_MAX } else { 1 };
+            if requests >= requests_max {
                 if !std::mem::replace(&mut client.goes_on, true) {
                     self.again.push(client.id);
                 }
@@ -148,6 +149,7 @@ impl Front {
             match poll {
                 Poll::Request(request) => {
                     requests += 1;
+                    self.requests_left = self.requests_left.saturating_sub(1);
                     if let Some(admitted) = admitted {
                         let id = client.id;
                         self.handle(id, admitted, request);

@@ -50,7 +50,7 @@ mod tests;
 
 pub use calls::invocation_index;
 pub use slots::InstanceState;
-pub use stats::{InstanceCounts, InstanceStats, PoolStats, VersionStats};
+pub use stats::{InstanceCounts, InstanceStats, PoolStats, Trouble, VersionStats};
 pub use types::{Action, CallTerms, FunctionPolicy, KillReason, RuntimeId, SchedulerLimits};
 
 use calls::{Calls, Place};

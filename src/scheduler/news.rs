@@ -76,6 +76,7 @@ impl Scheduler {
         version.served_ns = turn.now_ns;
         if version.crashes == 0 {
             version.backoff_until_ns = 0;
+            version.last_trouble = None;
         }
         if tenant.pipe.is_empty() {
             self.become_idle(at, turn);
@@ -138,7 +139,11 @@ impl Scheduler {
         if raw_output {
             version.pipe_not_before_ns = turn.now_ns.saturating_add(self.limits.raw_output_quiet_ns);
         }
-        let recovered = std::mem::take(&mut version.crashes) > 1 && version.load_failures == 0;
+        let crashes = std::mem::take(&mut version.crashes);
+        if crashes > 0 && version.load_failures == 0 {
+            version.last_trouble = None;
+        }
+        let recovered = crashes > 1 && version.load_failures == 0;
         if recovered {
             version.backoff_until_ns = 0;
         }
@@ -263,7 +268,7 @@ impl Scheduler {
             InstanceState::Loading => self.start_failed(v, crash, turn.now_ns),
             InstanceState::Idle | InstanceState::Busy => {
                 let started_ns = self.slots.items[at as usize].started_ns;
-                self.crashed(v, started_ns, turn.now_ns);
+                self.crashed(v, crash, started_ns, turn.now_ns);
             }
             _ => {}
         }

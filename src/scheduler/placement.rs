@@ -180,7 +180,7 @@ impl Scheduler {
         *retiring -= u32::from(before.is_some());
         self.slots.yielding += usize::from(why == Some(KillReason::Yielded));
         self.slots.yielding -= usize::from(before == Some(KillReason::Yielded));
-        // What its function has counts in who is next, and one that was to make room does not any more.
+        // What its function has, and what is coming, count in who is next.
         self.unbalanced |= self.claim.is_some() || before == Some(KillReason::Yielded);
     }
 

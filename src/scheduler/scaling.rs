@@ -158,6 +158,7 @@ impl Scheduler {
         let version = &mut self.versions.items[v as usize];
         version.totals.start_failures += 1;
         version.load_failures = version.load_failures.saturating_add(1);
+        version.last_trouble = Some(error.clone());
         version.start_error = Some(error);
         let pause_ns = self.limits.backoff_ns(version.load_failures);
         self.back_off(v, pause_ns, now_ns);
@@ -165,9 +166,10 @@ impl Scheduler {
 
     /// An instance died by itself. The first time, a fresh one may come at once; in a crash loop there are pauses.
     /// The caller scales the version.
-    pub(super) fn crashed(&mut self, v: u32, started_ns: u64, now_ns: u64) {
+    pub(super) fn crashed(&mut self, v: u32, error: InvokeError, started_ns: u64, now_ns: u64) {
         let version = &mut self.versions.items[v as usize];
         version.totals.crashes += 1;
+        version.last_trouble = Some(error);
         // Instances that die together, because somebody or the kernel kills them, are one crash: only the death of one
         // that came after the last crash shows that fresh ones die too.
         if version.crashes > 0 && started_ns < version.crashed_ns {

@@ -4,7 +4,7 @@ use super::slots::InstanceState;
 use super::types::RuntimeId;
 use super::versions::Version;
 use super::Scheduler;
-use crate::call::{Slot, VersionKey};
+use crate::call::{InvokeError, Slot, VersionKey};
 
 /// A version's instances by state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,6 +50,19 @@ pub struct VersionStats {
     pub crashes: u64,
     /// Recent service time, a moving mean; `None` before the first answer.
     pub service_ewma_ns: Option<u64>,
+}
+
+/// Why instances of a version come slowly or not at all, from its first failure to its recovery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trouble<'a> {
+    /// Starts that failed in a row.
+    pub start_failures: u32,
+    /// Crashes in a row, with no call answered in between. Instances that died together are one.
+    pub crashes: u32,
+    /// No instance is started before; `None` when the next call or wish starts one.
+    pub backoff_until_ns: Option<u64>,
+    /// How the last one failed.
+    pub error: &'a InvokeError,
 }
 
 /// One instance.
@@ -98,6 +111,20 @@ impl Scheduler {
     #[must_use]
     pub fn stats_of_version(&self, version: VersionKey) -> Option<VersionStats> {
         self.versions.find(version).map(|v| stats_of(&self.versions.items[v as usize]))
+    }
+
+    /// What keeps a version from having instances, if anything does.
+    #[must_use]
+    pub fn trouble_of_version(&self, version: VersionKey) -> Option<Trouble<'_>> {
+        let version = &self.versions.items[self.versions.find(version)? as usize];
+        let error = version.last_trouble.as_ref()?;
+        let pauses = version.backoff_until_ns > self.now_ns;
+        Some(Trouble {
+            start_failures: version.load_failures,
+            crashes: version.crashes,
+            backoff_until_ns: pauses.then_some(version.backoff_until_ns),
+            error,
+        })
     }
 
     /// Every instance, in the order of slots; blanks are none.

@@ -118,6 +118,8 @@ pub(super) struct Version {
     /// What a call is told that would need a start during the backoff. A crash leaves none: other calls may go well,
     /// so they wait.
     pub(super) start_error: Option<InvokeError>,
+    /// How the last start failed or the last instance crashed, until one loads and answers.
+    pub(super) last_trouble: Option<InvokeError>,
     pub(super) timer: TimerId,
     pub(super) totals: Totals,
 }
@@ -156,6 +158,7 @@ impl Version {
             crashed_ns: 0,
             backoff_until_ns: 0,
             start_error: None,
+            last_trouble: None,
             timer: TimerId::NONE,
             totals: Totals::default(),
         }
@@ -264,6 +267,7 @@ impl Versions {
         self.by_key.remove(&version.key);
         version.phase = Phase::Vacant;
         version.start_error = None;
+        version.last_trouble = None;
         self.free.push(at);
     }
 

@@ -3,8 +3,7 @@
 //! The capacity is that of the function's instances and not of the processors, which the load has to share with the
 //! server here: ten times as many requests as the processors take cannot be sent from the same machine.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -13,30 +12,33 @@ use super::common::host::resident_bytes;
 use super::common::{eventually, Server};
 use super::load::{load_for, Load, Pace, Plan};
 use super::scene::{note_troubles, throughput_of, BUSY, PART, QUICK};
-use super::table::{lessened, sized, time, Row};
+use super::table::{is_full, lessened, sized, time, Row};
 
-/// Connections of a flood: more than may wait for one function.
-const FLOOD_CONNECTIONS: usize = 2500;
 const MIB: u64 = 1 << 20;
+
+/// A server on which more connections than these queue calls of one function. The small one suits a debug build, which
+/// looks over the whole queue at every event.
+fn server() -> Server {
+    Server::with("", &format!("limits:\n  max_queue_per_function: {}", sized(1024, 64)))
+}
+
+/// Ten times as many calls of a function as it can take, from more connections than may wait.
+fn flood_of(name: &str, peak: f64) -> Plan {
+    Plan::invoking(name, sized(2500, 300), Pace::PerSecond(10.0 * peak))
+}
 
 fn is_refusal(record: &Record) -> bool {
     matches!(record.fate, Fate::Answered(429 | 503))
 }
 
-/// The most memory that the server has while this runs, in bytes.
-fn memory_while<T>(server: &Server, act: impl FnOnce() -> T) -> (u64, T) {
-    let (most, over) = (AtomicU64::new(0), AtomicBool::new(false));
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !over.load(Ordering::Relaxed) {
-                most.fetch_max(resident_bytes(server.pid()), Ordering::Relaxed);
-                std::thread::sleep(Duration::from_millis(50));
-            }
-        });
-        let result = act();
-        over.store(true, Ordering::Relaxed);
-        (most.load(Ordering::Relaxed), result)
-    })
+/// The most memory that the server has for so long, in bytes.
+fn most_memory(server: &Server, lasts: Duration) -> u64 {
+    let (begun, mut most) = (Instant::now(), 0);
+    while begun.elapsed() < lasts {
+        most = most.max(resident_bytes(server.pid()));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    most
 }
 
 /// Everything that was refused was refused as it should be.
@@ -44,21 +46,33 @@ fn judge_refusals(row: &mut Row, account: &Account) {
     let others = account.sent() - account.good() - account.count(is_refusal);
     row.exactly("neither answered nor refused", others, 0);
     row.exactly("refused without Retry-After", account.without_retry_after, 0);
-    row.note(format!("refused {}, p50 {}", account.count(is_refusal), time(account.quantile(0.5, is_refusal))));
-    row.within("p99 of refusals", account.quantile(0.99, is_refusal), Duration::from_millis(5));
+    row.note(format!("refused {}", account.count(is_refusal)));
+    row.within("p50 of refusals", account.quantile(0.5, is_refusal), Duration::from_millis(5));
+    // The slowest are those for which the load generator had no processor: in the small size the tests of others have it.
+    let p99 = account.quantile(0.99, is_refusal);
+    if is_full() {
+        row.within("p99", p99, Duration::from_millis(5));
+    } else {
+        row.note(format!("p99 {}", time(p99)));
+    }
 }
 
 #[test]
 fn ten_times_the_load_costs_what_is_too_much_and_nothing_else() {
     let Some(mut row) = Row::of("ten times the load") else { return };
-    let server = Server::with("", "");
-    server.deploy("f", BUSY, json!({ "max_instances": 8 }));
+    let server = server();
+    server.deploy("f", BUSY, json!({ "max_instances": sized(8, 1) }));
     let peak = throughput_of(&server, "f");
     let before = resident_bytes(server.pid());
     row.note(format!("peak: {peak:.0} good answers/s"));
-    let plan = Plan::invoking("f", FLOOD_CONNECTIONS, Pace::PerSecond(10.0 * peak));
+    let plan = flood_of("f", peak);
     let lasts = sized(Duration::from_secs(60), Duration::from_secs(4));
-    let (memory, account) = memory_while(&server, || load_for(&server, plan, lasts));
+    let flood = Load::start(&server, plan);
+    let memory = most_memory(&server, lasts);
+    // What the flood has left in the queue is there to be worked off.
+    let load = Load::start(&server, Plan::invoking("f", 32, Pace::PerSecond(PART * peak)));
+    let over = load.now();
+    let account = flood.stop();
     let offered = account.sent() as f64 / account.lasted.as_secs_f64() / peak;
     row.note(format!("sent: {offered:.1} times as many"));
     let good = account.throughput(Duration::from_secs(1), account.lasted);
@@ -66,11 +80,9 @@ fn ten_times_the_load_costs_what_is_too_much_and_nothing_else() {
     judge_refusals(&mut row, &account);
     row.at_most("memory, MiB more", memory.saturating_sub(before) / MIB, 64);
 
-    // What the flood has left in the queue is there to be worked off.
-    let load = Load::start(&server, Plan::invoking("f", 32, Pace::PerSecond(PART * peak)));
     eventually("a while", || (load.now() > Duration::from_secs(7)).then_some(()));
     let after = load.stop();
-    let back = after.back_within(Duration::ZERO, lessened(0.95) * PART * peak);
+    let back = after.back_within(over, lessened(0.95) * PART * peak);
     row.within_or_never("back to normal", back, Duration::from_secs(5));
     let late = after.count(|record| record.sent > Duration::from_secs(5) && !record.is_good());
     row.exactly("not answered after 5 s", late, 0);
@@ -81,14 +93,13 @@ fn ten_times_the_load_costs_what_is_too_much_and_nothing_else() {
 #[test]
 fn a_function_that_is_flooded_costs_the_others_nothing() {
     let Some(mut row) = Row::of("one function floods") else { return };
-    let server = Server::with("", "");
+    let server = server();
     let others = ["a", "b", "c"];
-    server.deploy("flooded", BUSY, json!({ "max_instances": 4 }));
-    others.iter().for_each(|name| drop(server.deploy(name, BUSY, json!({ "max_instances": 2 }))));
+    server.deploy("flooded", BUSY, json!({ "max_instances": sized(4, 1) }));
+    others.iter().for_each(|name| drop(server.deploy(name, BUSY, json!({ "max_instances": sized(2, 1) }))));
     let peaks = others.map(|name| throughput_of(&server, name));
     let flooded = throughput_of(&server, "flooded");
-    let plan = Plan::invoking("flooded", FLOOD_CONNECTIONS, Pace::PerSecond(10.0 * flooded));
-    let flood = Load::start(&server, plan);
+    let flood = Load::start(&server, flood_of("flooded", flooded));
     flood.await_answers(flooded as u64);
     // Each of the others at 70 % of its own, all at once.
     let loads = others.iter().zip(peaks);

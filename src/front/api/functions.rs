@@ -44,6 +44,21 @@ impl Front {
         }
     }
 
+    /// Why the function gets no instances, or few: how the last start failed, how often in a row, and until when there
+    /// is a pause. `null` when all is well.
+    pub(super) fn trouble_of(&self, name: &str) -> Value {
+        let key = self.functions.get(name).and_then(|live| live.key);
+        let Some(trouble) = key.and_then(|key| self.scheduler.trouble_of_version(key)) else { return Value::Null };
+        let problem = Problem::from(trouble.error);
+        json!({
+            "code": problem.code(),
+            "detail": problem.detail(),
+            "failed_starts_in_a_row": trouble.start_failures,
+            "crashes_in_a_row": trouble.crashes,
+            "backoff_until": trouble.backoff_until_ns.map(|until_ns| self.wall_time(until_ns)),
+        })
+    }
+
     pub(super) fn functions_list(&self, query: Option<&str>, manages: bool) -> Answer {
         let limit = query_number(query, "limit", API_PAGE_DEFAULT, API_PAGE_MAX)?;
         let cursor = query_text(query, "cursor")?;
@@ -69,6 +84,7 @@ impl Front {
         let is_of_it = |version| self.functions.version(version).is_some_and(|function| function.name == name);
         let (details, instances) = self.instances_of(is_of_it);
         document["instance_details"] = details.into();
+        document["trouble"] = self.trouble_of(name);
         self.ask_control(client, request_id, Work::Figures { document, array: "instance_details", instances });
         Ok(None)
     }

@@ -41,12 +41,13 @@ impl Front {
         })
     }
 
-    /// A moment of the server's clock as people read it. Exact while nobody sets the host's clock: both clocks are read
+    /// A moment of the server's clock, past or to come, as people read it. Exact while nobody sets the host's clock: both clocks are read
     /// here, one right after the other, and cut to milliseconds at the end, or the same moment would be told differently
     /// from one answer to the next.
-    fn wall_time(&self, at_ns: u64) -> String {
-        let ago_ns = self.clock.ns(std::time::Instant::now()).saturating_sub(at_ns);
-        rfc3339::format(crate::clock::unix_ns().saturating_sub(ago_ns) / 1_000_000)
+    pub(super) fn wall_time(&self, at_ns: u64) -> String {
+        let now_ns = self.clock.ns(std::time::Instant::now());
+        let unix_ns = crate::clock::unix_ns().saturating_add(at_ns.saturating_sub(now_ns));
+        rfc3339::format(unix_ns.saturating_sub(now_ns.saturating_sub(at_ns)) / 1_000_000)
     }
 
     pub(super) fn instance_stop(&mut self, slot: Slot) -> Answer {

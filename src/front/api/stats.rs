@@ -42,6 +42,7 @@ impl Front {
         document["queued"] = queued.into();
         document["running"] = running.into();
         document["instances"] = self.instance_counts(name);
+        document["trouble"] = self.trouble_of(name);
         let its = self.scheduler.instance_stats().filter(|instance| is_of_it(instance.version));
         let instances = its.map(|instance| instance.slot).collect();
         self.ask_control(client, request_id, Work::MemorySum { document, instances });

@@ -191,3 +191,35 @@ fn nothing_is_piped_behind_a_call_that_has_shown_to_be_slow() {
     stage.submit(1);
     assert_eq!(stage.dispatched(), []);
 }
+
+#[test]
+fn what_is_wrong_with_a_function_is_told_until_it_works_again() {
+    let mut stage = Stage::new();
+    stage.deploy(1, 1, 1);
+    let told = |stage: &Stage| {
+        let trouble = stage.scheduler.trouble_of_version(VersionKey(1))?;
+        Some((trouble.start_failures, trouble.crashes, trouble.backoff_until_ns, trouble.error.clone()))
+    };
+    let mut slot = stage.asked()[0];
+    stage.ready(slot);
+    assert_eq!(told(&stage), None);
+    stage.step(|it, now, out| it.loaded(slot, Err(load_error()), now, out));
+    assert_eq!(told(&stage), Some((1, 0, Some(100 * MS), load_error())));
+    stage.exit(slot, None, &[]);
+    stage.later(110 * MS);
+    assert_eq!(told(&stage), Some((1, 0, None, load_error())), "the pause is over, the trouble is not");
+    slot = stage.asked()[0];
+    stage.ready(slot);
+    stage.loaded(slot);
+    assert_eq!(told(&stage), None);
+    stage.exit(slot, None, &[]);
+    let crash = InvokeError::Crashed { exit: ExitReason::Signal(9) };
+    assert_eq!(told(&stage), Some((0, 1, None, crash.clone())));
+    slot = stage.asked()[0];
+    stage.ready(slot);
+    stage.loaded(slot);
+    assert_eq!(told(&stage), Some((0, 1, None, crash)), "it loads, and may yet crash");
+    let call = stage.submit(1);
+    assert!(stage.complete(slot, call, MS));
+    assert_eq!(told(&stage), None);
+}
