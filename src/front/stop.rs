@@ -103,7 +103,9 @@ impl Front {
         }
         if let Some(listener) = &self.listener {
             if let Err(error) = take_no_more(listener) {
-                log::warn!("who connects at the last moment may be cut off: the listener takes no filter: {error}");
+                // Some kernels let only root, or who has CAP_NET_ADMIN, do that. Then whoever connects between the last
+                // look into the queue and the close, microseconds, is reset.
+                log::info!("the listener takes no filter ({error}): who connects in its very last moment is cut off");
             }
         }
         for key in self.clients.keys() {

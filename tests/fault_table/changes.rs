@@ -31,13 +31,15 @@ impl Changer {
         Changer { client, known: BTreeMap::new(), made: 0 }
     }
 
-    /// Makes a change at each pace, or as fast as it can, until the server is gone or it is told to end.
-    pub(crate) fn change(&mut self, server: &Server, pace: Duration, ended: &AtomicBool) {
+    /// Makes a change at each pace, or as fast as it can, until the server is gone or it is told to end; says when one
+    /// has been acknowledged.
+    pub(crate) fn change(&mut self, server: &Server, pace: Duration, ended: &AtomicBool, acknowledged: &AtomicBool) {
         let begun = Instant::now();
         for turn in 1.. {
             if ended.load(Ordering::Relaxed) || !self.change_once(server) {
                 return;
             }
+            acknowledged.store(true, Ordering::Relaxed);
             std::thread::sleep((pace * turn).saturating_sub(begun.elapsed()));
         }
     }

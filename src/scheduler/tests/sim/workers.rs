@@ -17,10 +17,14 @@ impl Storm {
         self.news.push_back(news);
     }
 
-    pub(super) fn do_job(&mut self) {
-        let Some(job) = self.jobs.pop_front() else { return };
+    /// Whether there was one.
+    pub(super) fn do_job(&mut self) -> bool {
+        if self.now < self.asleep_until_ns {
+            return false;
+        }
+        let Some(job) = self.jobs.pop_front() else { return false };
         if self.foul && self.dice.one_in(100) && !matches!(job, Action::Dispatch { .. }) {
-            return;
+            return true;
         }
         match job {
             Action::MakeBlank { slot, .. } => {
@@ -50,6 +54,7 @@ impl Storm {
             Action::Kill { slot, .. } => self.die(slot),
             Action::Fail { .. } | Action::Drained { .. } => unreachable!("not a job"),
         }
+        true
     }
 
     fn die(&mut self, slot: Slot) {
@@ -65,37 +70,57 @@ impl Storm {
         }
     }
 
-    /// Some tenant does something. In good weather, nothing goes wrong.
-    pub(super) fn live(&mut self, good: bool) {
+    /// Some tenant does something.
+    pub(super) fn live(&mut self) {
         let mut slots: Vec<Slot> = self.tenants.keys().copied().collect();
         slots.sort_unstable();
-        let Some(&slot) = slots.get(self.dice.roll(slots.len().max(1) as u64) as usize) else { return };
-        if !good && self.dice.one_in(60) {
-            return self.die(slot);
+        let pick = self.dice.roll(slots.len().max(1) as u64) as usize;
+        if let Some(&slot) = slots.get(pick) {
+            self.live_in(slot, false);
         }
+    }
+
+    /// The tenant of this slot does something; in good weather, nothing goes wrong. Whether it did.
+    pub(super) fn live_in(&mut self, slot: Slot, good: bool) -> bool {
+        if self.now < self.asleep_until_ns {
+            return false;
+        }
+        if !good && self.dice.one_in(60) {
+            self.die(slot);
+            return true;
+        }
+        let starts_to_hang = !good && self.dice.one_in(60);
         let load_fails = !good && self.dice.one_in(8);
         let finishes = good || !self.dice.one_in(3);
         let service_ns = if self.dice.one_in(4) { 20 * MS } else { MS / 20 };
-        let Some(tenant) = self.tenants.get_mut(&slot) else { return };
+        let Some(tenant) = self.tenants.get_mut(&slot) else { return false };
+        tenant.hangs |= starts_to_hang;
+        if tenant.hangs {
+            self.seen.insert("Hangs".to_owned());
+            return false;
+        }
         if tenant.assigned.is_some() && !tenant.loaded {
             tenant.loaded = !load_fails;
             self.tell(News::Loaded(slot, !load_fails));
         } else if tenant.loaded && tenant.begun.is_none() {
             tenant.begun = tenant.pipe.pop_front();
-            if let Some(call) = tenant.begun {
-                assert!(self.begun_ever.insert(call), "{call:?} is run twice");
-                tenant.begun_so_far += 1;
-                let most = tenant.assigned.and_then(|version| self.invocations_max.get(&version).copied());
-                assert!(most >= Some(tenant.begun_so_far), "{slot} has begun more calls than {most:?}");
-            }
+            let Some(call) = tenant.begun else { return false };
+            assert!(self.begun_ever.insert(call), "{call:?} is run twice");
+            tenant.begun_so_far += 1;
+            let most = tenant.assigned.and_then(|version| self.invocations_max.get(&version).copied());
+            assert!(most >= Some(tenant.begun_so_far), "{slot} has begun more calls than {most:?}");
         } else if let (Some(call), true) = (tenant.begun, finishes) {
             tenant.begun = None;
             self.tell(News::Completed(slot, call, service_ns));
+        } else {
+            return false;
         }
+        true
     }
 
-    pub(super) fn deliver(&mut self) {
-        let Some(news) = self.news.pop_front() else { return };
+    /// Whether there was news.
+    pub(super) fn deliver(&mut self) -> bool {
+        let Some(news) = self.news.pop_front() else { return false };
         if self.loud {
             eprintln!("{:>12} {news:?}", self.now);
         }
@@ -121,6 +146,7 @@ impl Storm {
             }
         }
         self.take_actions();
+        true
     }
 
     /// News that no worker sent, made of ids that exist, existed, or never did.
