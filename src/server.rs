@@ -37,7 +37,7 @@ use crate::limits::{CONNECTIONS_WAITING_MAX, FRONT_QUEUE_MAX, SUPERVISOR_QUEUE_M
 use crate::logs::FunctionLogs;
 use crate::registry::function::FunctionVersion;
 use crate::registry::settings::RUNTIME_DEFAULT;
-use crate::registry::store::Store;
+use crate::registry::store::{Store, StoreError};
 use crate::reload::{control_settings, front_settings, key_ring, Parts, Reloader};
 use crate::sandbox::cgroup::CgroupRoot;
 use crate::sandbox::host::{HostFacts, Missing};
@@ -150,7 +150,13 @@ pub fn serve(
         Some(lock) => Store::open_beside(&settings.storage_path, lock),
         None => Store::open(&settings.storage_path),
     };
-    let store = store.map_err(StartError::Store)?;
+    let store = store.map_err(|error| match error {
+        // To name --takeover as the way, as is done otherwise, would be of no help.
+        StoreError::Locked { holder_pid, .. } if takeover => {
+            StartError::Takeover(TakeoverError::Deaf { pid: holder_pid })
+        }
+        error => StartError::Store(error),
+    })?;
     // Without a predecessor nobody can be in the way but one that was taken over from and then killed its successor.
     let side = claim_side(settings, predecessor.as_ref(), &signals).map_err(StartError::Takeover)?;
     let listener = listener(settings, predecessor.as_mut())?;

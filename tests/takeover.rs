@@ -588,6 +588,10 @@ fn without_a_server_that_runs_takeover_starts_one_and_says_so() {
     assert_eq!(server.get("/health").status, 200);
     let said = refusal(&home, command(&home));
     assert!(said.contains("--takeover") && said.contains(&server.pid().to_string()), "{said}");
+    // As one of a release that knew no takeover.
+    std::fs::remove_file(socket::path(&home.state())).unwrap();
+    let said = refusal(&home, successor_command(&home));
+    assert!(said.contains("cannot be asked") && said.contains(&server.pid().to_string()), "{said}");
     let (home, _) = server.end(Signal::SIGTERM);
     assert!(!socket::path(&home.state()).exists(), "a server that stops leaves no socket");
 }

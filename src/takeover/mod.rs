@@ -78,6 +78,11 @@ pub enum TakeoverError {
         /// Its process id.
         pid: u32,
     },
+    /// A server has the directory, and there is no way to ask it for its place.
+    Deaf {
+        /// Its process id, if it can be told.
+        pid: Option<u32>,
+    },
     /// The two differ in the form of what is stored.
     Schema {
         /// The other's.
@@ -131,6 +136,16 @@ impl fmt::Display for TakeoverError {
             }
             TakeoverError::BrokenOff { pid } => {
                 write!(f, "process {pid}, which serves, has broken the takeover off; its log says why")
+            }
+            TakeoverError::Deaf { pid } => {
+                f.write_str("the server that has the state directory")?;
+                if let Some(pid) = pid {
+                    write!(f, ", process {pid},")?;
+                }
+                f.write_str(
+                    " cannot be asked for its place: it is about to end, or of a version that knows no takeover; start \
+                     this one when it has ended",
+                )
             }
             TakeoverError::Schema { found, known } => write!(
                 f,
