@@ -83,13 +83,21 @@ impl Front {
         }
     }
 
+    /// Whether another server still serves.
+    pub(super) fn is_preparing(&self) -> bool {
+        matches!(self.entry, Entry::Preparing { .. })
+    }
+
     /// Begins to serve.
     pub(super) fn open(&mut self, connections: Option<OwnedFd>, socket: Option<OwnedFd>) {
         self.entry = Entry::Open;
         if let Err(error) = self.try_to_open(connections, socket) {
             // There is no way back, and without a listener no way on.
-            self.refuse_to_serve(TakeoverError::System { action: "watch the listener", source: error });
+            return self.refuse_to_serve(TakeoverError::System { action: "watch the listener", source: error });
         }
+        // The predecessor may have taken another configuration since this server has read its own: a key that has gone
+        // there must not come back.
+        self.ask_reload();
     }
 
     fn try_to_open(&mut self, connections: Option<OwnedFd>, socket: Option<OwnedFd>) -> io::Result<()> {
