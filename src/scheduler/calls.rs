@@ -12,8 +12,8 @@ use super::timers::TimerId;
 use super::types::CallTerms;
 use crate::call::{InvocationId, Slot, TimeoutSource};
 
-/// The position of this call in the table of calls: less than the largest `invocations_max` there has been, reused after
-/// the call's end.
+/// The position of this call in the table of calls: less than the largest `invocations_max` there has been, reused
+/// after the call's end.
 #[must_use]
 pub fn invocation_index(id: InvocationId) -> usize {
     (id.0 & u64::from(u32::MAX)) as usize

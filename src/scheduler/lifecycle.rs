@@ -116,8 +116,6 @@ impl Scheduler {
         tenant.drain_until_ns = turn.now_ns.saturating_add(self.limits.drain_timeout_ns);
         // What was worn goes for good now, also if its last calls should come back.
         self.set_retiring(at, Some(KillReason::Requested));
-        // One that was about to make room does not count as that any more.
-        self.unbalanced = true;
         self.reshelve(at);
         self.arm_slot(at);
         self.scale(v, turn);

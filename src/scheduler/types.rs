@@ -108,7 +108,7 @@ pub struct FunctionPolicy {
 pub struct CallTerms {
     /// The request is too big for one datagram: it gets an instance's pipe for itself.
     pub exclusive: bool,
-    /// The caller waits no longer than this. The function's own timeout holds if that is shorter, or if nothing is said.
+    /// The caller waits no longer than this. The function's own timeout holds if it is shorter, or nothing is said.
     pub timeout_ns: Option<u64>,
 }
 

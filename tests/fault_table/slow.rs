@@ -11,11 +11,15 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 
 use super::common::Server;
+use super::table::sized;
 
 /// Between two bytes of one client, and between two of its looks at its connection.
 const PAUSE: Duration = Duration::from_secs(1);
-/// What slow readers ask for, in bytes: more than the kernel holds for a client that does not read.
-pub(crate) const ANSWER_BYTES: usize = 1024 * 1024;
+/// What slow readers ask for, in bytes. Hundreds of large ones would keep a debug build busy by themselves.
+pub(crate) fn answer_bytes() -> usize {
+    sized(1024, 256) * 1024
+}
+
 /// A body of this rate is not too slow for the server.
 const BODY_PIECE: [u8; 1500] = [b'x'; 1500];
 

@@ -9,7 +9,7 @@ use super::common::host::resident_bytes;
 use super::common::{eventually, Server};
 use super::load::{load_for, Pace, Plan};
 use super::scene::{throughput_of, BUSY};
-use super::slow::{SlowClients, ANSWER_BYTES};
+use super::slow::{answer_bytes, SlowClients};
 use super::table::{sized, time, Row};
 
 const MIB: u64 = 1 << 20;
@@ -19,7 +19,7 @@ fn thousands_of_slow_connections_at_most_double_the_time_of_a_normal_request() {
     let Some(mut row) = Row::of("slow connections: heads, bodies, readers") else { return };
     let server = Server::with("", "");
     server.deploy("f", BUSY, json!({ "max_instances": 8 }));
-    let large = format!("def handle(request):\n    return b'x' * {ANSWER_BYTES}");
+    let large = format!("def handle(request):\n    return b'x' * {}", answer_bytes());
     server.deploy("large", &large, json!({ "max_instances": 2 }));
     // Half of what it can: the time of a request is then that of the request, and not that of a queue.
     let rate = throughput_of(&server, "f") / 2.0;

@@ -36,7 +36,7 @@ PROCESSORS = 2
 # From power on to init; a machine under KVM that takes longer does not work here.
 BOOT_S = {"kvm": 10, "tcg,thread=multi": 90}
 # Over all. Emulated on two processors both machines together take about half of it.
-TIMEOUT_S = 900
+TIMEOUT_S = 1500
 # How many times longer than usual tests may wait.
 SLOWNESS = {"kvm": 3, "tcg,thread=multi": 5}
 BOTH = ["v1", "v2"]

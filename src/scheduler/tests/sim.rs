@@ -1,12 +1,12 @@
 //! The storm: clients, deployments, workers, time and bad luck in random order, under a seed.
 //!
 //! A model of the workers stands behind the scheduler. Jobs and news travel in queues that keep their order, as the
-//! real ones do, and everything may happen while they are on the way. In the *honest* weather each news arrives
-//! once, though instances hang and workers sleep. In the *foul* one news is lost, repeated and forged, and workers forget jobs; a lost exit comes when it is
-//! asked for again. Checked at every step, besides the scheduler's own sweep: no second outcome, no outcome for a call
-//! that has none coming, no call run twice, no instance that runs more calls than it may, no more than the limits allow. At the end, when no new call comes and all
-//! news arrives: every call has its outcome, `min_instances` are there, the pools are full; after a shutdown,
-//! nothing is left.
+//! real ones do, and everything may happen while they are on the way. In the *honest* weather each news arrives once,
+//! though instances hang and workers sleep. In the *foul* one news is lost, repeated and forged, and workers forget
+//! jobs; a lost exit comes when it is asked for again. Checked at every step, besides the scheduler's own sweep: no
+//! second outcome, no outcome for a call that has none coming, no call run twice, no instance that runs more calls than
+//! it may, no more than the limits allow. At the end, when no new call comes and all news arrives: every call has its
+//! outcome, `min_instances` are there, the pools are full; after a shutdown, nothing is left.
 //!
 //! `FAAS_SIM_SEED=n` runs one seed, with its story on standard error.
 
