@@ -448,7 +448,8 @@ impl Threads {
 }
 
 /// Interpreters and sandbox plans as this host and configuration give them; the default interpreter is resolved.
-/// `first_uid` is the host user of slot 0. `staging` is an empty directory: each sandbox builds its tree on it, where nobody outside sees it.
+/// `first_uid` is the host user of slot 0. `staging` is an empty directory: each sandbox builds its tree on it, where
+/// nobody outside sees it.
 pub(crate) fn runtimes(
     settings: &Settings,
     first_uid: u32,

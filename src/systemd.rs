@@ -4,7 +4,8 @@
 //! nothing is said to anybody, and everything else is the same. Owns the messages; who sends which when is said at each.
 //!
 //! Invariants: nobody waits longer than [`NOTIFY_TIMEOUT`] for the supervisor, and the front not at all; after
-//! `STOPPING=1` no `READY=1` follows.
+//! `STOPPING=1` no `READY=1` follows; after `MAINPID=` nothing follows, since what this process says is no word about that
+//! one.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt;
@@ -25,6 +26,8 @@ pub struct Notifier {
     /// What the server says of itself while it serves.
     serving: OnceLock<String>,
     stopping: AtomicBool,
+    /// Another process speaks for the service.
+    replaced: AtomicBool,
 }
 
 impl Notifier {
@@ -46,7 +49,13 @@ impl Notifier {
         let is_meant = environment("WATCHDOG_PID").is_none_or(|pid| pid.parse() == Ok(own_pid));
         let every_us = environment("WATCHDOG_USEC").and_then(|us| us.parse().ok()).filter(|us| *us > 0 && is_meant);
         let watchdog = every_us.filter(|_| socket.is_some()).map(Duration::from_micros);
-        Notifier { socket, watchdog, serving: OnceLock::new(), stopping: AtomicBool::new(false) }
+        Notifier {
+            socket,
+            watchdog,
+            serving: OnceLock::new(),
+            stopping: AtomicBool::new(false),
+            replaced: AtomicBool::new(false),
+        }
     }
 
     /// The server answers from now on.
@@ -85,6 +94,7 @@ impl Notifier {
     /// leaves `WATCHDOG_PID` out of its environment, since it names this one.
     pub fn main_pid(&self, pid: u32) {
         self.say(&format!("MAINPID={pid}"));
+        self.replaced.store(true, Ordering::Relaxed);
     }
 
     fn say(&self, message: &str) {
@@ -96,7 +106,9 @@ impl Notifier {
 
     /// A socket for each message: they are rare, and a supervisor may have another socket by then under the old name.
     fn send(&self, message: &str, timeout: Option<Duration>) -> io::Result<()> {
-        let Some(address) = &self.socket else { return Ok(()) };
+        let Some(address) = self.socket.as_ref().filter(|_| !self.replaced.load(Ordering::Relaxed)) else {
+            return Ok(());
+        };
         let socket = UnixDatagram::unbound()?;
         match timeout {
             Some(_) => socket.set_write_timeout(timeout)?,
@@ -185,13 +197,18 @@ mod tests {
             drop(reloading);
             let status = "STATUS=Serving on http://127.0.0.1:8000; the last reload changed nothing: line 3: \"x\"";
             assert_eq!(heard(&socket), format!("READY=1\n{status}"));
-            notifier.main_pid(77);
-            assert_eq!(heard(&socket), "MAINPID=77");
             notifier.stopping();
             assert!(heard(&socket).starts_with("STOPPING=1\n"));
             drop(notifier.reloading());
             notifier.alive();
             assert_eq!(heard(&socket), "WATCHDOG=1", "who stops is not ready any more");
+            notifier.main_pid(77);
+            assert_eq!(heard(&socket), "MAINPID=77");
+            notifier.alive();
+            notifier.stopping();
+            socket.set_nonblocking(true).unwrap();
+            assert!(socket.recv(&mut [0; 64]).is_err(), "who is replaced says nothing more");
+            socket.set_nonblocking(false).unwrap();
         }
     }
 

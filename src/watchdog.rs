@@ -145,7 +145,7 @@ impl Watchdog {
         let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
         let (stop, stopped) = bounded(0);
         let pace = Pace::new(notifier.watchdog());
-        let look = Look { watched: self.watched, pace, notifier, ticks: 0 };
+        let look = Look { watched: self.watched, pace, notifier, ticks: 0, new_for: pace.tell.unwrap_or(0) };
         std::thread::Builder::new().name("faas-watchdog".to_owned()).spawn(move || look.run(&stopped, stderr))?;
         Ok(Watch { _stop: stop })
     }
@@ -186,6 +186,9 @@ struct Look {
     notifier: Arc<Notifier>,
     /// Since the supervisor was told last.
     ticks: u32,
+    /// Looks left at which it is told each time: it counts on from what it heard of this server's predecessor, if there
+    /// was one, and does not hear this one until it knows that it is another process.
+    new_for: u32,
 }
 
 impl Look {
@@ -227,7 +230,9 @@ impl Look {
     fn is_time_to_tell(&mut self) -> bool {
         let Some(every) = self.pace.tell else { return false };
         self.ticks = self.ticks.saturating_add(1);
-        let is_time = self.ticks >= every && self.vital().all(|watched| watched.still == 0);
+        let is_new = self.new_for > 0;
+        self.new_for = self.new_for.saturating_sub(1);
+        let is_time = (is_new || self.ticks >= every) && self.vital().all(|watched| watched.still == 0);
         if is_time {
             self.ticks = 0;
         }
@@ -274,7 +279,7 @@ mod tests {
 
     fn look(watchdog: Watchdog, period: Option<Duration>) -> Look {
         let notifier = Arc::new(Notifier::from_environment());
-        Look { watched: watchdog.watched, pace: Pace::new(period), notifier, ticks: 0 }
+        Look { watched: watchdog.watched, pace: Pace::new(period), notifier, ticks: 0, new_for: 0 }
     }
 
     fn watched(watchdog: &mut Watchdog, name: &str) -> Pulse {
@@ -357,6 +362,20 @@ mod tests {
         };
         assert_eq!([true, true, true, true].map(&mut told), [false, true, false, true]);
         assert_eq!([true, false, false, true, true, true].map(&mut told), [false, false, false, true, false, true]);
+    }
+
+    #[test]
+    fn a_supervisor_that_waits_since_the_predecessors_last_word_hears_of_the_successor_at_every_look_at_first() {
+        let mut watchdog = Watchdog::new();
+        let mut pulse = watched(&mut watchdog, "thread");
+        let mut look = look(watchdog, Some(Duration::from_secs(6)));
+        look.new_for = look.pace.tell.unwrap();
+        let told = [(); 7].map(|()| {
+            pulse.turn();
+            look.tick();
+            look.is_time_to_tell()
+        });
+        assert_eq!(told, [true, true, true, false, false, true, false]);
     }
 
     #[test]

@@ -575,6 +575,45 @@ fn a_new_configuration_may_change_everything_also_the_port() {
 }
 
 #[test]
+fn a_reload_while_the_successor_prepares_is_the_old_servers_and_in_force_in_the_new_one() {
+    let Some(server) = sandboxed("", "") else { return };
+    // What the successor needs some time to have warm.
+    let slow = "import time\ntime.sleep(3)\ndef handle(request):\n    return len(request.body)";
+    server.deploy("slow", slow, json!({"min_instances": 1}));
+    let home = server.home.clone();
+    let new = std::thread::scope(|scope| {
+        let new = scope.spawn(|| Server::launch(home.clone(), successor_command(&home)));
+        // It has read its configuration by then.
+        let announced = |line: &str| line.split_once("wants to take over").map(|(before, _)| before.to_owned());
+        let said = eventually("it knocks", || home.log().lines().find_map(announced));
+        let mut words = said.split_whitespace().skip_while(|word| *word != "process");
+        let pid: i32 = words.nth(1).unwrap().parse().unwrap();
+        let path = home.path().join("faas.yaml");
+        let declared = "limits:\n  max_request_body: 1Ki\n\
+                        functions:\n  declared:\n    code: |\n      def handle(request):\n          return 1\n";
+        std::fs::write(&path, std::fs::read_to_string(&path).unwrap() + declared).unwrap();
+        // The signal may reach both, from who tells all processes of this name.
+        eventually("its signals are its own", || {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:"))?;
+            (u64::from_str_radix(blocked.trim(), 16).unwrap() & 1 == 1).then_some(())
+        });
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGHUP).unwrap();
+        eventually("it hears it", || home.log().contains("SIGHUP: reading").then_some(()));
+        std::thread::sleep(Duration::from_millis(500));
+        let reply = server.send("POST", "/admin/reload", &[("Authorization", "Bearer admin-key")], b"");
+        assert_eq!(reply.json()["changed"], json!(["limits.max_request_body", "functions.declared"]));
+        assert_eq!(reply.json()["deployed"], json!([{"name": "declared", "version": 1}]), "{}", home.log());
+        let (_, status) = server.ended();
+        assert_eq!(status.code(), Some(0), "{}", home.log());
+        new.join().unwrap()
+    });
+    let large = "x".repeat(2000);
+    eventually("the new limit rules", || (new.post("/invoke/slow", &large).status == 413).then_some(()));
+    assert_eq!(new.answer("declared", ""), 1);
+}
+
+#[test]
 fn without_a_server_that_runs_takeover_starts_one_and_says_so() {
     if !common::is_root() {
         return common::skip("process mode at level strict needs root");

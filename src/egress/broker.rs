@@ -42,7 +42,7 @@ struct Connection {
     wish: Wish,
     attempt: Attempt,
     socket: TcpStream,
-    _place: Place,
+    place: Place,
 }
 
 /// What a caller asked for, judged.
@@ -128,14 +128,14 @@ impl Broker {
         loop {
             match step {
                 Step::Wait => return self.under_way.push(connection),
-                Step::Hand(outcome) => return self.hand(&connection.wish, &connection.socket, outcome),
-                Step::Fail(errno) => return self.answer(connection.wish.call, Err(errno)),
+                Step::Hand(outcome) => return self.hand(connection, outcome),
+                Step::Fail(errno) => return self.fail(connection.wish.call, connection.place, errno),
                 Step::Try(address) => {
                     // The one before does not answer: others need not find that out for themselves.
                     self.egress.turn.fetch_add(1, Ordering::Relaxed);
                     match tcp::open(&address) {
                         Ok(socket) => connection.socket = socket,
-                        Err(error) => return self.answer(connection.wish.call, Err(errno_of(&error))),
+                        Err(error) => return self.fail(connection.wish.call, connection.place, errno_of(&error)),
                     }
                     let outcome = tcp::begin_connect(&connection.socket, &address).map_err(|error| errno_of(&error));
                     step = connection.attempt.began(outcome, now);
@@ -220,10 +220,10 @@ impl Broker {
             Target::Address { address, .. } => VecDeque::from([*address]),
             Target::NameServers => resolver::name_servers(self.egress.turn.load(Ordering::Relaxed)).into(),
         };
-        let Some(first) = targets.pop_front() else { return self.answer(wish.call, Err(libc::ENETUNREACH)) };
+        let Some(first) = targets.pop_front() else { return self.fail(wish.call, place, libc::ENETUNREACH) };
         let socket = match tcp::open(&first) {
             Ok(socket) => socket,
-            Err(error) => return self.answer(wish.call, Err(errno_of(&error))),
+            Err(error) => return self.fail(wish.call, place, errno_of(&error)),
         };
         if matches!(wish.target, Target::Address { .. }) {
             tcp::copy_options(own, &socket);
@@ -233,13 +233,15 @@ impl Broker {
         let mut attempt = Attempt::new(targets, wish.blocking, patience, now);
         let outcome = tcp::begin_connect(&socket, &first).map_err(|error| errno_of(&error));
         let step = attempt.began(outcome, now);
-        self.follow(Connection { wish, attempt, socket, _place: place }, step, now);
+        self.follow(Connection { wish, attempt, socket, place }, step, now);
     }
 
     /// Puts the socket in the place of the caller's own, and answers.
-    fn hand(&self, wish: &Wish, socket: &TcpStream, outcome: Result<(), i32>) {
+    fn hand(&self, connection: Connection, outcome: Result<(), i32>) {
+        let Connection { wish, socket, place, .. } = connection;
+        drop(place);
         let is_home = match &wish.target {
-            Target::Address { address, may_be_home: false } => tcp::leads_home(socket, address),
+            Target::Address { address, may_be_home: false } => tcp::leads_home(&socket, address),
             Target::Address { .. } | Target::NameServers => false,
         };
         if is_home {
@@ -251,12 +253,18 @@ impl Broker {
             if !self.listener.waits(wish.call) {
                 return Err(io::ErrorKind::NotFound.into());
             }
-            self.listener.place(wish.call, socket, wish.descriptor)
+            self.listener.place(wish.call, &socket, wish.descriptor)
         });
         match placed {
             Ok(()) => self.answer(wish.call, outcome),
             Err(error) => self.answer(wish.call, Err(errno_of(&error))),
         }
+    }
+
+    /// Answers a connection that is not made.
+    fn fail(&self, call: u64, place: Place, errno: i32) {
+        drop(place);
+        self.answer(call, Err(errno));
     }
 
     fn answer(&self, call: u64, outcome: Result<(), i32>) {
@@ -267,7 +275,8 @@ impl Broker {
     }
 }
 
-/// One of the connections that may be under way at once.
+/// One of the connections that may be under way at once. Given back before its caller is answered, who may have started
+/// another one, or be counted, before this thread runs again.
 pub(super) struct Place(Arc<Egress>);
 
 impl Egress {

@@ -274,6 +274,22 @@ fn told_to_try_again(connections: usize) -> usize {
 }
 
 #[test]
+fn a_caller_that_is_answered_has_given_its_place_back() {
+    let (gone, closed) = server();
+    drop(gone);
+    let (_listener, address) = server();
+    let egress = allowing(&[closed.to_string(), address.to_string()]);
+    let places = Arc::clone(&egress);
+    let job = confined(&egress, move || {
+        let taken = || places.connecting.load(std::sync::atomic::Ordering::Relaxed);
+        let refused = |_: &usize| TcpStream::connect(closed).is_err() && taken() > 0;
+        let connected = |_: &usize| TcpStream::connect(address).is_ok() && taken() > 0;
+        ((0..400).filter(refused).count(), (0..100).filter(connected).count())
+    });
+    assert_eq!(job.join().unwrap(), (0, 0));
+}
+
+#[test]
 fn too_many_connections_at_once_are_told_to_try_again() {
     assert_eq!(told_to_try_again(crate::limits::EGRESS_CONNECTS_RESERVED + 3), 3);
 }

@@ -49,6 +49,11 @@ impl Front {
 
     /// Asks a control thread for a reload; when they have too many jobs, again at the next sweep.
     pub(super) fn ask_reload(&mut self) {
+        if self.is_preparing() {
+            // A reload deploys functions, and they are another server's still: it comes when they are this one's.
+            self.reload_again = true;
+            return;
+        }
         let job = ControlJob { ticket: Ticket::NOBODY, work: Work::Reload };
         self.reload_again = self.lines.control.try_send(job).is_err();
     }

@@ -76,14 +76,7 @@ impl Home {
 
     /// One with a configuration on a free port, as [`Server::with`] wants it.
     pub fn with(system: &str, rest: &str) -> Home {
-        let home = Home::new();
-        let indented: String = system.lines().map(|line| format!("  {}\n", line.trim_start())).collect();
-        let config = format!(
-            "system:\n  function_storage_path: {}\n  api_gateway_port: 0\n{indented}{rest}\n",
-            home.state().display()
-        );
-        std::fs::write(home.path().join("faas.yaml"), config).unwrap();
-        home
+        Home::new().configured(system, rest)
     }
 
     pub fn path(&self) -> &Path {

@@ -133,6 +133,8 @@ impl Supervisor {
                     return;
                 }
                 self.take(job);
+                // A turn for the watchdog, since thousands of instances may end at once.
+                self.settings.pulse.turn();
             }
             self.tend();
             self.settings.pulse.turn();
@@ -189,6 +191,7 @@ impl Supervisor {
     fn tend(&mut self) {
         for cgroup in std::mem::take(&mut self.graves) {
             self.bury(cgroup);
+            self.settings.pulse.turn();
         }
         let runtimes: Vec<RuntimeId> = self.nurseries.keys().copied().collect();
         for runtime in runtimes {
@@ -229,6 +232,7 @@ impl Supervisor {
         while !self.graves.is_empty() && Instant::now() < limit {
             for cgroup in std::mem::take(&mut self.graves) {
                 self.bury(cgroup);
+                self.settings.pulse.turn();
             }
             if !self.graves.is_empty() {
                 std::thread::sleep(Duration::from_millis(2));
