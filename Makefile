@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 
-.PHONY: help run test test-rust test-python test-vm test-matrix test-faults check fmt bench bench-sandbox fuzz deny
+.PHONY: help run test test-rust test-python test-vm test-matrix test-faults check fmt bench bench-sandbox bench-trace fuzz deny
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ fmt: ## format the Rust code
 
 bench: ## faas and its peers under wrk, and cold starts; BENCH="--quick" for a look
 	$(PYTHON) benches/run.py $(BENCH)
+
+bench-trace: ## idle times fixed and adaptive on a synthetic trace of two weeks, in virtual time
+	cargo bench --bench trace
 
 bench-sandbox: ## sandboxes by the thousand and what is left of them; a neighbour under attack
 	$(PYTHON) benches/sandbox.py $(BENCH)

@@ -200,6 +200,22 @@ pub const COLD_START_TIMEOUT_MS: std::ops::RangeInclusive<u64> = 10..=600_000;
 pub const WARM_INSTANCE_TTL_DEFAULT: Duration = Duration::from_secs(600);
 /// Range of `system.warm_instance_ttl`, in milliseconds.
 pub const WARM_INSTANCE_TTL_MS: std::ops::RangeInclusive<u64> = 10..=7 * 24 * 3_600_000;
+/// Keep-alive of an `adaptive` function while its pattern is not known.
+pub const IDLE_UNSURE_TTL: Duration = Duration::from_secs(600);
+/// Width of a bin of the histogram of idle times.
+pub const IDLE_BIN: Duration = Duration::from_secs(60);
+/// Bins of the histogram of idle times: four hours.
+pub const IDLE_BINS: usize = 240;
+/// Idle times that must be known before a pattern is believed.
+pub const IDLE_TIMES_MIN: u64 = 5;
+/// Instances of a function whose idle times are told apart; the last one stands for all beyond.
+pub const IDLE_LEVELS_MAX: usize = 16;
+/// What was learnt about idle times counts half after this long.
+pub const IDLE_HALF_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Idle times that a forecast is made from.
+pub const IDLE_FORECAST_TIMES: usize = 16;
+/// Longest period, in calls, that a forecast looks for.
+pub const IDLE_FORECAST_LAG_MAX: usize = 7;
 /// Range of `system.shutdown_grace`, in milliseconds.
 pub const SHUTDOWN_GRACE_MS: std::ops::RangeInclusive<u64> = 0..=3_600_000;
 /// Range of `system.drain_timeout`, in milliseconds.

@@ -130,6 +130,7 @@ impl CallStats {
             "refused": self.refused,
             "abandoned": self.abandoned,
             "cold_starts": self.cold_starts,
+            "warm_starts": self.latency.count().saturating_sub(self.cold_starts),
             "latency": self.latency.to_json(),
             "cold_start_latency": self.cold_latency.to_json(),
         })

@@ -19,7 +19,7 @@ use crate::config::{ApiScope, Changes, ConfigError, Settings, Sources};
 use crate::control::ControlSettings;
 use crate::doorbell::Line;
 use crate::egress::Egress;
-use crate::front::{FrontSettings, FrontUpdate};
+use crate::front::{scheduled_idle_ttl, FrontSettings, FrontUpdate};
 use crate::limits::RELOAD_FRONT_TIMEOUT;
 use crate::logs::LogSink;
 use crate::scheduler::SchedulerLimits;
@@ -178,7 +178,7 @@ fn scheduler_limits(settings: &Settings) -> SchedulerLimits {
         queue_per_function_max: settings.limits.max_queue_per_function,
         queue_wait_max_ns: ns(settings.limits.max_queue_wait),
         invocations_max: settings.limits.max_invocations,
-        warm_instance_ttl_ns: ns(settings.warm_instance_ttl),
+        idle_ttl: scheduled_idle_ttl(settings.warm_instance_ttl),
         cold_start_timeout_ns: ns(settings.cold_start_timeout),
         drain_timeout_ns: ns(settings.drain_timeout),
         ..SchedulerLimits::default()

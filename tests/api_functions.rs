@@ -64,7 +64,7 @@ fn a_created_function_is_the_resource_that_its_location_names() {
         json!({
             "runtime": "python3", "execution_mode": "process", "network": "none", "handler": "handle", "timeout": 30,
             "memory": "256Mi", "cpu_limit": "1000m", "dependencies": [], "environment": {}, "min_instances": 0, "max_instances": 10,
-            "max_invocations_per_instance": "unlimited",
+            "max_invocations_per_instance": "unlimited", "idle_ttl": "default",
         })
     );
     assert_eq!(got["created_at"], got["updated_at"]);
@@ -80,7 +80,7 @@ fn config_comes_back_as_it_was_given() {
         "runtime": "python3", "execution_mode": "process", "network": "none", "handler": "tools.run", "timeout": 1.5,
         "memory": "64Mi",
         "cpu_limit": "250m", "dependencies": [], "environment": {"A": "1", "B": ""}, "min_instances": 1,
-        "max_instances": 2, "max_invocations_per_instance": 1000,
+        "max_instances": 2, "max_invocations_per_instance": 1000, "idle_ttl": "adaptive",
     });
     let reply = server.deploy("f", "def run(request):\n    return __name__\n", config.clone());
     assert_eq!(reply.json()["config"], config);

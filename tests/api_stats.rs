@@ -92,6 +92,35 @@ fn counters_add_up_to_the_calls_that_were_made() {
 }
 
 #[test]
+fn how_long_instances_stay_idle_is_shown_with_what_was_learnt() {
+    let Some(server) = server() else { return };
+    server.deploy("f", ACTOR, json!({}));
+    assert_eq!(stats(&server, "f")["idle"], json!({"mode": "fixed", "ttl_seconds": 600.0}));
+    let update = |ttl: Value| server.call("PUT", "/functions/f", &json!({"config": {"idle_ttl": ttl}}).to_string());
+    assert_eq!(update(json!("90s")).json()["config"]["idle_ttl"], 90);
+    assert_eq!(stats(&server, "f")["idle"]["ttl_seconds"], 90.0);
+    assert_eq!(update(json!("adaptive")).json()["config"]["idle_ttl"], "adaptive");
+    for _ in 0..3 {
+        assert_eq!(server.get("/invoke/f/").status, 200);
+    }
+    let f = stats(&server, "f");
+    let idle = &f["idle"];
+    assert_eq!(
+        (&idle["mode"], numbers(idle, ["prewarmed", "prewarmed_used", "prewarmed_wasted"])),
+        (&json!("adaptive"), [0; 3])
+    );
+    let level = json!({"warm_from_seconds": 0.0, "warm_until_seconds": 600.0, "because": "unsure",
+        "representative": false, "idle_times": 2});
+    assert_eq!(idle["levels"], json!([level]), "{f}");
+    assert_eq!(numbers(&f, ["cold_starts", "warm_starts"]), [1, 2], "{f}");
+    // A new version knows what the old one learnt.
+    assert_eq!(server.call("PUT", "/functions/f", r#"{"config": {"memory": "96Mi"}}"#).status, 200);
+    assert_eq!(stats(&server, "f")["idle"]["levels"][0]["idle_times"], 2);
+    assert_eq!(update(json!("default")).json()["config"]["idle_ttl"], "default");
+    assert_eq!(stats(&server, "f")["idle"]["mode"], "fixed");
+}
+
+#[test]
 fn a_call_that_runs_and_one_that_waits_are_seen() {
     let Some(server) = server() else { return };
     server.deploy("slow", SLOW, json!({"max_instances": 1}));

@@ -24,6 +24,7 @@ pub(super) const FUNCTION_KEYS: &[&str] = &[
     "min_instances",
     "max_instances",
     "max_invocations_per_instance",
+    "idle_ttl",
     "code",
     "source",
 ];

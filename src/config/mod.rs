@@ -31,7 +31,7 @@ pub use sources::Sources;
 
 use crate::egress::policy::Exception;
 use crate::limits;
-use crate::registry::function::{ExecutionMode, Network};
+use crate::registry::function::{ExecutionMode, IdleTtl, Network};
 pub use crate::sandbox::host::IsolationLevel;
 use crate::sandbox::layer::Layers;
 use crate::values::{Entry, KeyPath, ValueError};
@@ -62,8 +62,8 @@ pub struct Settings {
     pub slots_max: usize,
     /// A call may wait this long for an instance to start.
     pub cold_start_timeout: Duration,
-    /// An instance that was idle for this long is stopped.
-    pub warm_instance_ttl: Duration,
+    /// How long an idle instance is kept whose function does not say so itself.
+    pub warm_instance_ttl: IdleTtl,
     /// An instance that was asked to stop is given this long.
     pub drain_timeout: Duration,
     /// A stopping server is given this long.
@@ -216,7 +216,7 @@ impl Settings {
             port: limits::PORT_DEFAULT,
             slots_max: limits::SLOTS_DEFAULT,
             cold_start_timeout: limits::COLD_START_TIMEOUT_DEFAULT,
-            warm_instance_ttl: limits::WARM_INSTANCE_TTL_DEFAULT,
+            warm_instance_ttl: IdleTtl::AfterMs(limits::WARM_INSTANCE_TTL_DEFAULT.as_millis() as u64),
             drain_timeout: limits::DRAIN_TIMEOUT_DEFAULT,
             shutdown_grace: limits::SHUTDOWN_GRACE_DEFAULT,
             storage_path,

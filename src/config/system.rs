@@ -11,7 +11,7 @@ use super::{ContainerRuntime, IsolationLevel, ServerLimits, Settings};
 use crate::egress::policy::{Exception, ExceptionError};
 use crate::limits;
 use crate::registry::function::{ExecutionMode, Network};
-use crate::registry::settings::{is_versioned_runtime, RUNTIME_DEFAULT};
+use crate::registry::settings::{is_versioned_runtime, read_idle_ttl, RUNTIME_DEFAULT};
 use crate::sandbox::layer::{Layer, Layers};
 use crate::values::{parse_host, Entry, Table, ValueError};
 
@@ -89,9 +89,7 @@ pub(super) fn read_system(settings: &mut Settings, system: &Table<'_>, base: &Pa
     set(&mut settings.cold_start_timeout, system, "cold_start_timeout", |entry| {
         Ok(Duration::from_millis(entry.duration_ms(limits::COLD_START_TIMEOUT_MS)?))
     })?;
-    set(&mut settings.warm_instance_ttl, system, "warm_instance_ttl", |entry| {
-        Ok(Duration::from_millis(entry.duration_ms(limits::WARM_INSTANCE_TTL_MS)?))
-    })?;
+    set(&mut settings.warm_instance_ttl, system, "warm_instance_ttl", |entry| read_idle_ttl(&entry))?;
     set(&mut settings.drain_timeout, system, "drain_timeout", |entry| {
         Ok(Duration::from_millis(entry.duration_ms(limits::DRAIN_TIMEOUT_MS)?))
     })?;

@@ -57,7 +57,7 @@ fn refusal(text: &str) -> String {
 fn the_promised_configuration_loads_as_it_stands() {
     let settings = load_text(PROMISED);
     assert_eq!(settings.slots_max, 1000);
-    assert_eq!(settings.warm_instance_ttl, Duration::from_secs(600));
+    assert_eq!(settings.warm_instance_ttl, IdleTtl::AfterMs(600_000));
     assert_eq!(settings.storage_path, Path::new("/tmp/faas_functions"));
     assert_eq!(settings.isolation, IsolationLevel::Strict);
     assert_eq!(settings.functions.len(), 1);

@@ -6,12 +6,20 @@ use std::time::Duration;
 use crate::call::{CallRequest, FrontEvent, InvocationId};
 use crate::control::{ControlJob, ControlReply, Done, Ticket, Work, NOT_STORED};
 use crate::http::{HeaderName, HeaderValue, Problem, RequestId, Response};
-use crate::registry::function::{FunctionVersion, InvocationsMax};
-use crate::scheduler::FunctionPolicy;
+use crate::registry::function::{FunctionVersion, IdleTtl, InvocationsMax};
+use crate::scheduler::{self, FunctionPolicy};
 
 use super::api;
 use super::clients::{ClientId, Waiting};
 use super::Front;
+
+/// An idle time as the scheduler knows it.
+pub(crate) fn scheduled_idle_ttl(ttl: IdleTtl) -> scheduler::IdleTtl {
+    match ttl {
+        IdleTtl::AfterMs(ms) => scheduler::IdleTtl::AfterNs(Duration::from_millis(ms).as_nanos() as u64),
+        IdleTtl::Adaptive => scheduler::IdleTtl::Adaptive,
+    }
+}
 
 impl Front {
     /// Takes in what another thread reports, and does what follows from it.
@@ -135,6 +143,7 @@ impl Front {
                 InvocationsMax::Unlimited => u64::MAX,
                 InvocationsMax::AtMost(calls) => calls.into(),
             },
+            idle_ttl: function.config.idle_ttl.map(scheduled_idle_ttl),
         });
         let (key, replaces) = self.functions.put(function, policy.is_some());
         let now_ns = self.now_ns();

@@ -59,6 +59,8 @@ pub use cede::Estate;
 pub use reload::FrontUpdate;
 pub use succeed::{Readiness, Threshold};
 
+pub(crate) use events::scheduled_idle_ttl;
+
 use calls::Calls;
 use cede::Talk;
 use clients::{ClientId, Clients};

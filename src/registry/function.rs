@@ -50,6 +50,17 @@ pub struct FunctionConfig {
     pub max_instances: u32,
     /// Calls after which an instance is replaced by a fresh one.
     pub max_invocations_per_instance: InvocationsMax,
+    /// How long an instance without a call is kept; `None` is as the server's configuration says.
+    pub idle_ttl: Option<IdleTtl>,
+}
+
+/// How long an instance without a call is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdleTtl {
+    /// For so many milliseconds.
+    AfterMs(u64),
+    /// While a call is expected, as learnt from when calls came.
+    Adaptive,
 }
 
 /// How many calls an instance is given.

@@ -14,7 +14,7 @@ pub mod store;
 pub(crate) mod testing {
     //! Values for the tests of this module and of its users.
 
-    use super::function::{ExecutionMode, FunctionConfig, FunctionVersion, Handler, InvocationsMax, Network};
+    use super::function::{ExecutionMode, FunctionConfig, FunctionVersion, Handler, IdleTtl, InvocationsMax, Network};
 
     /// A configuration in which no field has its default.
     pub(crate) fn config() -> FunctionConfig {
@@ -31,6 +31,7 @@ pub(crate) mod testing {
             min_instances: 1,
             max_instances: 3,
             max_invocations_per_instance: InvocationsMax::AtMost(50),
+            idle_ttl: Some(IdleTtl::Adaptive),
         }
     }
 

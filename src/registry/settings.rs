@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{json, Map, Value};
 
-use super::function::{ExecutionMode, FunctionConfig, Handler, InvocationsMax, Network};
+use super::function::{ExecutionMode, FunctionConfig, Handler, IdleTtl, InvocationsMax, Network};
 use crate::limits;
 use crate::values::{units, Entry, KeyPath, Table};
 
@@ -33,6 +33,7 @@ pub const SETTING_KEYS: &[&str] = &[
     "min_instances",
     "max_instances",
     "max_invocations_per_instance",
+    "idle_ttl",
 ];
 
 /// The interpreter of a function that names none.
@@ -41,6 +42,12 @@ pub const RUNTIME_DEFAULT: &str = "python3";
 /// What `max_invocations_per_instance` says when there is no end: a word, so that an update can take a number back,
 /// for which `null` would not do ("not given").
 const UNLIMITED: &str = "unlimited";
+
+/// What `idle_ttl` says when the server's configuration decides: a word for the same reason.
+const SYSTEM_DEFAULT: &str = "default";
+
+/// What `idle_ttl` and `system.warm_instance_ttl` say when it is learnt.
+const ADAPTIVE: &str = "adaptive";
 
 /// Oldest Python that the shim runs on: 3.8.
 const RUNTIME_MINOR_MIN: u32 = 8;
@@ -79,6 +86,8 @@ pub struct FunctionSettings {
     pub max_instances: Option<u32>,
     /// See [`FunctionConfig::max_invocations_per_instance`].
     pub max_invocations_per_instance: Option<InvocationsMax>,
+    /// See [`FunctionConfig::idle_ttl`]; `Some(None)` leaves it to the server.
+    pub idle_ttl: Option<Option<IdleTtl>>,
 }
 
 impl FunctionSettings {
@@ -111,6 +120,7 @@ impl FunctionSettings {
             max_instances: table.read("max_instances", |entry| Ok(entry.integer(1..=instances_max)? as u32))?,
             max_invocations_per_instance: table
                 .read("max_invocations_per_instance", |entry| read_invocations_max(&entry))?,
+            idle_ttl: table.read("idle_ttl", |entry| read_function_idle_ttl(&entry))?,
         })
     }
 
@@ -129,6 +139,7 @@ impl FunctionSettings {
             min_instances: over.min_instances.or(self.min_instances),
             max_instances: over.max_instances.or(self.max_instances),
             max_invocations_per_instance: over.max_invocations_per_instance.or(self.max_invocations_per_instance),
+            idle_ttl: over.idle_ttl.or(self.idle_ttl),
         }
     }
 
@@ -147,6 +158,7 @@ impl FunctionSettings {
             min_instances: self.min_instances.unwrap_or(0),
             max_instances: self.max_instances.unwrap_or(limits::FUNCTION_INSTANCES_DEFAULT),
             max_invocations_per_instance: self.max_invocations_per_instance.unwrap_or_default(),
+            idle_ttl: self.idle_ttl.flatten(),
         };
         if config.min_instances > config.max_instances {
             return Err(SettingError::Exceeds {
@@ -167,16 +179,12 @@ impl FunctionConfig {
         let shown = |value: &String| if with_environment_values { json!(value) } else { Value::Null };
         let environment: Map<String, Value> =
             self.environment.iter().map(|(name, value)| (name.clone(), shown(value))).collect();
-        let timeout = match self.timeout_ms % 1000 {
-            0 => json!(self.timeout_ms / 1000),
-            _ => json!(self.timeout_ms as f64 / 1000.0),
-        };
         json!({
             "runtime": self.runtime,
             "execution_mode": self.execution_mode.as_str(),
             "network": self.network.as_str(),
             "handler": self.handler.to_string(),
-            "timeout": timeout,
+            "timeout": seconds(self.timeout_ms),
             "memory": units::format_bytes(self.memory_bytes),
             "cpu_limit": units::format_cpu_millis(self.cpu_millis.into()),
             "dependencies": self.dependencies,
@@ -186,6 +194,11 @@ impl FunctionConfig {
             "max_invocations_per_instance": match self.max_invocations_per_instance {
                 InvocationsMax::Unlimited => json!(UNLIMITED),
                 InvocationsMax::AtMost(calls) => json!(calls),
+            },
+            "idle_ttl": match self.idle_ttl {
+                None => json!(SYSTEM_DEFAULT),
+                Some(IdleTtl::Adaptive) => json!(ADAPTIVE),
+                Some(IdleTtl::AfterMs(ms)) => seconds(ms),
             },
         })
     }
@@ -205,6 +218,7 @@ impl FunctionConfig {
             min_instances: Some(self.min_instances),
             max_instances: Some(self.max_instances),
             max_invocations_per_instance: Some(self.max_invocations_per_instance),
+            idle_ttl: Some(self.idle_ttl),
         }
     }
 }
@@ -296,6 +310,29 @@ fn read_invocations_max(entry: &Entry<'_>) -> Result<InvocationsMax, SettingErro
     match entry.integer(1..=most.into()) {
         Ok(calls) => Ok(InvocationsMax::AtMost(calls as u32)),
         Err(_) => Err(entry.not_allowed(&format!("a whole number from 1 to {most}, or {UNLIMITED}"))),
+    }
+}
+
+fn read_function_idle_ttl(entry: &Entry<'_>) -> Result<Option<IdleTtl>, SettingError> {
+    match entry.text() {
+        Ok(text) if text.eq_ignore_ascii_case(SYSTEM_DEFAULT) => Ok(None),
+        _ => read_idle_ttl(entry).map(Some),
+    }
+}
+
+/// A time, or the word that it is learnt.
+pub(crate) fn read_idle_ttl(entry: &Entry<'_>) -> Result<IdleTtl, SettingError> {
+    match entry.text() {
+        Ok(text) if text.eq_ignore_ascii_case(ADAPTIVE) => Ok(IdleTtl::Adaptive),
+        _ => Ok(IdleTtl::AfterMs(entry.duration_ms(limits::WARM_INSTANCE_TTL_MS)?)),
+    }
+}
+
+/// A time in seconds, whole if it can be.
+fn seconds(ms: u64) -> Value {
+    match ms % 1000 {
+        0 => json!(ms / 1000),
+        _ => json!(ms as f64 / 1000.0),
     }
 }
 

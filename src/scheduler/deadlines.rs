@@ -8,7 +8,7 @@
 use super::calls::Place;
 use super::slots::InstanceState;
 use super::timers::TimerKey;
-use super::types::{Action, KillReason};
+use super::types::{Action, IdleTtl, KillReason};
 use super::{Scheduler, Turn, NS_PER_MS};
 use crate::call::{InvokeError, Shortage, Slot, TimeoutSource};
 
@@ -32,6 +32,7 @@ impl Scheduler {
                     self.versions.items[v as usize].timer = super::TimerId::NONE;
                     self.scale(v, &mut turn);
                 }
+                TimerKey::Idle(v) => self.review_warmth(v, &mut turn),
                 TimerKey::Runtime(r) => {
                     self.runtimes[r as usize].timer = super::TimerId::NONE;
                     self.unbalanced = true;
@@ -235,7 +236,11 @@ impl Scheduler {
             InstanceState::Making => tenant.since_ns.saturating_add(limits.blank_start_timeout_ns),
             InstanceState::Loading => tenant.since_ns.saturating_add(limits.cold_start_timeout_ns),
             InstanceState::Idle if tenant.taking_back => tenant.asked_ns.saturating_add(limits.ask_again_ns),
-            InstanceState::Idle => tenant.last_used_ns.saturating_add(limits.warm_instance_ttl_ns),
+            InstanceState::Idle => match self.idle_ttl(tenant.version) {
+                IdleTtl::AfterNs(ttl_ns) => tenant.last_used_ns.saturating_add(ttl_ns),
+                // The version has a timer for all of them.
+                IdleTtl::Adaptive => u64::MAX,
+            },
             InstanceState::Busy if tenant.taking_back => {
                 tenant.asked_ns.saturating_add(limits.ask_again_ns).min(self.cut_short_ns(at))
             }
@@ -268,6 +273,11 @@ impl Scheduler {
     pub(super) fn arm_slot(&mut self, at: u32) {
         let due_ns = self.slot_due_ns(at);
         self.arm_slot_at(at, due_ns);
+    }
+
+    /// How long instances of this version stay idle.
+    pub(super) fn idle_ttl(&self, v: u32) -> IdleTtl {
+        self.versions.items[v as usize].policy.idle_ttl.unwrap_or(self.limits.idle_ttl)
     }
 
     fn arm_slot_at(&mut self, at: u32, due_ns: u64) {
@@ -306,9 +316,9 @@ impl Scheduler {
         let version = &self.versions.items[self.slots.items[at as usize].version as usize];
         if version.tally.live() > version.policy.min_instances {
             self.kill(at, KillReason::Expired, turn);
-        } else {
+        } else if let IdleTtl::AfterNs(ttl_ns) = self.idle_ttl(self.slots.items[at as usize].version) {
             // Kept by `min_instances`. By then it may be one too many.
-            self.arm_slot_at(at, turn.now_ns.saturating_add(self.limits.warm_instance_ttl_ns));
+            self.arm_slot_at(at, turn.now_ns.saturating_add(ttl_ns));
         }
     }
 }

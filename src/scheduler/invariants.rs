@@ -7,7 +7,7 @@
 
 use super::calls::Place;
 use super::slots::{InstanceState, Tenant};
-use super::types::KillReason;
+use super::types::{IdleTtl, KillReason};
 use super::versions::{Phase, Tally};
 use super::Scheduler;
 use crate::limits::PIPE_DEPTH_MAX;
@@ -21,7 +21,10 @@ impl Scheduler {
     pub(super) fn check_invariants(&self) {
         self.check_calls();
         self.check_tenants();
-        self.versions.indices().for_each(|v| self.check_version(v));
+        self.versions.indices().for_each(|v| {
+            self.check_version(v);
+            self.check_warmth(v);
+        });
         self.check_runtimes();
         self.check_timers();
         self.check_fairness();
@@ -77,7 +80,9 @@ impl Scheduler {
             assert!(!tenant.exclusive || tenant.pipe.len() == 1, "slot {at}: an exclusive call has company");
             assert!(tenant.retiring.is_none() || !tenant.pipe.is_empty(), "slot {at} drains nothing");
             assert_eq!(tenant.shelf, if state == InstanceState::Free { None } else { tenant.shelf_wanted() });
-            let watched = !matches!(state, InstanceState::Free | InstanceState::Blank | InstanceState::Busy);
+            let by_version = state == InstanceState::Idle && self.idle_ttl(tenant.version) == IdleTtl::Adaptive;
+            let watched = !matches!(state, InstanceState::Free | InstanceState::Blank | InstanceState::Busy)
+                && (!by_version || tenant.taking_back);
             assert!(!watched || tenant.timer.is_armed(), "slot {at} is {state:?} and nobody looks");
         }
         assert_eq!(free, self.slots.items.len() - self.slots.occupied());
@@ -116,6 +121,26 @@ impl Scheduler {
         assert!(version.wants <= waiting.max(for_kept), "{} starts for {waiting} calls", version.wants);
     }
 
+    /// What is kept warm is known, watched, and takes nothing from anybody.
+    fn check_warmth(&self, v: u32) {
+        let version = &self.versions.items[v as usize];
+        let adaptive = self.idle_ttl(v) == IdleTtl::Adaptive;
+        let Some(warmth) = &version.warmth else {
+            assert!(!adaptive || version.phase == Phase::Closing, "version {v} learns nothing");
+            return;
+        };
+        assert!(adaptive || version.phase == Phase::Closing, "version {v} learns in vain");
+        let most = crate::limits::IDLE_LEVELS_MAX as u32;
+        assert_eq!(warmth.pattern.in_use(), version.working().min(most), "version {v} does not know how many work");
+        let closing = self.is_closing(v);
+        assert!(closing || version.tally.idle == 0 || warmth.timer.is_armed(), "nobody looks at version {v}");
+        assert!(!closing || warmth.hopes == 0, "a version that closes hopes");
+        assert!(version.tally.total() + version.wants + warmth.hopes <= version.policy.max_instances);
+        assert!(warmth.hopes <= warmth.expected, "version {v} hopes for more than it expects");
+        let waiting = self.slots.items.iter().filter(|tenant| tenant.version == v && tenant.prewarmed).count() as u64;
+        assert_eq!(warmth.prewarmed, warmth.used + warmth.wasted + waiting, "version {v} has miscounted");
+    }
+
     /// Whoever waits for room waits for a slot that is coming, or there is none that is needed less.
     fn check_fairness(&self) {
         assert_eq!(self.claim, self.next_claim());
@@ -135,7 +160,9 @@ impl Scheduler {
         let slots = self.slots.items.iter().map(|tenant| tenant.timer);
         let versions = self.versions.items.iter().map(|version| version.timer);
         let runtimes = self.runtimes.iter().map(|runtime| runtime.timer);
-        let all = calls.chain(slots).chain(versions).chain(runtimes).chain([self.drain_timer, self.room_timer]);
+        let warmths = self.versions.items.iter().filter_map(|version| Some(version.warmth.as_ref()?.timer));
+        let all = calls.chain(slots).chain(versions).chain(warmths).chain(runtimes);
+        let all = all.chain([self.drain_timer, self.room_timer]);
         assert_eq!(all.filter(|timer| timer.is_armed()).count(), self.timers.armed());
     }
 
@@ -146,9 +173,16 @@ impl Scheduler {
             assert_eq!(count(InstanceState::Making), runtime.making as usize);
             assert_eq!(count(InstanceState::Blank), runtime.ready.len());
             assert!(runtime.ready.is_empty() || runtime.demand == 0, "a blank waits beside a version that wants one");
+            assert!(
+                runtime.ready.is_empty() || runtime.hopes == 0,
+                "a blank waits beside a version that hopes for one"
+            );
             assert!(runtime.ready.len() <= self.limits.pool_size, "more blanks than the pool holds");
             let versions = || self.versions.items.iter().filter(|it| it.exists() && it.runtime == r as u32);
             assert_eq!(versions().map(|version| version.wants).sum::<u32>(), runtime.demand);
+            let hopes = || versions().filter_map(|version| Some(version.warmth.as_ref()?.hopes));
+            assert_eq!(hopes().sum::<u32>(), runtime.hopes);
+            assert_eq!(hopes().filter(|&hopes| hopes > 0).count(), runtime.hopeful.len());
             assert_eq!(versions().filter(|version| version.wants > 0).count(), runtime.wanting.len());
             assert_eq!(versions().filter(|it| it.phase == Phase::Active).count(), runtime.users as usize);
         }

@@ -25,6 +25,7 @@ impl Scheduler {
             let runtime = runtimes::index_of(&mut self.runtimes, policy.runtime);
             self.runtimes[runtime as usize].users += 1;
             let v = self.versions.insert(version, policy, runtime, turn.now_ns);
+            self.begin_warmth(v);
             if let Some(old) = replaces.and_then(|key| self.versions.find(key)) {
                 self.hand_over(old, v, &mut turn);
             }
@@ -44,6 +45,7 @@ impl Scheduler {
             self.enqueue(call, new, End::Back);
         }
         self.close(old, turn);
+        self.hand_over_warmth(old, new, turn.now_ns);
     }
 
     /// Ends a version after its accepted calls: those that wait still run, on new instances if they must. New ones
@@ -87,6 +89,9 @@ impl Scheduler {
         let drained = version.phase == Phase::Closing && version.calls == 0 && version.tally.total() == 0;
         if drained {
             self.timers.disarm(&mut version.timer);
+            if let Some(warmth) = &mut version.warmth {
+                self.timers.disarm(&mut warmth.timer);
+            }
             turn.out.push(Action::Drained { version: version.key });
             self.versions.remove(v);
         }

@@ -16,12 +16,12 @@
 //! 3. a blank that becomes an instance for it, while there are fewer starting instances than waiting calls;
 //! 4. the version's bounded queue, first in, first out.
 //!
-//! Which file decides what: `placement` 1, 2 and 4; `scaling` 3 and the pool; `fairness` who gets room; `news` what
-//! workers report; `deadlines` everything that time does; `lifecycle` deployments and the server's end; `reconfigure`
-//! new limits; `refusals` what a call is told that gets no place. The tables below them (`calls`, `slots`, `versions`,
-//! `runtimes`, `timers`, `list`) decide nothing. Nothing on the way of a call allocates once the tables have grown to
-//! the load, and no step depends on how many calls, instances or versions there are, but where a full server makes
-//! room.
+//! Which file decides what: `placement` 1, 2 and 4; `scaling` 3 and the pool; `fairness` who gets room; `warmth` what
+//! adaptive functions keep warm and start ahead, from what `idle` has learnt; `news` what workers report; `deadlines`
+//! everything else that time does; `lifecycle` deployments and the server's end; `reconfigure` new limits; `refusals`
+//! what a call is told that gets no place. The tables below them (`calls`, `slots`, `versions`, `runtimes`, `timers`,
+//! `list`) decide nothing. Nothing on the way of a call allocates once the tables have grown to the load, and no step
+//! depends on how many calls, instances or versions there are, but where a full server makes room.
 //!
 //! News may be late, repeated, forged, or about a tenant long gone: ids carry generations, and what does not match is
 //! ignored. After every public entry of a debug build, `invariants` sweeps the whole state.
@@ -29,6 +29,7 @@
 mod calls;
 mod deadlines;
 mod fairness;
+mod idle;
 #[cfg(debug_assertions)]
 mod invariants;
 mod lifecycle;
@@ -44,14 +45,16 @@ mod stats;
 mod timers;
 mod types;
 mod versions;
+mod warmth;
 
 #[cfg(test)]
 mod tests;
 
 pub use calls::invocation_index;
+pub use idle::IdleBasis;
 pub use slots::InstanceState;
-pub use stats::{InstanceCounts, InstanceStats, PoolStats, Trouble, VersionStats};
-pub use types::{Action, CallTerms, FunctionPolicy, KillReason, RuntimeId, SchedulerLimits};
+pub use stats::{IdleLevelStats, IdleStats, InstanceCounts, InstanceStats, PoolStats, Trouble, VersionStats};
+pub use types::{Action, CallTerms, FunctionPolicy, IdleScale, IdleTtl, KillReason, RuntimeId, SchedulerLimits};
 
 use calls::{Calls, Place};
 use runtimes::Runtime;

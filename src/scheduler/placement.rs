@@ -44,6 +44,9 @@ impl Scheduler {
         if tenant.pipe.len() == 1 {
             tenant.head_since_ns = turn.now_ns;
         }
+        if std::mem::take(&mut tenant.prewarmed) {
+            version.note_prewarmed(true);
+        }
         turn.out.push(Action::Dispatch { slot, invocation: self.calls.id(call), cold });
         // It goes on no shelf any more, so this comes before it is put on one.
         let worn = tenant.given() >= version.policy.invocations_max && tenant.retiring.is_none();
@@ -56,6 +59,8 @@ impl Scheduler {
             InstanceState::Loading => {
                 version.tally.loading_with_call += 1;
                 version.totals.cold_starts += 1;
+                let v = tenant.version;
+                self.note_use(v, turn.now_ns);
             }
             InstanceState::Idle => self.transition(at, InstanceState::Busy, turn.now_ns),
             _ => {
@@ -117,6 +122,7 @@ impl Scheduler {
             let why = if self.shutting_down { KillReason::Shutdown } else { KillReason::Outdated };
             return self.kill(at, why, turn);
         }
+        self.see_to_warmth(v, turn.now_ns);
         // Another function may wait for room.
         self.unbalanced |= self.claim.is_some();
         self.arm_slot(at);
@@ -212,10 +218,15 @@ impl Scheduler {
             if from == InstanceState::Loading && !tenant.pipe.is_empty() {
                 tally.loading_with_call -= 1;
             }
-            if to == InstanceState::Ending && tenant.retiring.is_some() {
+            if to == InstanceState::Ending && std::mem::take(&mut tenant.prewarmed) {
+                version.note_prewarmed(false);
+            }
+            let (v, is_retiring) = (tenant.version, tenant.retiring.is_some());
+            if to == InstanceState::Ending && is_retiring {
                 self.set_retiring(at, None);
             }
             self.reshelve(at);
+            self.note_use(v, now_ns);
         }
     }
 

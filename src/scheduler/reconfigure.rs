@@ -32,6 +32,9 @@ impl Scheduler {
                 self.arm_call(call, turn.now_ns);
             }
         }
+        for v in self.versions.indices().collect::<Vec<_>>() {
+            self.change_warmth(v, turn.now_ns);
+        }
         for at in 0..self.slots.items.len() as u32 {
             self.arm_slot(at);
         }

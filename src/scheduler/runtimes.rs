@@ -19,6 +19,9 @@ pub(super) struct Runtime {
     pub(super) wanting: List,
     /// Blanks that those versions wait for together.
     pub(super) demand: u32,
+    /// Versions that would like to start instances ahead of calls, and how many: what is left when nobody waits.
+    pub(super) hopeful: Vec<u32>,
+    pub(super) hopes: u32,
     /// Deployed versions, closing ones excluded, that are made from it.
     pub(super) users: u32,
     /// Failures in a row to make a blank, or to keep it.
@@ -37,6 +40,8 @@ impl Runtime {
             making: 0,
             wanting: List::EMPTY,
             demand: 0,
+            hopeful: Vec::new(),
+            hopes: 0,
             users: 0,
             failures: 0,
             failed_at_ns: 0,

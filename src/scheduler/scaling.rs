@@ -23,11 +23,12 @@ impl Scheduler {
             wants = self.instances_missing(v, turn.now_ns);
         }
         self.set_wants(v, wants);
+        self.hope(v, turn);
         self.fail_if_hopeless(v, turn);
     }
 
     /// Instances that the version should start now.
-    fn instances_missing(&self, v: u32, now_ns: u64) -> u32 {
+    pub(super) fn instances_missing(&self, v: u32, now_ns: u64) -> u32 {
         let version = &self.versions.items[v as usize];
         if now_ns < version.backoff_until_ns {
             return 0;
@@ -62,7 +63,7 @@ impl Scheduler {
 
     /// Turns a ready blank into an instance of the version, and gives it the oldest waiting call. Only that one: the
     /// others would fail with it if the load fails, and may find an idle instance sooner.
-    fn assign(&mut self, at: u32, v: u32, turn: &mut Turn) {
+    pub(super) fn assign(&mut self, at: u32, v: u32, turn: &mut Turn) {
         let tenant = &mut self.slots.items[at as usize];
         let runtime = tenant.runtime;
         tenant.version = v;
@@ -85,6 +86,7 @@ impl Scheduler {
     pub(super) fn rebalance(&mut self, turn: &mut Turn) {
         for r in 0..self.runtimes.len() {
             self.hand_out_blanks(r, turn);
+            self.fulfil_hopes(r, turn);
             let pool = self.pool_target(r);
             while self.runtimes[r].ready.len() > pool {
                 let Some(blank) = self.runtimes[r].ready.back() else { break };
@@ -106,7 +108,8 @@ impl Scheduler {
         }
         for r in 0..self.runtimes.len() {
             let pool = self.pool_target(r);
-            let target = pool + self.runtimes[r].demand as usize - self.runtimes[r].ready.len().min(pool);
+            let wished = (self.runtimes[r].demand + self.runtimes[r].hopes) as usize;
+            let target = pool + wished - self.runtimes[r].ready.len().min(pool);
             self.make_blanks(r, target, turn);
         }
     }
@@ -130,7 +133,9 @@ impl Scheduler {
 
     /// Asks for blanks until so many are in the making, or no slot is free.
     fn make_blanks(&mut self, r: usize, target: usize, turn: &mut Turn) {
-        if turn.now_ns < self.runtimes[r].backoff_until_ns {
+        // The pause lasts until its timer fires, here as in what is counted as unmet, or this runtime would take a slot
+        // that was found to be another's.
+        if self.runtimes[r].timer.is_armed() {
             return;
         }
         while (self.runtimes[r].making as usize) < target {
@@ -157,6 +162,9 @@ impl Scheduler {
     pub(super) fn start_failed(&mut self, v: u32, error: InvokeError, now_ns: u64) {
         let version = &mut self.versions.items[v as usize];
         version.totals.start_failures += 1;
+        if let Some(warmth) = &mut version.warmth {
+            warmth.expected = 0;
+        }
         version.load_failures = version.load_failures.saturating_add(1);
         version.last_trouble = Some(error.clone());
         version.start_error = Some(error);

@@ -57,6 +57,8 @@ pub(super) struct Tenant {
     pub(super) exclusive: bool,
     /// Its kill was asked for a second time: it no longer counts as a slot that is about to be free.
     pub(super) overdue: bool,
+    /// It was started ahead of a call that has not come yet.
+    pub(super) prewarmed: bool,
     /// The shelf of its version that it is on, which is its load; `None` when it takes no calls.
     pub(super) shelf: Option<u8>,
     /// Index of its runtime.
@@ -101,6 +103,7 @@ impl Tenant {
             taking_back: false,
             exclusive: false,
             overdue: false,
+            prewarmed: false,
             shelf: None,
             runtime: NIL,
             version: NIL,

@@ -1,7 +1,8 @@
 //! What the scheduler can tell about itself: read on request, counted in passing.
 
+use super::idle::{IdleBasis, Level};
 use super::slots::InstanceState;
-use super::types::RuntimeId;
+use super::types::{IdleTtl, RuntimeId};
 use super::versions::Version;
 use super::Scheduler;
 use crate::call::{InvokeError, Slot, VersionKey};
@@ -50,6 +51,37 @@ pub struct VersionStats {
     pub crashes: u64,
     /// Recent service time, a moving mean; `None` before the first answer.
     pub service_ewma_ns: Option<u64>,
+}
+
+/// How a version's instances stay idle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdleStats {
+    /// In which way.
+    pub ttl: IdleTtl,
+    /// What was learnt, for each instance of the function's stack of instances: the first is the one that is used
+    /// whenever the function is, the second is used when two are. Empty while nothing was, and with a fixed time.
+    pub levels: Vec<IdleLevelStats>,
+    /// Instances started ahead of a call.
+    pub prewarmed: u64,
+    /// Of these, the ones that got a call.
+    pub prewarmed_used: u64,
+    /// Of these, the ones that ended without one.
+    pub prewarmed_wasted: u64,
+}
+
+/// What is known of the idle times of one level of instances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdleLevelStats {
+    /// It is warm from this long after it was last used; zero when it is kept.
+    pub warm_from_ns: u64,
+    /// It is warm until this long after it was last used.
+    pub warm_until_ns: u64,
+    /// What these were computed from.
+    pub basis: IdleBasis,
+    /// Whether the histogram shows a pattern.
+    pub representative: bool,
+    /// Idle times counted.
+    pub idle_times: u64,
 }
 
 /// Why instances of a version come slowly or not at all, from its first failure to its recovery.
@@ -111,6 +143,25 @@ impl Scheduler {
     #[must_use]
     pub fn stats_of_version(&self, version: VersionKey) -> Option<VersionStats> {
         self.versions.find(version).map(|v| stats_of(&self.versions.items[v as usize]))
+    }
+
+    /// How one version's instances stay idle, and what was learnt of its function for that.
+    #[must_use]
+    pub fn idle_stats(&self, version: VersionKey) -> Option<IdleStats> {
+        let v = self.versions.find(version)?;
+        let mut stats = IdleStats {
+            ttl: self.idle_ttl(v),
+            levels: Vec::new(),
+            prewarmed: 0,
+            prewarmed_used: 0,
+            prewarmed_wasted: 0,
+        };
+        if let Some(warmth) = &self.versions.items[v as usize].warmth {
+            stats.levels = warmth.pattern.levels().iter().map(Level::stats).collect();
+            (stats.prewarmed, stats.prewarmed_used, stats.prewarmed_wasted) =
+                (warmth.prewarmed, warmth.used, warmth.wasted);
+        }
+        Some(stats)
     }
 
     /// What keeps a version from having instances, if anything does.

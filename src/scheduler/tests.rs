@@ -10,6 +10,7 @@ mod reconfigure;
 mod scaling;
 mod sim;
 mod starts;
+mod warmth;
 mod wear;
 
 use super::*;
@@ -139,7 +140,7 @@ impl Stage {
 
 fn policy(min_instances: u32, max_instances: u32) -> FunctionPolicy {
     let (runtime, timeout_ns) = (RuntimeId(0), 5 * SECOND);
-    FunctionPolicy { runtime, timeout_ns, min_instances, max_instances, invocations_max: u64::MAX }
+    FunctionPolicy { runtime, timeout_ns, min_instances, max_instances, invocations_max: u64::MAX, idle_ttl: None }
 }
 
 fn load_error() -> InvokeError {

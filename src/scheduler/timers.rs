@@ -43,6 +43,8 @@ pub(super) enum TimerKey {
     Slot(u32),
     /// The end of a version's backoff.
     Version(u32),
+    /// The next look at how many instances of an adaptive version should be warm.
+    Idle(u32),
     /// The end of a runtime's backoff.
     Runtime(u32),
     /// The end of a grace during which an idle instance was left alone that another function could use.

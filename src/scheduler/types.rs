@@ -7,6 +7,36 @@ use crate::limits;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RuntimeId(pub u32);
 
+/// When an idle instance is stopped that `min_instances` does not keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdleTtl {
+    /// When it was idle for this long.
+    AfterNs(u64),
+    /// When no call is expected, as learnt from when calls came. Instances are started ahead of expected calls, too.
+    Adaptive,
+}
+
+/// The measure of what is learnt about idle times, in nanoseconds: so that tests can live through weeks in a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdleScale {
+    /// Width of a bin of the histogram.
+    pub bin_ns: u64,
+    /// How long an instance is kept while no pattern is known, and at least when none is started ahead.
+    pub unsure_ns: u64,
+    /// What was learnt counts half after this long.
+    pub half_life_ns: u64,
+}
+
+impl Default for IdleScale {
+    fn default() -> Self {
+        IdleScale {
+            bin_ns: limits::IDLE_BIN.as_nanos() as u64,
+            unsure_ns: limits::IDLE_UNSURE_TTL.as_nanos() as u64,
+            half_life_ns: limits::IDLE_HALF_LIFE.as_nanos() as u64,
+        }
+    }
+}
+
 /// Every bound and wait of the scheduler. Times are nanoseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SchedulerLimits {
@@ -28,8 +58,10 @@ pub struct SchedulerLimits {
     pub pipe_stall_ns: u64,
     /// A function that wrote to descriptor 1 or 2 itself is not piped to for this long.
     pub raw_output_quiet_ns: u64,
-    /// An instance that was idle for this long is stopped, unless `min_instances` keeps it.
-    pub warm_instance_ttl_ns: u64,
+    /// How long an instance stays idle whose function does not say so itself.
+    pub idle_ttl: IdleTtl,
+    /// By which measure [`IdleTtl::Adaptive`] learns. What was learnt by another measure is kept with that.
+    pub idle_scale: IdleScale,
     /// A function's instance must be loaded this long after it was asked for.
     pub cold_start_timeout_ns: u64,
     /// A blank must be ready this long after it was asked for.
@@ -65,7 +97,8 @@ impl Default for SchedulerLimits {
             pipe_wait_max_ns: ns(limits::PIPE_WAIT_MAX),
             pipe_stall_ns: ns(limits::PIPE_STALL),
             raw_output_quiet_ns: ns(limits::RAW_OUTPUT_QUIET),
-            warm_instance_ttl_ns: ns(limits::WARM_INSTANCE_TTL_DEFAULT),
+            idle_ttl: IdleTtl::AfterNs(ns(limits::WARM_INSTANCE_TTL_DEFAULT)),
+            idle_scale: IdleScale::default(),
             cold_start_timeout_ns: ns(limits::COLD_START_TIMEOUT_DEFAULT),
             blank_start_timeout_ns: ns(limits::BLANK_START_TIMEOUT),
             ask_again_ns: ns(limits::WORKER_ASK_AGAIN),
@@ -101,6 +134,8 @@ pub struct FunctionPolicy {
     pub max_instances: u32,
     /// Calls that one instance is given before it is replaced, at least 1; `u64::MAX` is no end.
     pub invocations_max: u64,
+    /// How long its instances stay idle; `None` is [`SchedulerLimits::idle_ttl`].
+    pub idle_ttl: Option<IdleTtl>,
 }
 
 /// What one call asks for, beside its version.
@@ -167,7 +202,7 @@ pub enum Action {
 /// Why the scheduler ends a tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KillReason {
-    /// Idle longer than `warm_instance_ttl`.
+    /// Idle longer than its function's idle time, or when no call is expected.
     Expired,
     /// Idle, and another function needs its slot.
     Evicted,

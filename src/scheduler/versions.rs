@@ -13,6 +13,7 @@ use super::list::{Linked, Links, List};
 use super::slots::{InstanceState, Tenant};
 use super::timers::TimerId;
 use super::types::FunctionPolicy;
+use super::warmth::Warmth;
 use crate::call::{InvokeError, VersionKey};
 use crate::limits::PIPE_DEPTH_MAX;
 
@@ -122,6 +123,8 @@ pub(super) struct Version {
     pub(super) last_trouble: Option<InvokeError>,
     pub(super) timer: TimerId,
     pub(super) totals: Totals,
+    /// What keeps it warm, while its idle time is adaptive.
+    pub(super) warmth: Option<Box<Warmth>>,
 }
 
 impl Linked for Version {
@@ -161,6 +164,7 @@ impl Version {
             last_trouble: None,
             timer: TimerId::NONE,
             totals: Totals::default(),
+            warmth: None,
         }
     }
 
@@ -267,6 +271,7 @@ impl Versions {
         self.by_key.remove(&version.key);
         version.phase = Phase::Vacant;
         version.start_error = None;
+        version.warmth = None;
         version.last_trouble = None;
         self.free.push(at);
     }
@@ -298,6 +303,7 @@ mod tests {
             min_instances: 0,
             max_instances: 1,
             invocations_max: u64::MAX,
+            idle_ttl: None,
         }
     }
 

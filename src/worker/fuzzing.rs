@@ -379,6 +379,7 @@ pub(super) fn function(code: &str) -> Arc<FunctionVersion> {
             min_instances: 0,
             max_instances: 1,
             max_invocations_per_instance: InvocationsMax::Unlimited,
+            idle_ttl: None,
             network: Network::None,
         },
         created_at_ms: 0,

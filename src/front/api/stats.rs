@@ -1,10 +1,11 @@
 //! `/stats`.
 
-use serde_json::json;
+use serde_json::{json, Value};
 
 use crate::call::VersionKey;
 use crate::control::Work;
 use crate::http::{Problem, RequestId};
+use crate::scheduler::{IdleBasis, IdleLevelStats, IdleStats, IdleTtl};
 
 use super::super::clients::ClientId;
 use super::super::Front;
@@ -42,6 +43,8 @@ impl Front {
         document["queued"] = queued.into();
         document["running"] = running.into();
         document["instances"] = self.instance_counts(name);
+        let idle = live.key.and_then(|key| self.scheduler.idle_stats(key));
+        document["idle"] = idle.as_ref().map_or(Value::Null, idle_document);
         document["trouble"] = self.trouble_of(name);
         let its = self.scheduler.instance_stats().filter(|instance| is_of_it(instance.version));
         let instances = its.map(|instance| instance.slot).collect();
@@ -54,5 +57,33 @@ impl Front {
     fn waiting_and_running(&self, includes: impl Fn(VersionKey) -> bool) -> (usize, usize) {
         let versions = self.scheduler.version_stats().filter(|stats| includes(stats.version));
         versions.fold((0, 0), |(queued, running), stats| (queued + stats.queued, running + stats.running))
+    }
+}
+
+/// How long the function's instances stay idle, and what was learnt for that.
+fn idle_document(stats: &IdleStats) -> Value {
+    let seconds = |ns: u64| (ns / 1_000_000) as f64 / 1e3;
+    let level = |level: &IdleLevelStats| {
+        json!({
+            "warm_from_seconds": seconds(level.warm_from_ns),
+            "warm_until_seconds": seconds(level.warm_until_ns),
+            "because": match level.basis {
+                IdleBasis::Unsure => "unsure",
+                IdleBasis::Histogram => "histogram",
+                IdleBasis::Forecast => "forecast",
+            },
+            "representative": level.representative,
+            "idle_times": level.idle_times,
+        })
+    };
+    match stats.ttl {
+        IdleTtl::AfterNs(ttl_ns) => json!({ "mode": "fixed", "ttl_seconds": seconds(ttl_ns) }),
+        IdleTtl::Adaptive => json!({
+            "mode": "adaptive",
+            "levels": stats.levels.iter().map(level).collect::<Vec<_>>(),
+            "prewarmed": stats.prewarmed,
+            "prewarmed_used": stats.prewarmed_used,
+            "prewarmed_wasted": stats.prewarmed_wasted,
+        }),
     }
 }

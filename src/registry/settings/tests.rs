@@ -24,7 +24,7 @@ fn nothing_given_is_the_defaults() {
         json!({
             "runtime": "python3", "execution_mode": "process", "network": "none", "handler": "handle", "timeout": 30,
             "memory": "256Mi", "cpu_limit": "1000m", "dependencies": [], "environment": {}, "min_instances": 0, "max_instances": 10,
-            "max_invocations_per_instance": "unlimited",
+            "max_invocations_per_instance": "unlimited", "idle_ttl": "default",
         })
     );
     assert_eq!(
@@ -142,6 +142,7 @@ fn each_wrong_value_is_refused_by_name() {
             "max_invocations_per_instance",
             vec![json!(0), json!(-1), json!(1.5), json!(1_000_000_001), json!("10"), json!("none"), json!([])],
         ),
+        ("idle_ttl", vec![json!(0), json!(-1), json!("8d"), json!("800h"), json!("always"), json!(true), json!([])]),
     ];
     assert_eq!(wrong.len(), SETTING_KEYS.len(), "every field is here");
     for (field, values) in wrong {
@@ -230,6 +231,7 @@ fn any_config() -> impl Strategy<Value = FunctionConfig> {
             Just(InvocationsMax::Unlimited),
             (1..=limits::FUNCTION_INVOCATIONS_PER_INSTANCE_MAX).prop_map(InvocationsMax::AtMost)
         ],
+        prop::option::of(prop_oneof![Just(IdleTtl::Adaptive), limits::WARM_INSTANCE_TTL_MS.prop_map(IdleTtl::AfterMs)]),
     );
     let dependencies = prop::collection::vec("[a-z]{1,9}(==[0-9.]{1,5})?", 0..4);
     let environment = prop::collection::btree_map("[A-Za-z_][A-Za-z0-9_]{0,9}", "[^\0]{0,20}", 0..4);
@@ -247,8 +249,24 @@ fn any_config() -> impl Strategy<Value = FunctionConfig> {
             min_instances: numbers.4.index(numbers.3 as usize + 1) as u32,
             max_instances: numbers.3,
             max_invocations_per_instance: numbers.5,
+            idle_ttl: numbers.6,
         },
     )
+}
+
+#[test]
+fn an_idle_time_is_a_time_or_a_word() {
+    let ttl = |value: Value| resolved(json!({ "idle_ttl": value })).idle_ttl;
+    assert_eq!(ttl(json!("90s")), Some(IdleTtl::AfterMs(90_000)));
+    assert_eq!(ttl(json!(0.5)), Some(IdleTtl::AfterMs(500)));
+    assert_eq!(ttl(json!("adaptive")), Some(IdleTtl::Adaptive));
+    assert_eq!((ttl(json!("default")), ttl(json!(null))), (None, None));
+    // An update can take it back.
+    let given = read(json!({ "idle_ttl": "adaptive" })).unwrap();
+    let back = given.clone().merge(read(json!({ "idle_ttl": "default" })).unwrap());
+    assert_eq!(back.resolve(ExecutionMode::Process).unwrap().idle_ttl, None);
+    let kept = given.merge(read(json!({ "memory": "64Mi" })).unwrap());
+    assert_eq!(kept.resolve(ExecutionMode::Process).unwrap().idle_ttl, Some(IdleTtl::Adaptive));
 }
 
 proptest! {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
-use crate::registry::function::{ExecutionMode, FunctionConfig, Handler, InvocationsMax, Network};
+use crate::registry::function::{ExecutionMode, FunctionConfig, Handler, IdleTtl, InvocationsMax, Network};
 
 /// SHA-256 of a function's source, 64 lower-case hexadecimal digits.
 pub fn code_sha256(code: &str) -> String {
@@ -67,6 +67,16 @@ struct StoredConfig {
     /// Absent: no end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     max_invocations_per_instance: Option<u32>,
+    /// Absent: as the server's configuration says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    idle_ttl: Option<StoredIdleTtl>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum StoredIdleTtl {
+    AfterMs(u64),
+    Adaptive,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -101,6 +111,7 @@ pub(super) fn encode_config(config: &FunctionConfig) -> Result<String, serde_jso
         min_instances,
         max_instances,
         max_invocations_per_instance,
+        idle_ttl,
     } = config.clone();
     serde_json::to_string(&StoredConfig {
         runtime,
@@ -126,6 +137,10 @@ pub(super) fn encode_config(config: &FunctionConfig) -> Result<String, serde_jso
             InvocationsMax::Unlimited => None,
             InvocationsMax::AtMost(calls) => Some(calls),
         },
+        idle_ttl: idle_ttl.map(|ttl| match ttl {
+            IdleTtl::AfterMs(ms) => StoredIdleTtl::AfterMs(ms),
+            IdleTtl::Adaptive => StoredIdleTtl::Adaptive,
+        }),
     })
 }
 
@@ -155,6 +170,10 @@ pub(super) fn decode_config(text: &str) -> Result<FunctionConfig, serde_json::Er
         max_invocations_per_instance: stored
             .max_invocations_per_instance
             .map_or(InvocationsMax::Unlimited, InvocationsMax::AtMost),
+        idle_ttl: stored.idle_ttl.map(|ttl| match ttl {
+            StoredIdleTtl::AfterMs(ms) => IdleTtl::AfterMs(ms),
+            StoredIdleTtl::Adaptive => IdleTtl::Adaptive,
+        }),
     })
 }
 
@@ -177,6 +196,7 @@ mod tests {
         let expected = FunctionConfig {
             network: Network::None,
             max_invocations_per_instance: InvocationsMax::Unlimited,
+            idle_ttl: None,
             ..testing::config()
         };
         assert_eq!(decode_config(text).unwrap(), expected);

@@ -98,6 +98,7 @@ impl Crowd {
                 min_instances: 0,
                 max_instances: most,
                 invocations_max: if crowd.dice.one_in(4) { 20 } else { u64::MAX },
+                idle_ttl: None,
             };
             crowd.functions.push(Function { key, callers, service_ns, most, none_since: None, less_since: None });
             crowd.scheduler.deploy(key, policy, None, 0, &mut crowd.out);

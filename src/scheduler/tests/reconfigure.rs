@@ -3,7 +3,7 @@
 use super::*;
 
 impl Stage {
-    fn reconfigure(&mut self, change: impl FnOnce(&mut SchedulerLimits)) {
+    pub(super) fn reconfigure(&mut self, change: impl FnOnce(&mut SchedulerLimits)) {
         let mut limits = self.scheduler.limits.clone();
         change(&mut limits);
         self.step(|it, now, out| it.reconfigure(limits, now, out));
@@ -51,7 +51,7 @@ fn a_shorter_idle_time_ends_what_has_been_idle_for_longer_and_a_longer_one_keeps
         stage.deploy(1, 0, 1);
         let slot = stage.warm(1, MS);
         stage.later(200 * SECOND);
-        stage.reconfigure(|limits| limits.warm_instance_ttl_ns = ttl_s * SECOND);
+        stage.reconfigure(|limits| limits.idle_ttl = IdleTtl::AfterNs(ttl_s * SECOND));
         stage.later(2 * MS);
         assert_eq!(stage.killed().contains(&(slot, KillReason::Expired)), is_killed, "{ttl_s} s");
         if !is_killed {

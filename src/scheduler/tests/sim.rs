@@ -18,7 +18,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use super::{MS, SECOND};
 use crate::call::{InvocationId, Slot, VersionKey};
 use crate::scheduler::calls::Place;
-use crate::scheduler::{Action, FunctionPolicy, RuntimeId, Scheduler, SchedulerLimits};
+use crate::scheduler::{Action, FunctionPolicy, IdleScale, IdleTtl, RuntimeId, Scheduler, SchedulerLimits};
 
 /// A small generator is enough, and needs no dependency that could change the stories between releases.
 pub(super) struct Dice(pub(super) u64);
@@ -109,7 +109,11 @@ fn random_limits(dice: &mut Dice) -> SchedulerLimits {
         invocations_max: 4 + dice.roll(30) as usize,
         pipe_depth_max: 1 + dice.roll(6) as usize,
         raw_output_quiet_ns: 50 * MS,
-        warm_instance_ttl_ns: [100, 300, 500][dice.roll(3) as usize] * MS,
+        idle_ttl: match dice.roll(4) {
+            0 => IdleTtl::Adaptive,
+            choice => IdleTtl::AfterNs([100, 300, 500][choice as usize - 1] * MS),
+        },
+        idle_scale: IdleScale { bin_ns: 2 * MS, unsure_ns: 200 * MS, half_life_ns: SECOND },
         cold_start_timeout_ns: [100, 200, 300][dice.roll(3) as usize] * MS,
         blank_start_timeout_ns: 150 * MS,
         ask_again_ns: 100 * MS,
@@ -184,6 +188,16 @@ impl Storm {
         }
     }
 
+    /// Which ends instances that were started ahead of calls have come to.
+    fn see_prewarmed(&mut self) {
+        for (key, _) in &self.versions {
+            let Some(stats) = self.scheduler.idle_stats(*key) else { continue };
+            let counts = [stats.prewarmed, stats.prewarmed_used, stats.prewarmed_wasted];
+            let names = ["Prewarmed", "PrewarmedUsed", "PrewarmedWasted"];
+            self.seen.extend(names.into_iter().zip(counts).filter(|it| it.1 > 0).map(|it| it.0.to_owned()));
+        }
+    }
+
     fn in_pipe(&self, slot: Slot) -> usize {
         self.scheduler.stats_of_instance(slot).map_or(0, |it| it.in_pipe)
     }
@@ -241,6 +255,28 @@ impl Storm {
         }
     }
 
+    /// A function that is called at intervals, between whatever else happens, until it is not any more.
+    fn rhythm(&mut self) {
+        self.deploy(false);
+        let Some((key, _)) = self.versions.last().cloned() else { return };
+        let width = 1 + self.dice.roll(2);
+        for _ in 0..20 {
+            (0..width).for_each(|_| self.submit_to(key));
+            for _ in 0..15 {
+                self.do_job();
+                self.live();
+                self.deliver();
+            }
+            (0..2).for_each(|_| self.step());
+            for _ in 0..20 {
+                self.pass_time(2 * MS);
+                self.do_job();
+                self.live();
+                self.deliver();
+            }
+        }
+    }
+
     /// Fair weather until nothing more happens: no new calls, nothing goes wrong, and enough time for everything.
     fn calm_down(&mut self) {
         self.foul = false;
@@ -292,10 +328,12 @@ impl Storm {
         for _ in 0..STEPS {
             storm.step();
         }
+        storm.rhythm();
         storm.calm_down();
         // Idle instances may fill the slots that a pool would take; they age out.
         storm.pass_time(SECOND);
         storm.calm_down();
+        storm.see_prewarmed();
         storm.check_rest();
 
         storm.foul = foul;
@@ -340,7 +378,7 @@ fn run_all(foul: bool, cases: &[&str]) {
     assert!(seeds.len() == 1 || missed.is_empty(), "no storm reached {missed:?}, only {seen:?}");
 }
 
-const CASES: [&str; 39] = [
+const CASES: [&str; 42] = [
     "MakeBlank",
     "Assign",
     "Dispatch",
@@ -359,6 +397,9 @@ const CASES: [&str; 39] = [
     "KillLoadFailed",
     "KillLoadTimedOut",
     "KillBlankTimedOut",
+    "Prewarmed",
+    "PrewarmedUsed",
+    "PrewarmedWasted",
     "KillShutdown",
     "KillDrainTimedOut",
     "LoadFailed",

@@ -3,12 +3,19 @@
 use super::{name_of, random_limits, Fate, Storm};
 use crate::call::{InvocationId, InvokeError, Slot, VersionKey};
 use crate::scheduler::tests::MS;
-use crate::scheduler::{Action, CallTerms, FunctionPolicy, InstanceState, RuntimeId, Scheduler, SchedulerLimits};
+use crate::scheduler::{
+    Action, CallTerms, FunctionPolicy, IdleTtl, InstanceState, RuntimeId, Scheduler, SchedulerLimits,
+};
 
 impl Storm {
     pub(super) fn submit(&mut self) {
         let pick = self.dice.roll(self.versions.len().max(1) as u64) as usize;
-        let Some((key, _)) = self.versions.get(pick).cloned() else { return };
+        if let Some((key, _)) = self.versions.get(pick) {
+            self.submit_to(*key);
+        }
+    }
+
+    pub(super) fn submit_to(&mut self, key: VersionKey) {
         let terms = CallTerms {
             exclusive: self.dice.one_in(10),
             timeout_ns: self.dice.one_in(5).then(|| self.dice.roll(200) * MS),
@@ -74,6 +81,7 @@ impl Storm {
             min_instances: self.dice.roll(3).saturating_sub(1) as u32,
             max_instances: 1 + self.dice.roll(4) as u32,
             invocations_max: if self.dice.one_in(3) { 1 + self.dice.roll(4) } else { u64::MAX },
+            idle_ttl: [None, Some(IdleTtl::AfterNs(200 * MS)), Some(IdleTtl::Adaptive)][self.dice.roll(3) as usize],
         };
         self.invocations_max.insert(key, policy.invocations_max);
         let pick = self.dice.roll(self.versions.len().max(1) as u64) as usize;
