@@ -599,7 +599,7 @@ fn a_reload_while_the_successor_prepares_is_the_old_servers_and_in_force_in_the_
             (u64::from_str_radix(blocked.trim(), 16).unwrap() & 1 == 1).then_some(())
         });
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGHUP).unwrap();
-        eventually("it hears it", || home.log().contains("SIGHUP: the configuration will be read").then_some(()));
+        eventually("it hears it", || home.log().contains("SIGHUP: the configuration will be read again").then_some(()));
         std::thread::sleep(Duration::from_millis(500));
         let reply = server.send("POST", "/admin/reload", &[("Authorization", "Bearer admin-key")], b"");
         assert_eq!(reply.json()["changed"], json!(["limits.max_request_body", "functions.declared"]));
