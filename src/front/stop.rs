@@ -72,7 +72,7 @@ impl Front {
             log::warn!("SIGHUP: this server has given its place away; its configuration is not read again");
         } else if self.is_preparing() {
             log::info!("SIGHUP: the configuration will be read again when this server serves");
-            self.reload_again = true;
+            self.ask_reload();
         } else {
             log::info!("SIGHUP: reading the configuration again");
             self.ask_reload();
