@@ -4,9 +4,10 @@
 //! real ones do, and everything may happen while they are on the way. In the *honest* weather each news arrives
 //! once. In the *foul* one news is lost, repeated and forged, and workers forget jobs; a lost exit comes when it is
 //! asked for again. Checked at every step, besides the scheduler's own sweep: no second outcome, no outcome for a call
-//! that has none coming, no call run twice, no instance that runs more calls than it may, no more than the limits allow. At the end, when no new call comes and all
-//! news arrives: every call has its outcome, `min_instances` are there, the pools are full; after a shutdown,
-//! nothing is left.
+//! that has none coming, no call run twice, no instance that runs more calls than it may, no more than the
+//! limits allow, no call that waits past its deadline or for longer than `max_queue_wait`. At the end, when no new call
+//! comes and all news arrives: every call has its outcome, `min_instances` are there, the pools are full; after a
+//! shutdown, nothing is left.
 //!
 //! `FAAS_SIM_SEED=n` runs one seed, with its story on standard error.
 
@@ -17,6 +18,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use super::{MS, SECOND};
 use crate::call::{InvocationId, Slot, VersionKey};
+use crate::scheduler::calls::Place;
 use crate::scheduler::{Action, FunctionPolicy, RuntimeId, Scheduler, SchedulerLimits};
 
 /// A small generator is enough, and needs no dependency that could change the stories between releases.
@@ -75,11 +77,15 @@ struct Storm {
     gone: HashSet<Slot>,
     generations: HashMap<u32, u32>,
     fates: HashMap<InvocationId, Fate>,
+    /// When each call must have had its outcome.
+    due_ns: HashMap<InvocationId, u64>,
     begun_ever: HashSet<InvocationId>,
     versions: Vec<(VersionKey, FunctionPolicy)>,
     /// Calls that an instance may begin, of every version there ever was.
     invocations_max: HashMap<VersionKey, u64>,
     next_key: u64,
+    /// When a call may last have begun to wait late: since limits changed, or since it came back from an instance.
+    disturbed_ns: u64,
     /// What has happened, by name: a storm that never reaches a case proves nothing about it.
     seen: BTreeSet<String>,
 }
@@ -132,10 +138,12 @@ impl Storm {
             gone: HashSet::new(),
             generations: HashMap::new(),
             fates: HashMap::new(),
+            due_ns: HashMap::new(),
             begun_ever: HashSet::new(),
             versions: Vec::new(),
             invocations_max: HashMap::new(),
             next_key: 1,
+            disturbed_ns: 0,
             seen: BTreeSet::new(),
         }
     }
@@ -188,6 +196,22 @@ impl Storm {
         if self.scheduler.next_deadline_ns().is_some_and(|due| due <= self.now) {
             self.scheduler.tick(self.now, &mut self.out);
             self.take_actions();
+        }
+        self.check_waits();
+    }
+
+    /// The wheel is a tick late at most, and may be told of a new time a tick later.
+    fn check_waits(&self) {
+        let late_ns = 3 * MS;
+        for (at, call) in self.scheduler.calls.items.iter().enumerate() {
+            if call.place() == Place::Vacant || call.settled {
+                continue;
+            }
+            let id = self.scheduler.calls.id(at as u32);
+            assert!(self.now < self.due_ns[&id] + late_ns, "{id:?} waits past its deadline");
+            let until_ns = (call.accepted_ns + self.limits.queue_wait_max_ns).max(self.disturbed_ns);
+            let is_queued = call.place() == Place::Queued;
+            assert!(!is_queued || self.now < until_ns + late_ns, "{id:?} waits for longer than it may");
         }
     }
 

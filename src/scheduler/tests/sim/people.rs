@@ -8,7 +8,7 @@ use crate::scheduler::{Action, CallTerms, FunctionPolicy, InstanceState, Runtime
 impl Storm {
     pub(super) fn submit(&mut self) {
         let pick = self.dice.roll(self.versions.len().max(1) as u64) as usize;
-        let Some((key, _)) = self.versions.get(pick).cloned() else { return };
+        let Some((key, policy)) = self.versions.get(pick).cloned() else { return };
         let terms = CallTerms {
             exclusive: self.dice.one_in(10),
             timeout_ns: self.dice.one_in(5).then(|| self.dice.roll(200) * MS),
@@ -28,6 +28,8 @@ impl Storm {
                     eprintln!("{:>12} submit {key:?} -> {call:?}", self.now);
                 }
                 assert_eq!(self.fates.insert(call, Fate::Waiting), None, "an id is used twice");
+                let patience_ns = terms.timeout_ns.unwrap_or(u64::MAX).min(policy.timeout_ns);
+                self.due_ns.insert(call, self.now + patience_ns);
                 assert!(self.scheduler.invocations() <= self.limits.invocations_max, "one call too many");
                 let to = self.out.iter().find_map(|action| match action {
                     Action::Dispatch { slot, invocation, .. } if *invocation == call => Some(*slot),
@@ -106,6 +108,7 @@ impl Storm {
         let limits = random_limits(&mut self.dice);
         self.scheduler.reconfigure(limits.clone(), self.now, &mut self.out);
         self.limits = SchedulerLimits { slots_max, default_runtime, ..limits };
+        self.disturbed_ns = self.now;
         self.seen.insert("Reconfigured".to_owned());
         self.take_actions();
     }

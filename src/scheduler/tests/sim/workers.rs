@@ -100,6 +100,9 @@ impl Storm {
             eprintln!("{:>12} {news:?}", self.now);
         }
         let (it, now, out) = (&mut self.scheduler, self.now, &mut self.out);
+        if matches!(news, News::TakenBack(..) | News::Exited(..)) {
+            self.disturbed_ns = now;
+        }
         match news {
             News::BlankReady(slot) => it.blank_ready(slot, now, out),
             News::BlankFailed(slot) => it.blank_failed(slot, "bad luck".into(), now, out),
