@@ -22,7 +22,7 @@ mod serve;
 mod stop;
 mod succeed;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -133,8 +133,10 @@ pub struct Front {
     out_of_descriptors: bool,
     /// A reload was asked for by a signal, and the control threads had no room for the job.
     reload_again: bool,
-    /// Connections that had more requests than one turn allows.
-    again: Vec<ClientId>,
+    /// More wait to be connected than one turn allows.
+    accept_on: bool,
+    /// Connections that had more requests than one turn allows, who waits longest first.
+    again: VecDeque<ClientId>,
     /// Requests that this turn still allows to connections that have several.
     requests_left: usize,
     signals: nix::sys::signalfd::SignalFd,
@@ -207,7 +209,8 @@ impl Front {
             may_accept: false,
             out_of_descriptors: false,
             reload_again: false,
-            again: Vec::new(),
+            accept_on: false,
+            again: VecDeque::new(),
             requests_left: 0,
             signals,
             scheduler: Scheduler::new(settings.scheduler.clone()),
@@ -317,7 +320,7 @@ impl Front {
         }
         // Behind the others: a new connection may get the place of one that has been closed in this turn, and what the
         // poll has to tell of that one must not be taken for news of the new one.
-        if somebody_connects {
+        if somebody_connects || self.accept_on {
             self.accept();
         }
         if self.take_more {
@@ -345,7 +348,7 @@ impl Front {
     }
 
     fn timeout(&self) -> Duration {
-        if !self.again.is_empty() || self.take_more {
+        if !self.again.is_empty() || self.take_more || self.accept_on {
             return Duration::ZERO;
         }
         // Read anew: carrying out a turn may have taken long.

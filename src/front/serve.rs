@@ -7,7 +7,8 @@ use mio::{Interest, Token};
 use crate::auth::{AuthError, Principal, Scope};
 use crate::http::{Conn, Poll, Problem, RequestHead, Response};
 use crate::limits::{
-    API_BODY_BYTES_MAX, CONNECTIONS_ACCEPTED_PER_TURN_MAX, HTTP_CONNECTIONS_REFUSED_MAX, HTTP_REQUESTS_PER_TURN_MAX,
+    API_BODY_BYTES_MAX, CONNECTIONS_ACCEPTED_PER_TURN_MAX, FRONT_SOCKETS_PER_STEP_MAX, FRONT_SOCKETS_PER_TURN_MAX,
+    HTTP_CONNECTIONS_REFUSED_MAX, HTTP_REQUESTS_PER_TURN_MAX,
 };
 
 use super::clients::{Admitted, Read1, Waiting};
@@ -17,6 +18,7 @@ use super::Front;
 impl Front {
     /// Accepts who waits, but no more than one turn allows. Whether somebody waits still.
     pub(super) fn accept(&mut self) -> bool {
+        self.accept_on = false;
         for _ in 0..CONNECTIONS_ACCEPTED_PER_TURN_MAX {
             let Some(listener) = &self.listener else { return false };
             match listener.accept() {
@@ -41,8 +43,7 @@ impl Front {
                 Err(error) => log::debug!("accept: {error}"),
             }
         }
-        self.accept_again = true;
-        self.next_sweep = self.now;
+        self.accept_on = true;
         true
     }
 
@@ -104,9 +105,14 @@ impl Front {
         self.drive(key);
     }
 
-    /// Lets connections go on that had more requests than one turn allows.
+    /// Lets connections go on that had more requests than one turn allows: as many as it may attend to besides, since
+    /// all connections there are may have more.
     pub(super) fn drive_again(&mut self) {
-        for id in std::mem::take(&mut self.again) {
+        for number in 1..=self.again.len().min(FRONT_SOCKETS_PER_TURN_MAX) {
+            if number % FRONT_SOCKETS_PER_STEP_MAX == 0 {
+                self.attend();
+            }
+            let Some(id) = self.again.pop_front() else { return };
             if let Some(client) = self.clients.get(id) {
                 client.goes_on = false;
                 self.drive(id.key());
@@ -133,7 +139,7 @@ impl Front {
             let requests_max = if self.requests_left > 0 { HTTP_REQUESTS_PER_TURN_MAX } else { 1 };
             if requests >= requests_max {
                 if !std::mem::replace(&mut client.goes_on, true) {
-                    self.again.push(client.id);
+                    self.again.push_back(client.id);
                 }
                 return;
             }

@@ -267,7 +267,7 @@ impl From<&InvokeError> for Problem {
             ),
             InvokeError::InstanceStopped { limit_ms } => Problem::unavailable(
                 "instance_stopped",
-                format!("the instance was asked to stop, and drain_timeout, {limit_ms} ms, passed while the call ran"),
+                format!("the instance was asked to stop, and system.drain_timeout, {limit_ms} ms, passed while the call ran"),
             ),
             InvokeError::ShuttingDown => Problem::unavailable("shutting_down", "the server is stopping"),
         }
@@ -281,7 +281,7 @@ fn waited_too_long(limit_ms: u64, shortage: Shortage) -> Problem {
             (429, format!("the {max_instances} that the function's max_instances allows were busy"))
         }
         Shortage::OfServer { max_instances } => {
-            (503, format!("the {max_instances} of the server's max_concurrent_functions were taken"))
+            (503, format!("the {max_instances} of system.max_concurrent_functions were taken"))
         }
         Shortage::OfStarts => (503, "none was free or could be started in that time".to_owned()),
     };
