@@ -83,6 +83,8 @@ fn each_level_has_a_pattern_of_its_own_and_needs_those_below() {
         life.work(1, 20 * MINUTE);
     }
     life.work(3, 40 * MINUTE);
+    // The others' hour, but the first has not come in its time.
+    assert_eq!(life.warm_after(60 * MINUTE), 0);
     // One is called after twenty or forty minutes, three together after an hour.
     assert!(life.window(0).from_ns < life.window(2).from_ns);
     assert_eq!(life.pattern.expected(life.now_ns + 20 * MINUTE), 1);
