@@ -255,7 +255,7 @@ def handle(request):
 "#;
     server.deploy("doomed", code, json!({"timeout": "1s"}));
     let endings = [
-        ("hang", 504, "the function's timeout of 1000 ms passed while it ran"),
+        ("hang", 504, "the function's timeout of 1000 ms passed while the function ran"),
         ("exit", 502, "the function's process exited with status 3"),
     ];
     for (how, status, ending) in endings {

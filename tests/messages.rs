@@ -72,7 +72,7 @@ fn a_second_server_on_a_directory_is_told_what_to_do() {
     let second = command(&server.home).stderr(std::process::Stdio::piped()).output().unwrap();
     let said = String::from_utf8_lossy(&second.stderr);
     assert_eq!(second.status.code(), Some(1), "{said}");
-    assert!(said.contains(&format!("process {}: stop that one, or choose another", server.pid())), "{said}");
+    assert!(said.contains(&format!("process {}: start this one with --takeover", server.pid())), "{said}");
 }
 
 /// The hint once named demo-key where that key was switched off.
