@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::functions::sandboxed;
-use common::{slowed, Server};
+use common::{slowed, Server, SetAtEnd};
 use serde_json::json;
 
 const WORK: &str = "def handle(request):\n    time.sleep(0.05)\n    return 1";
@@ -25,14 +25,7 @@ fn with_flood<T>(server: &Server, name: &str, callers: usize, story: impl FnOnce
                 }
             });
         }
-        // Ends the callers also when the story fails.
-        struct End<'a>(&'a AtomicBool);
-        impl Drop for End<'_> {
-            fn drop(&mut self) {
-                self.0.store(true, Ordering::Relaxed);
-            }
-        }
-        let _end = End(&over);
+        let _end = SetAtEnd(&over);
         server.await_load(name, 4, callers as u64 - 4);
         story(&answered)
     })

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::functions::sandboxed;
-use common::{eventually, slowed, Reply, Server};
+use common::{eventually, slowed, Reply, Server, SetAtEnd};
 use nix::sys::signal::Signal;
 use serde_json::{json, Value};
 
@@ -423,13 +423,7 @@ fn calls_under_way_notice_nothing_of_reloads_by_signal_and_by_the_api() {
                 }
             });
         }
-        struct End<'a>(&'a AtomicBool);
-        impl Drop for End<'_> {
-            fn drop(&mut self) {
-                self.0.store(true, Ordering::Relaxed);
-            }
-        }
-        let _end = End(&over);
+        let _end = SetAtEnd(&over);
         for round in 1..=ROUNDS {
             let (pool, ttl) = (1 + round % 4, 30 + round);
             let system = format!("pool_size: {pool}\nwarm_instance_ttl: {ttl}\ncold_start_timeout: {ttl}");

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use common::functions::sandboxed;
 use common::host::{cgroup_parents, descendants, is_alive};
-use common::{command, eventually, patience, Home, Reply, Server};
+use common::{command, eventually, patience, Home, Reply, Server, SetAtEnd};
 use faas::registry::store::SCHEMA;
 use faas::takeover::message::{Introduction, Message};
 use faas::takeover::socket;
@@ -217,13 +217,7 @@ fn deployments_before_between_and_after_are_all_there_and_in_force_when_they_are
                 }
             });
         }
-        struct End<'a>(&'a AtomicBool);
-        impl Drop for End<'_> {
-            fn drop(&mut self) {
-                self.0.store(true, Ordering::SeqCst);
-            }
-        }
-        let end = End(&over);
+        let end = SetAtEnd(&over);
         for _ in 0..5 {
             server = succeed(server);
             let goal = acknowledged.load(Ordering::SeqCst) + 3;
@@ -271,13 +265,7 @@ fn no_line_of_a_log_is_lost_or_counted_twice() {
                 }
             });
         }
-        struct End<'a>(&'a AtomicBool);
-        impl Drop for End<'_> {
-            fn drop(&mut self) {
-                self.0.store(true, Ordering::SeqCst);
-            }
-        }
-        let _end = End(&over);
+        let _end = SetAtEnd(&over);
         for _ in 0..3 {
             std::thread::sleep(Duration::from_millis(200));
             server = succeed(server);

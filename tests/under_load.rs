@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::functions::{kill_instance, sandboxed};
-use common::{eventually, Reply, Server};
+use common::{eventually, Reply, Server, SetAtEnd};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -32,14 +32,7 @@ fn under_load<T>(
                 }
             });
         }
-        // Ends the callers also when the story fails.
-        struct End<'a>(&'a AtomicBool);
-        impl Drop for End<'_> {
-            fn drop(&mut self) {
-                self.0.store(true, Ordering::Relaxed);
-            }
-        }
-        let _end = End(&over);
+        let _end = SetAtEnd(&over);
         let await_calls = |count: u64| {
             let goal = answered.load(Ordering::Relaxed) + count;
             eventually("calls are answered", || (answered.load(Ordering::Relaxed) >= goal).then_some(()));

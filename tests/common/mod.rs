@@ -11,6 +11,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,15 @@ pub fn skip(why: &str) {
 /// Whether this process is root, which process mode at level `strict` needs.
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
+}
+
+/// Sets a flag when it goes, so that threads that look at it end also when the story of their test fails.
+pub struct SetAtEnd<'a>(pub &'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 /// Tries until `probe` gives a value.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use crate::common::{eventually, patience, Reply};
+use crate::common::{eventually, patience, Reply, SetAtEnd};
 
 /// How a client uses its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,14 +106,7 @@ pub(crate) fn under_load<T>(
             let seen = &seen;
             scope.spawn(move || call(address, name, wanted, habit, seen));
         }
-        // Ends the callers also when the story fails.
-        struct End<'a>(&'a AtomicBool);
-        impl Drop for End<'_> {
-            fn drop(&mut self) {
-                self.0.store(true, Ordering::Relaxed);
-            }
-        }
-        let _end = End(&seen.over);
+        let _end = SetAtEnd(&seen.over);
         seen.await_calls(50);
         story(&seen)
     });
