@@ -9,15 +9,15 @@
 //! A server that takes over gets the lock and, unless it is to listen elsewhere, the listener from its predecessor, and
 //! starts all the same; what it may not do while that one serves is in `succession`.
 
+mod error;
 mod succession;
+mod threads;
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use mio::net::TcpListener;
 use nix::sys::signal::{SigSet, Signal};
@@ -25,22 +25,21 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use sha2::{Digest, Sha256};
 
 use crate::backend::process::check::Checker;
-use crate::backend::process::runtimes::{RuntimeError, Runtimes, SandboxSettings};
-use crate::backend::process::supervisor::{self, SupervisorJob, SupervisorSettings};
-use crate::call::{FrontEvent, WorkerJob};
+use crate::backend::process::runtimes::{Runtimes, SandboxSettings};
+use crate::call::FrontEvent;
 use crate::config::{IsolationLevel, Settings, Sources};
 use crate::control;
 use crate::doorbell::{line, Desk, Line};
 use crate::egress::Egress;
 use crate::front::{Door, Estate, Front, Lines, Threshold};
-use crate::limits::{CONNECTIONS_WAITING_MAX, FRONT_QUEUE_MAX, SUPERVISOR_QUEUE_MAX, TAKEOVER_SIDE_TIMEOUT};
+use crate::limits::{CONNECTIONS_WAITING_MAX, FRONT_QUEUE_MAX, TAKEOVER_SIDE_TIMEOUT};
 use crate::logs::FunctionLogs;
 use crate::registry::function::FunctionVersion;
 use crate::registry::settings::RUNTIME_DEFAULT;
 use crate::registry::store::{Store, StoreError};
 use crate::reload::{control_settings, front_settings, key_ring, Parts, Reloader};
 use crate::sandbox::cgroup::CgroupRoot;
-use crate::sandbox::host::{HostFacts, Missing};
+use crate::sandbox::host::HostFacts;
 use crate::sandbox::plan::Privilege;
 use crate::server_log;
 use crate::sys;
@@ -48,83 +47,12 @@ use crate::systemd::Notifier;
 use crate::takeover::{self, Predecessor, Side, TakeoverError};
 use crate::upgrade::Launcher;
 use crate::watchdog::{Pulse, Watchdog};
-use crate::worker::{self, WorkerSettings};
 
+pub use error::StartError;
+
+use error::system;
 use succession::Succession;
-
-/// Why the server cannot start. The text is for the operator: it says what to do.
-#[derive(Debug)]
-pub enum StartError {
-    /// The state directory cannot be used.
-    Store(crate::registry::store::StoreError),
-    /// The cgroups cannot be prepared.
-    Cgroups(crate::sandbox::cgroup::CgroupError),
-    /// The isolation level asks for layers that this host does not give.
-    Isolation {
-        /// The level.
-        level: IsolationLevel,
-        /// What is missing, each with its mend.
-        missing: Vec<Missing>,
-    },
-    /// The default interpreter cannot be used.
-    Runtime(RuntimeError),
-    /// Two API keys are the same.
-    Keys(crate::auth::KeyRingError),
-    /// The function logs cannot be kept.
-    Logs(crate::logs::LogsError),
-    /// The server's own log cannot be written.
-    ServerLog(server_log::LoggerError),
-    /// The address cannot be bound.
-    Bind {
-        /// Which address.
-        address: SocketAddr,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The place of the server that runs cannot be taken.
-    Takeover(TakeoverError),
-    /// A thread, a descriptor or a directory cannot be had.
-    System {
-        /// What was tried, as a verb phrase.
-        action: &'static str,
-        /// What the system said.
-        source: std::io::Error,
-    },
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            StartError::Store(error) => error.fmt(f),
-            StartError::Cgroups(error) => error.fmt(f),
-            StartError::Isolation { level, missing } => {
-                write!(f, "this host lacks what process_isolation_level {level} asks for:")?;
-                for missing in missing {
-                    write!(f, "\n  {missing}")?;
-                }
-                if *level == IsolationLevel::Strict && missing.iter().all(|missing| !missing.essential) {
-                    write!(f, "\nmend that, or set system.process_isolation_level: standard to run without")?;
-                }
-                Ok(())
-            }
-            StartError::Runtime(error) => write!(f, "{error}; system.python names another interpreter"),
-            StartError::Keys(error) => error.fmt(f),
-            StartError::Logs(error) => error.fmt(f),
-            StartError::ServerLog(error) => error.fmt(f),
-            StartError::Takeover(error) => error.fmt(f),
-            StartError::Bind { address, source } => {
-                write!(f, "cannot listen on {address}: {source}; --port or system.api_gateway_port takes another")
-            }
-            StartError::System { action, source } => write!(f, "cannot {action}: {source}"),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
-
-fn system(action: &'static str) -> impl FnOnce(std::io::Error) -> StartError {
-    move |source| StartError::System { action, source }
-}
+use threads::Threads;
 
 /// Serves until the server is asked to stop. With `takeover` it takes the place of the server that runs on the same
 /// state, if there is one. Calls `ready` with the address once it listens. `sources` is where the settings come from, and
@@ -388,65 +316,6 @@ impl Start {
     }
 }
 
-/// Workers and supervisor, and the lines to them.
-struct Threads {
-    workers: Vec<Line<WorkerJob>>,
-    supervisor: Line<SupervisorJob>,
-    worker_threads: Vec<JoinHandle<()>>,
-    supervisor_thread: JoinHandle<()>,
-}
-
-impl Threads {
-    fn start(
-        settings: &Settings,
-        parts: &Parts,
-        cgroups: CgroupRoot,
-        watchdog: &mut Watchdog,
-    ) -> Result<Threads, StartError> {
-        let cpus = allowed_cpus();
-        let mut workers = Vec::new();
-        let mut worker_threads = Vec::new();
-        for number in 0..settings.workers {
-            // Counted from the end, since interrupts and everybody else's threads gather on the first.
-            let cpu = cpus.iter().rev().cycle().nth(number).copied().filter(|_| settings.pin_workers);
-            let (pulse, beat) = Pulse::watched();
-            let response_bytes_max = Arc::clone(&parts.response_bytes_max);
-            let worker_settings = WorkerSettings { cpu, response_bytes_max, pulse };
-            let (jobs, thread) = worker::start(number, worker_settings, parts.front.clone(), parts.logs.clone())
-                .map_err(system("start a worker thread"))?;
-            watchdog.watch(format!("faas-worker-{number}"), beat, jobs.bell());
-            workers.push(jobs);
-            worker_threads.push(thread);
-        }
-        let (supervisor, desk) = line(SUPERVISOR_QUEUE_MAX).map_err(system("make a queue"))?;
-        let (pulse, beat) = Pulse::watched();
-        watchdog.watch("faas-supervisor", beat, supervisor.bell());
-        let supervisor_settings = SupervisorSettings {
-            runtimes: Arc::clone(&parts.runtimes),
-            cgroups: Some(cgroups),
-            egress: Arc::clone(&parts.egress),
-            slots_max: settings.slots_max as u32,
-            pulse,
-        };
-        let supervisor_thread =
-            supervisor::start(supervisor.clone(), desk, supervisor_settings, workers.clone(), parts.front.clone())
-                .map_err(system("start the supervisor thread"))?;
-        Ok(Threads { workers, supervisor, worker_threads, supervisor_thread })
-    }
-
-    /// Ends every instance, then the zygotes, then the threads.
-    fn end(self) {
-        for worker in &self.workers {
-            let _ = worker.send(WorkerJob::Shutdown);
-        }
-        for thread in self.worker_threads {
-            let _ = thread.join();
-        }
-        let _ = self.supervisor.send(SupervisorJob::Shutdown);
-        let _ = self.supervisor_thread.join();
-    }
-}
-
 /// Interpreters and sandbox plans as this host and configuration give them; the default interpreter is resolved.
 /// `first_uid` is the host user of slot 0. `staging` is an empty directory: each sandbox builds its tree on it, where
 /// nobody outside sees it.
@@ -535,10 +404,4 @@ fn block_signals() -> std::io::Result<SignalFd> {
     set.add(Signal::SIGHUP);
     set.thread_block()?;
     Ok(SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)
-}
-
-fn allowed_cpus() -> Vec<usize> {
-    let this_thread = nix::unistd::Pid::from_raw(0);
-    let Ok(set) = nix::sched::sched_getaffinity(this_thread) else { return vec![0] };
-    (0..nix::sched::CpuSet::count()).filter(|&cpu| set.is_set(cpu).unwrap_or(false)).collect()
 }
