@@ -383,7 +383,7 @@ impl Front {
             if self.someone_stayed {
                 self.send_clients_on();
             }
-            if self.reload_again && !self.is_preparing() {
+            if self.reload_again {
                 self.ask_reload();
             }
         }

@@ -13,7 +13,7 @@ use crossbeam_channel::Sender;
 use mio::unix::SourceFd;
 use mio::{Events, Interest};
 
-use crate::limits::{TAKEOVER_CONNECTIONS_PER_TURN_MAX, TAKEOVER_READY_TIMEOUT};
+use crate::limits::{FRONT_SOCKETS_PER_TURN_MAX, TAKEOVER_CONNECTIONS_PER_TURN_MAX, TAKEOVER_READY_TIMEOUT};
 use crate::takeover::message::Message;
 use crate::takeover::{socket, TakeoverError};
 use crate::watchdog::Pulse;
@@ -84,7 +84,7 @@ impl Front {
         pulse.begin();
         let until = self.now + TAKEOVER_READY_TIMEOUT;
         self.entry = Entry::Preparing { tell: Some(tell), until, threshold, is_to_stop: false };
-        let mut events = Events::with_capacity(1024);
+        let mut events = Events::with_capacity(FRONT_SOCKETS_PER_TURN_MAX);
         while self.is_preparing() {
             self.turn(&mut events);
             self.look_whether_ready();
