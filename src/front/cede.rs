@@ -201,7 +201,7 @@ impl Front {
                 }
                 None
             }
-            Effect::Cede => Some(self.cede()),
+            Effect::Cede => self.cede(),
             Effect::Resume => {
                 talk.logs = None;
                 self.lines.changes.resume();
@@ -226,18 +226,19 @@ impl Front {
         }
     }
 
-    /// Gives the place away, if the successor can be told.
-    fn cede(&mut self) -> Input {
-        let Some(talk) = &mut self.talk else { return Input::Gone };
-        let Ok((ours, theirs)) = sys::io::seqpacket_pair() else { return Input::TimeUp };
+    /// Gives the place away, and says why not if the successor cannot be told.
+    fn cede(&mut self) -> Option<Input> {
+        let talk = self.talk.as_mut()?;
+        let Ok((ours, theirs)) = sys::io::seqpacket_pair() else { return Some(Input::TimeUp) };
         if socket::send(&talk.socket, &Message::Yours, &[theirs.as_fd()]).is_err() {
-            return Input::Gone;
+            return Some(Input::Gone);
         }
         if let Some(decision) = talk.logs.take() {
             decision.leave_to(ours);
         }
         log::info!("process {} serves from now on; finishing what was begun", talk.pid);
         let pid = talk.pid;
+        // At once, since what follows asks whether it is.
         self.advance(Input::Ceded);
         self.lines.changes.close();
         let notifier = Arc::clone(&self.lines.notifier);
@@ -245,8 +246,7 @@ impl Front {
         let messenger = std::thread::Builder::new().name("faas-messenger".to_owned());
         self.messenger = messenger.spawn(move || notifier.main_pid(pid)).ok();
         self.leave();
-        // It has been told already.
-        Input::Ceded
+        None
     }
 
     /// Accepts no more, and sends after the successor whoever waits for nothing.

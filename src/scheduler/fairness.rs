@@ -49,17 +49,17 @@ impl Scheduler {
         (held >= free.saturating_mul(INVOCATIONS_SHARE)).then(|| self.share_exceeded(v))
     }
 
-    /// The versions that wait for blanks of this runtime.
+    /// The versions that wait for blanks of this runtime, and how each stands.
+    fn waiting(&self, r: usize) -> impl Iterator<Item = (Standing, u32)> + '_ {
+        let versions = &self.versions.items;
+        self.runtimes[r].wanting.iter(versions).map(|v| {
+            let version = &versions[v as usize];
+            ((version.tally.live(), version.wants_since), v)
+        })
+    }
+
     fn standings(&self, r: usize) -> Vec<Standing> {
-        let wanting = &self.runtimes[r].wanting;
-        let mut standings = Vec::with_capacity(wanting.len());
-        let mut next = wanting.front();
-        while let Some(v) = next {
-            let version = &self.versions.items[v as usize];
-            standings.push((version.tally.live(), version.wants_since));
-            next = wanting.after(&self.versions.items, v);
-        }
-        standings
+        self.waiting(r).map(|(standing, _)| standing).collect()
     }
 
     /// The runtime of whose blanks the next should be made.
@@ -72,18 +72,8 @@ impl Scheduler {
 
     /// The version that the next blank of a full machine goes to.
     pub(super) fn neediest_version(&self, r: usize) -> Option<u32> {
-        let wanting = &self.runtimes[r].wanting;
-        let mut best = None;
-        let mut next = wanting.front();
-        while let Some(v) = next {
-            let version = &self.versions.items[v as usize];
-            let standing = (version.tally.live(), version.wants_since);
-            if best.is_none_or(|(least, _)| standing < least) {
-                best = Some((standing, v));
-            }
-            next = wanting.after(&self.versions.items, v);
-        }
-        best.map(|(_, v)| v)
+        // The first of those that stand alike.
+        self.waiting(r).min_by_key(|&(standing, _)| standing).map(|(_, v)| v)
     }
 
     /// The instances of the function that is next to get a slot, when more are wished for than are free, in the making

@@ -100,8 +100,8 @@ impl List {
         (next != NIL).then_some(next)
     }
 
-    /// The entries from front to back: for those who check, since nobody on the way of a call walks a list.
-    #[cfg(any(test, debug_assertions))]
+    /// The entries from front to back: for those who check, and who look for the neediest on a full machine; nobody else
+    /// on the way of a call walks a list.
     pub(super) fn iter<'a, T: Linked>(&self, table: &'a [T]) -> impl Iterator<Item = u32> + 'a {
         let mut at = self.head;
         std::iter::from_fn(move || {
