@@ -205,7 +205,7 @@ fn loaded_server() -> Option<Server> {
 
 #[test]
 fn no_request_fails_when_the_server_is_stopped_under_load() {
-    let stops = if std::env::var("FAAS_FAULTS").is_ok_and(|size| size == "full") { 50 } else { 3 };
+    let stops = if common::faults_in_full() { 50 } else { 3 };
     let Some(server) = loaded_server() else { return };
     // What it can do, so that the load is 70 % of that.
     let (seen, took) = under_load(&server, Duration::ZERO, |_, over| {

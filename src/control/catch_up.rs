@@ -4,11 +4,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::call::FrontEvent;
 use crate::registry::function::FunctionVersion;
 use crate::registry::store::StoreError;
 
-use super::{ControlReply, Done, Shared, Ticket};
+use super::{Done, Shared, State, Ticket};
 
 impl Shared {
     /// Makes the functions those of the store, and tells the front of each that is new, another or gone. Says how many
@@ -30,23 +29,20 @@ impl Shared {
         state.functions = functions;
         let count = changes.len();
         for change in changes {
-            self.announce(change);
+            self.announce(&state, change);
         }
         Ok(count)
     }
 
-    /// Tells the front of a change that no client has asked for. The store's lock should be held.
-    pub(super) fn announce(&self, change: Done) {
+    /// Tells the front of a change that no client has asked for.
+    fn announce(&self, held: &State, change: Done) {
         if let Done::Created(function) | Done::Updated(function) = &change {
             // The front looks its number up and must not wait for it.
             if let Err(error) = self.checker.runtimes().resolve(&function.config.runtime) {
                 log::error!("functions with runtime {} cannot be called: {error}", function.config.runtime);
             }
         }
-        let reply = ControlReply { ticket: Ticket::NOBODY, result: Ok(change) };
-        if self.front.send(FrontEvent::Control(Box::new(reply))).is_err() {
-            log::debug!("the front has ended; a change is not told");
-        }
+        self.report(Ticket::NOBODY, held, Ok(change));
     }
 }
 

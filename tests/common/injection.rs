@@ -71,7 +71,7 @@ impl Injection {
 
     /// Lets the calls succeed again, and says how many have failed.
     pub fn end(self) -> usize {
-        self.trace().lines().filter(|line| line.ends_with("(INJECTED)")).count()
+        failed_in(&self.trace())
     }
 
     /// Lets the calls succeed again, and gives all of them, one on a line.
@@ -92,6 +92,16 @@ impl Drop for Injection {
     fn drop(&mut self) {
         self.detach();
     }
+}
+
+/// How many of the calls that strace wrote down were made to fail.
+fn failed_in(trace: &str) -> usize {
+    trace.lines().filter(|line| line.ends_with("(INJECTED)")).count()
+}
+
+/// How many calls have failed in a server that [`faulty_start`] began on this directory.
+pub fn failed_at_start(home: &Home) -> usize {
+    failed_in(&std::fs::read_to_string(home.path().join("strace")).unwrap())
 }
 
 /// A command that starts a server on this directory and lets calls of its threads fail from the start.

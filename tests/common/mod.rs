@@ -40,6 +40,11 @@ pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
+/// Whether tests of faults have their full size.
+pub fn faults_in_full() -> bool {
+    std::env::var("FAAS_FAULTS").is_ok_and(|size| size == "full")
+}
+
 /// Sets a flag when it goes, so that threads that look at it end also when the story of their test fails.
 pub struct SetAtEnd<'a>(pub &'a AtomicBool);
 

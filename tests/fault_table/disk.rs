@@ -11,8 +11,8 @@ use rusqlite::{Connection, OptionalExtension};
 use serde_json::json;
 
 use super::common::injection::{can_inject, threads_of, Fault, Injection};
-use super::common::{eventually, Home, Reply, Server};
-use super::table::{is_full, Row};
+use super::common::{eventually, faults_in_full, Home, Reply, Server};
+use super::table::Row;
 
 /// What a client sees and the disk holds of one function: version and code.
 pub(crate) type Held = Option<(u64, String)>;
@@ -194,7 +194,7 @@ fn no_call_of_the_disk_that_fails_costs_more_than_the_change() {
             let mut first = 1;
             loop {
                 let all = [("EIO", false), ("ENOSPC", true), ("ENOSPC", false), ("EIO", true)];
-                let ways = if is_full() { &all[..] } else { std::slice::from_ref(&all[first % all.len()]) };
+                let ways = if faults_in_full() { &all[..] } else { std::slice::from_ref(&all[first % all.len()]) };
                 let faults = ways.iter().map(|&(errno, lasting)| Fault { calls, errno, first, lasting });
                 // All of them are tried: each change takes the same calls, and one may be the last that fails.
                 if faults.filter(|&fault| trial(&server, change, fault, &mut tally)).count() == 0 {

@@ -8,10 +8,10 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use super::common::injection::{can_inject, faulty_start, Fault};
-use super::common::{prepared, Home, Server};
+use super::common::injection::{can_inject, failed_at_start, faulty_start, Fault};
+use super::common::{faults_in_full, prepared, Home, Server};
 use super::disk::{code, served, CALLS};
-use super::table::{is_full, sized, Row};
+use super::table::{sized, Row};
 
 /// What became of starts.
 #[derive(Debug, Default)]
@@ -36,7 +36,7 @@ fn a_server_whose_disk_fails_at_the_start_says_so_or_serves_what_it_has() {
     for calls in CALLS {
         for first in 1.. {
             let errno = if first % 2 == 0 { "EIO" } else { "ENOSPC" };
-            let fault = Fault { calls, errno, first, lasting: !is_full() || first % 3 == 0 };
+            let fault = Fault { calls, errno, first, lasting: !faults_in_full() || first % 3 == 0 };
             let said = home.log().len();
             let command = faulty_start(&home, &[fault]);
             match Server::try_launch(home, command) {
@@ -56,8 +56,7 @@ fn a_server_whose_disk_fails_at_the_start_says_so_or_serves_what_it_has() {
                     }
                 }
             }
-            let trace = std::fs::read_to_string(home.path().join("strace")).unwrap();
-            let failed = trace.lines().filter(|line| line.ends_with("(INJECTED)")).count();
+            let failed = failed_at_start(&home);
             starts.calls_failed += failed;
             if failed == 0 {
                 break;

@@ -9,10 +9,10 @@ use serde_json::json;
 
 use super::account::{Account, Fate, Record};
 use super::common::host::resident_bytes;
-use super::common::{eventually, Server};
+use super::common::{eventually, faults_in_full, Server};
 use super::load::{load_for, Load, Pace, Plan};
 use super::scene::{note_troubles, throughput_of, BUSY, PART, QUICK};
-use super::table::{is_full, lessened, sized, time, Row};
+use super::table::{lessened, sized, time, Row};
 
 const MIB: u64 = 1 << 20;
 
@@ -50,7 +50,7 @@ fn judge_refusals(row: &mut Row, account: &Account) {
     row.within("p50 of refusals", account.quantile(0.5, is_refusal), Duration::from_millis(5));
     // The slowest are those for which the load generator had no processor: in the small size the tests of others have it.
     let p99 = account.quantile(0.99, is_refusal);
-    if is_full() {
+    if faults_in_full() {
         row.within("p99", p99, Duration::from_millis(5));
     } else {
         row.note(format!("p99 {}", time(p99)));

@@ -10,7 +10,7 @@ use std::io::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::common::{is_root, skip, slowed};
+use super::common::{faults_in_full, is_root, skip, slowed};
 
 /// How much longer things may take in the small size.
 const SLACK: u32 = 5;
@@ -20,14 +20,9 @@ const SHARE: f64 = 0.3;
 
 static TURN: Mutex<()> = Mutex::new(());
 
-/// Whether the rows have their full size.
-pub(crate) fn is_full() -> bool {
-    std::env::var("FAAS_FAULTS").is_ok_and(|size| size == "full")
-}
-
 /// The one in the full size, the other in the small one.
 pub(crate) fn sized<T>(full: T, small: T) -> T {
-    if is_full() {
+    if faults_in_full() {
         full
     } else {
         small
