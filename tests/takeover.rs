@@ -2,27 +2,26 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "takeover/kept.rs"]
+mod kept;
 #[path = "takeover/load.rs"]
 mod load;
 #[path = "takeover/signals.rs"]
 mod signals;
+#[path = "takeover/strangers.rs"]
+mod strangers;
 
-use std::collections::BTreeSet;
 use std::io::{BufReader, Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::functions::sandboxed;
 use common::host::{cgroup_parents, descendants, is_alive};
-use common::{command, eventually, patience, Home, Reply, Server, SetAtEnd};
-use faas::registry::store::SCHEMA;
-use faas::takeover::message::{Introduction, Message};
+use common::{command, eventually, Home, Reply, Server};
 use faas::takeover::socket;
 use load::under_load;
 use nix::sys::signal::Signal;
-use serde_json::{json, Value};
+use serde_json::json;
 
 const ANSWERS: &str = "def handle(request):\n    return 1";
 
@@ -141,279 +140,6 @@ fn what_was_begun_is_finished_and_its_connection_goes_on_in_the_successor() {
     }
     assert_eq!(server.ended().1.code(), Some(0));
     assert_eq!(new.stats("slow")["failed"], 0);
-}
-
-#[test]
-fn deployments_before_between_and_after_are_all_there_and_in_force_when_they_are_acknowledged() {
-    let Some(mut server) = sandboxed("", "") else { return };
-    let code = |state: u64| format!("def handle(request):\n    return {state}");
-    server.deploy("changing", &code(0), json!({"max_instances": 2}));
-    let address = server.address;
-    let (asked, acknowledged, put_off) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-    let over = AtomicBool::new(false);
-    // A connection that is kept, and the next request on it.
-    let exchange = |stream: &mut BufReader<std::net::TcpStream>, method: &str, path: &str, body: &str| {
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer demo-key\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        stream.get_mut().write_all(request.as_bytes()).unwrap();
-        Reply::read(stream, false)
-    };
-    let connect = || {
-        let stream = std::net::TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(patience())).unwrap();
-        BufReader::new(stream)
-    };
-    let (names, server) = std::thread::scope(|scope| {
-        let changer = scope.spawn(|| {
-            let mut stream = connect();
-            let mut names = BTreeSet::new();
-            for state in 1_u64.. {
-                if over.load(Ordering::SeqCst) {
-                    break;
-                }
-                asked.store(state, Ordering::SeqCst);
-                let name = format!("new{state}");
-                let new = json!({ "name": name, "code": code(state) }).to_string();
-                let body = json!({ "code": code(state) }).to_string();
-                for (method, path, body) in [("PUT", "/functions/changing", &body), ("POST", "/functions", &new)] {
-                    loop {
-                        let reply = exchange(&mut stream, method, path, body);
-                        if (200..300).contains(&reply.status) {
-                            break;
-                        }
-                        reply.refused(503, "taking_over");
-                        assert_eq!(reply.header("retry-after"), Some("1"));
-                        put_off.fetch_add(1, Ordering::Relaxed);
-                    }
-                    if method == "PUT" {
-                        acknowledged.store(state, Ordering::SeqCst);
-                    }
-                }
-                names.insert(name);
-                if state % 3 == 0 {
-                    let gone = format!("new{}", state - 1);
-                    let reply = exchange(&mut stream, "DELETE", &format!("/functions/{gone}"), "");
-                    if reply.status == 204 {
-                        names.remove(&gone);
-                    } else {
-                        reply.refused(503, "taking_over");
-                    }
-                }
-            }
-            names
-        });
-        for _ in 0..2 {
-            scope.spawn(|| {
-                let mut stream = connect();
-                while !over.load(Ordering::SeqCst) {
-                    let oldest = acknowledged.load(Ordering::SeqCst);
-                    let reply = exchange(&mut stream, "POST", "/invoke/changing", "");
-                    let newest = asked.load(Ordering::SeqCst);
-                    let got: u64 =
-                        reply.text().parse().unwrap_or_else(|_| panic!("{}: {}", reply.status, reply.text()));
-                    assert!((oldest..=newest).contains(&got), "{got} is not of {oldest}..={newest}");
-                }
-            });
-        }
-        let end = SetAtEnd(&over);
-        for _ in 0..5 {
-            server = succeed(server);
-            let goal = acknowledged.load(Ordering::SeqCst) + 3;
-            eventually("changes go on", || (acknowledged.load(Ordering::SeqCst) >= goal).then_some(()));
-        }
-        drop(end);
-        (changer.join().unwrap(), server)
-    });
-    let listed = server.get("/functions?limit=1000").json();
-    let listed: BTreeSet<String> = listed["functions"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|function| function["name"].as_str().unwrap().to_owned())
-        .filter(|name| name != "changing")
-        .collect();
-    assert_eq!(listed, names, "what was acknowledged is what there is");
-    assert_eq!(server.answer("changing", ""), acknowledged.load(Ordering::SeqCst));
-    let (home, _) = server.end(Signal::SIGTERM);
-    println!("{} changes put off, held for {:?} ms", put_off.into_inner(), held_ms(&home));
-    let server = Server::on(home);
-    assert_eq!(server.answer("changing", ""), acknowledged.into_inner());
-}
-
-#[test]
-fn no_line_of_a_log_is_lost_or_counted_twice() {
-    let Some(mut server) = sandboxed("", "limits:\n  max_log_entries: 100000") else { return };
-    let code = "def handle(request):\n    time.sleep(0.01)\n    print('line', request.get_text())\n    return 1";
-    server.deploy("talks", code, json!({"max_instances": 2, "min_instances": 1}));
-    let address = server.address;
-    let (over, next) = (AtomicBool::new(false), AtomicU64::new(0));
-    let server = std::thread::scope(|scope| {
-        for _ in 0..3 {
-            scope.spawn(|| {
-                let mut stream = BufReader::new(std::net::TcpStream::connect(address).unwrap());
-                while !over.load(Ordering::SeqCst) {
-                    let number = next.fetch_add(1, Ordering::SeqCst).to_string();
-                    let request = format!(
-                        "POST /invoke/talks HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer demo-key\r\n\
-                         Content-Length: {}\r\n\r\n{number}",
-                        number.len()
-                    );
-                    stream.get_mut().write_all(request.as_bytes()).unwrap();
-                    assert_eq!(Reply::read(&mut stream, false).text(), "1");
-                }
-            });
-        }
-        let _end = SetAtEnd(&over);
-        for _ in 0..3 {
-            std::thread::sleep(Duration::from_millis(200));
-            server = succeed(server);
-        }
-        server
-    });
-    let count = next.into_inner();
-    assert!(count < 5000, "more than two files hold");
-    let expected: BTreeSet<String> = (0..count).map(|number| format!("line {number}")).collect();
-    let entries = |server: &Server| {
-        let mut all: Vec<Value> = Vec::new();
-        loop {
-            let since = all.last().map_or(0, |entry| entry["seq"].as_u64().unwrap());
-            let page = server.logs_where("talks", &format!("limit=1000&since={since}"));
-            if page.is_empty() {
-                return all;
-            }
-            all.extend(page);
-        }
-    };
-    let check = |server: &Server| {
-        let all = entries(server);
-        let sequence: Vec<u64> = all.iter().map(|entry| entry["seq"].as_u64().unwrap()).collect();
-        assert_eq!(sequence, (1..=count).collect::<Vec<_>>(), "each number once");
-        let lines: BTreeSet<String> = all.iter().map(|entry| entry["message"].as_str().unwrap().to_owned()).collect();
-        assert_eq!(lines, expected);
-    };
-    check(&server);
-    // And so it is on the disk.
-    let (home, _) = server.end(Signal::SIGTERM);
-    check(&Server::on(home));
-}
-
-/// A successor that is this test, as far as it was let in.
-struct Impostor {
-    stream: std::os::fd::OwnedFd,
-}
-
-impl Impostor {
-    fn connect(home: &Home) -> Impostor {
-        Impostor { stream: socket::connect(&home.state()).unwrap().expect("a server").0 }
-    }
-
-    fn say(&self, message: &Message) {
-        socket::send(&self.stream, message, &[]).unwrap();
-    }
-
-    fn hear(&self) -> Option<Message> {
-        let received = socket::receive_by(&self.stream, &mut socket::buffer(), Instant::now() + patience()).unwrap();
-        received.map(|(message, _)| message.unwrap())
-    }
-
-    fn greeted(home: &Home) -> Impostor {
-        let impostor = Impostor::connect(home);
-        impostor.say(&Message::Hello(Introduction { pid: 1, version: "test".to_owned(), schema: SCHEMA }));
-        assert!(matches!(impostor.hear(), Some(Message::Offer(_))));
-        impostor
-    }
-
-    fn holding(home: &Home) -> Impostor {
-        let impostor = Impostor::greeted(home);
-        impostor.say(&Message::Freeze);
-        assert_eq!(impostor.hear(), Some(Message::Frozen));
-        impostor
-    }
-}
-
-#[test]
-fn a_successor_that_dies_while_changes_wait_lets_them_go_on() {
-    let Some(server) = sandboxed("", "") else { return };
-    for _ in 0..3 {
-        let impostor = Impostor::holding(&server.home);
-        std::thread::scope(|scope| {
-            let name = "waits";
-            let waiting = scope.spawn(|| server.deploy(name, ANSWERS, json!({})));
-            std::thread::sleep(Duration::from_millis(300));
-            assert!(!waiting.is_finished(), "a change waits while the successor reads");
-            assert_eq!(server.get("/functions").status, 200, "what is no change does not");
-            drop(impostor);
-            waiting.join().unwrap();
-        });
-        assert_eq!(server.answer("waits", ""), 1);
-        assert_eq!(server.call("DELETE", "/functions/waits", "").status, 204);
-    }
-    let server = succeed(server);
-    assert_eq!(server.get("/functions").status, 200);
-}
-
-#[test]
-fn what_makes_no_sense_on_the_socket_is_hung_up_on_and_changes_nothing() {
-    let Some(server) = sandboxed("", "") else { return };
-    server.deploy("steady", ANSWERS, json!({}));
-    let mut seed: u64 = 0x5eed;
-    let mut random = move || {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        seed >> 33
-    };
-    for round in 0..60 {
-        let impostor = match round % 3 {
-            0 => Impostor::connect(&server.home),
-            1 => Impostor::greeted(&server.home),
-            _ => Impostor::holding(&server.home),
-        };
-        let mut bytes = match random() % 3 {
-            0 => Message::Yours.encode(),
-            1 => Message::Freeze.encode()[..4].to_vec(),
-            _ => (0..1 + random() % 300).map(|_| random() as u8).collect(),
-        };
-        bytes.truncate(1 + random() as usize % 300);
-        nix::sys::socket::send(
-            std::os::fd::AsRawFd::as_raw_fd(&impostor.stream),
-            &bytes,
-            nix::sys::socket::MsgFlags::empty(),
-        )
-        .unwrap();
-        assert!(matches!(impostor.hear(), Some(Message::Refused(_))), "round {round}: {bytes:?}");
-        assert_eq!(impostor.hear(), None, "it hangs up");
-        assert_eq!(server.answer("steady", ""), 1);
-    }
-    // A second one while a first is heard.
-    let first = Impostor::greeted(&server.home);
-    assert!(matches!(Impostor::connect(&server.home).hear(), Some(Message::Refused(_))));
-    let said = refusal(&server.home, successor_command(&server.home));
-    assert!(said.contains("taking over already"), "{said}");
-    drop(first);
-    server.deploy("after", ANSWERS, json!({}));
-    assert_eq!(succeed(server).answer("after", ""), 1);
-}
-
-#[test]
-fn another_user_is_not_let_in() {
-    let Some(server) = sandboxed("", "") else { return };
-    // Whatever was done to the files: the kernel says who it is.
-    for (path, mode) in [(server.home.path().to_owned(), 0o755), (server.home.state(), 0o755)] {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
-    }
-    let path = socket::path(&server.home.state());
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
-    let mut stranger = common::as_nobody(&server.home);
-    let said = refusal(&server.home, {
-        stranger.arg("--takeover");
-        stranger
-    });
-    assert!(said.contains("belongs to uid 0"), "{said}");
-    eventually("it is said", || server.home.log().contains("belongs to uid 65534").then_some(()));
-    assert!(!server.home.log().contains("(version"), "it was not heard");
-    std::fs::set_permissions(server.home.state(), std::fs::Permissions::from_mode(0o700)).unwrap();
-    assert_eq!(succeed(server).get("/health").status, 200, "who may, is");
 }
 
 #[test]
