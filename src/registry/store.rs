@@ -386,16 +386,19 @@ impl Store {
 
 /// Whether this is the version that a heading with this seal names.
 fn is_sealed_by(function: &FunctionVersion, seal: &[u8]) -> bool {
-    let Ok(config) = row::encode_config(&function.config) else { return false };
-    let sealed = Sealed {
+    row::encode_config(&function.config).is_ok_and(|config| sealed(function, &config).digest() == seal)
+}
+
+/// What the seal of a version covers, with its encoded config.
+fn sealed<'a>(function: &'a FunctionVersion, config: &'a str) -> Sealed<'a> {
+    Sealed {
         name: &function.name,
         version: to_sql(function.version),
         created_at_ms: to_sql(function.created_at_ms),
         updated_at_ms: to_sql(function.updated_at_ms),
         code_sha256: &function.code_sha256,
-        config: &config,
-    };
-    sealed.digest() == seal
+        config,
+    }
 }
 
 /// A row of `functions`.
@@ -455,11 +458,9 @@ fn find(transaction: &Transaction<'_>, name: &str) -> rusqlite::Result<Option<Cu
 fn write_version(transaction: &Transaction<'_>, function: &FunctionVersion) -> rusqlite::Result<()> {
     let config = row::encode_config(&function.config)
         .map_err(|source| rusqlite::Error::ToSqlConversionFailure(Box::new(source)))?;
-    let (version, created_at_ms) = (to_sql(function.version), to_sql(function.created_at_ms));
-    let updated_at_ms = to_sql(function.updated_at_ms);
-    let code_sha256 = &function.code_sha256;
-    let sealed = Sealed { name: &function.name, version, created_at_ms, updated_at_ms, code_sha256, config: &config };
+    let sealed = sealed(function, &config);
     let seal = sealed.digest();
+    let Sealed { version, created_at_ms, updated_at_ms, code_sha256, .. } = sealed;
     transaction.execute(
         "INSERT INTO functions (name, current_version, created_at_ms, seal) VALUES (?1, ?2, ?3, ?4)
          ON CONFLICT (name) DO UPDATE SET current_version = excluded.current_version, seal = excluded.seal",

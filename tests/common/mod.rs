@@ -40,6 +40,16 @@ pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
+/// A source of numbers, the same for the same seed.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % end.max(1)
+    }
+}
+
 /// Whether tests of faults have their full size.
 pub fn faults_in_full() -> bool {
     std::env::var("FAAS_FAULTS").is_ok_and(|size| size == "full")

@@ -8,23 +8,13 @@ use nix::sys::signal::Signal;
 use rusqlite::Connection;
 use serde_json::json;
 
-use super::common::{command, eventually, Home, Server};
+use super::common::{command, eventually, Home, Random, Server};
 use super::table::{sized, Row};
 
 const FUNCTIONS: u64 = 6;
 const SECTOR: usize = 512;
 /// What belongs to the database.
 const FILES: [&str; 3] = ["faas.db", "faas.db-wal", "faas.db-shm"];
-
-/// A source of numbers, the same for the same seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % end.max(1)
-    }
-}
 
 /// Damages a file in one of four ways.
 fn damage(bytes: &mut Vec<u8>, random: &mut Random) -> &'static str {

@@ -6,7 +6,7 @@ use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 
 use super::account::Fate;
-use super::common::eventually;
+use super::common::{eventually, Random};
 use super::load::{load_for, Pace, Plan};
 use super::scene::{kill_if_alive, note_troubles, Scene, BUSY};
 use super::table::{lessened, sized, time, Row};
@@ -17,14 +17,13 @@ fn a_random_instance_killed_ten_times_a_second_costs_the_calls_that_it_had_begun
     let scene = Scene::set(&mut row, "", BUSY, 8);
     let load = scene.load();
     let (begun, time) = (Instant::now(), sized(Duration::from_secs(60), Duration::from_secs(3)));
-    let (mut killed, mut random) = (0, 0x9e37_79b9_7f4a_7c15_u64);
+    let (mut killed, mut random) = (0, Random(0x9e37_79b9_7f4a_7c15));
     for turn in 1.. {
         if begun.elapsed() >= time {
             break;
         }
         let instances = scene.server.instances("f");
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        if let Some(instance) = instances.get((random >> 33) as usize % instances.len().max(1)) {
+        if let Some(instance) = instances.get(random.below(instances.len())) {
             killed += u64::from(kill_if_alive(instance));
         }
         std::thread::sleep((Duration::from_millis(100) * turn).saturating_sub(begun.elapsed()));

@@ -9,7 +9,7 @@ use faas::takeover::socket;
 use serde_json::json;
 
 use super::common::functions::sandboxed;
-use super::common::{as_nobody, eventually, patience, Home};
+use super::common::{as_nobody, eventually, patience, Home, Random};
 use super::{refusal, succeed, successor_command, ANSWERS};
 
 /// A successor that is this test, as far as it was let in.
@@ -71,23 +71,19 @@ fn a_successor_that_dies_while_changes_wait_lets_them_go_on() {
 fn what_makes_no_sense_on_the_socket_is_hung_up_on_and_changes_nothing() {
     let Some(server) = sandboxed("", "") else { return };
     server.deploy("steady", ANSWERS, json!({}));
-    let mut seed: u64 = 0x5eed;
-    let mut random = move || {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        seed >> 33
-    };
+    let mut random = Random(0x5eed);
     for round in 0..60 {
         let impostor = match round % 3 {
             0 => Impostor::connect(&server.home),
             1 => Impostor::greeted(&server.home),
             _ => Impostor::holding(&server.home),
         };
-        let mut bytes = match random() % 3 {
+        let mut bytes = match random.below(3) {
             0 => Message::Yours.encode(),
             1 => Message::Freeze.encode()[..4].to_vec(),
-            _ => (0..1 + random() % 300).map(|_| random() as u8).collect(),
+            _ => (0..1 + random.below(300)).map(|_| random.below(256) as u8).collect(),
         };
-        bytes.truncate(1 + random() as usize % 300);
+        bytes.truncate(1 + random.below(300));
         nix::sys::socket::send(
             std::os::fd::AsRawFd::as_raw_fd(&impostor.stream),
             &bytes,
