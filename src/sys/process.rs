@@ -123,11 +123,17 @@ pub fn adopt_orphans() -> io::Result<()> {
     Ok(nix::sys::prctl::set_child_subreaper(true)?)
 }
 
-/// The children of the main thread: orphans that this process has adopted, and what that thread started itself. Empty
-/// on a kernel that does not tell (without `CONFIG_PROC_CHILDREN`).
-pub fn adopted_children() -> Vec<u32> {
-    let text = std::fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id()));
-    text.unwrap_or_default().split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+/// The children of the main thread: orphans that this process has adopted, and what that thread started itself. None on
+/// a kernel that does not tell (without `CONFIG_PROC_CHILDREN`).
+///
+/// # Errors
+/// When the kernel cannot be asked, as without a free descriptor.
+pub fn adopted_children() -> io::Result<Vec<u32>> {
+    let text = match std::fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id())) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        text => text?,
+    };
+    Ok(text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect())
 }
 
 /// Buries the child with this number if it has ended, and says whether it had.

@@ -148,7 +148,7 @@ impl Supervisor {
             return Some(Duration::ZERO);
         }
         let wake = (!self.graves.is_empty()).then(|| now + Duration::from_millis(5));
-        let others = self.nurseries.values().map(Nursery::next_wake).chain([self.strays.next_look(now)]);
+        let others = self.nurseries.values().map(Nursery::next_wake).chain([self.strays.next_look()]);
         others.flatten().chain(wake).min().map(|at| at.saturating_duration_since(now))
     }
 
