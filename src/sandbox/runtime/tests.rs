@@ -17,10 +17,19 @@ impl Candidates {
 
     /// A script that is asked as an interpreter would be.
     fn script(&self, text: &str) -> Result<Interpreter, RuntimeError> {
+        self.script_within(RUNTIME_PROBE_TIMEOUT, text)
+    }
+
+    /// The same with a patience that a test can wait out.
+    fn slow_script(&self, text: &str) -> Result<Interpreter, RuntimeError> {
+        self.script_within(Duration::from_millis(500), text)
+    }
+
+    fn script_within(&self, limit: Duration, text: &str) -> Result<Interpreter, RuntimeError> {
         let path = self.path();
         std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        probe(&path, Duration::from_millis(500))
+        probe(&path, limit)
     }
 
     fn answer(&self, version: &str, free_threaded: bool, executable: &Path) -> String {
@@ -63,14 +72,14 @@ fn those_that_cannot_work_are_refused_with_the_reason() {
 fn a_candidate_that_hangs_is_killed_at_the_deadline() {
     let candidates = Candidates::new();
     let begun = Instant::now();
-    let error = candidates.script("exec sleep 60").unwrap_err();
+    let error = candidates.slow_script("exec sleep 60").unwrap_err();
     assert!(matches!(error, RuntimeError::TooSlow { .. }), "{error}");
     assert!(begun.elapsed() < Duration::from_secs(20));
 }
 
 #[test]
 fn one_that_closes_its_output_and_then_hangs_is_killed_too() {
-    let error = Candidates::new().script("exec >/dev/null 2>/dev/null; exec sleep 60").unwrap_err();
+    let error = Candidates::new().slow_script("exec >/dev/null 2>/dev/null; exec sleep 60").unwrap_err();
     assert!(matches!(error, RuntimeError::TooSlow { .. }), "{error}");
 }
 
