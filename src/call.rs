@@ -166,8 +166,13 @@ pub enum InvokeError {
         /// `drain_timeout` in milliseconds.
         limit_ms: u64,
     },
-    /// The server is stopping.
+    /// The server is stopping, and takes no more calls.
     ShuttingDown,
+    /// The server is stopping, and the call did not end in the time that it was given then.
+    CutShort {
+        /// `shutdown_grace` in milliseconds.
+        limit_ms: u64,
+    },
 }
 
 /// Who set the time from a call's acceptance to its answer.

@@ -181,6 +181,7 @@ fn scheduler_limits(settings: &Settings) -> SchedulerLimits {
         idle_ttl: scheduled_idle_ttl(settings.warm_instance_ttl),
         cold_start_timeout_ns: ns(settings.cold_start_timeout),
         drain_timeout_ns: ns(settings.drain_timeout),
+        shutdown_grace_ns: ns(settings.shutdown_grace),
         ..SchedulerLimits::default()
     }
 }

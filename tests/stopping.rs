@@ -56,6 +56,13 @@ fn says_close(reply: &Reply) -> bool {
     reply.header("connection") == Some("close")
 }
 
+/// How many entries of the server's own in a function's log contain this.
+fn ends_in_log(server: &Server, function: &str, text: &str) -> usize {
+    let log = server.get(&format!("/functions/{function}/logs")).json();
+    let entries = log["entries"].as_array().unwrap().iter();
+    entries.filter(|it| it["stream"] == "system" && it["message"].as_str().unwrap().contains(text)).count()
+}
+
 fn await_signal(server: &Server) {
     eventually("the server hears the signal", || server.home.log().contains("finishing what was sent").then_some(()));
 }
@@ -370,15 +377,19 @@ fn what_has_not_come_or_not_ended_when_the_grace_is_over_is_told_so() {
     // It comes too late, behind a call that does not end.
     std::thread::sleep(Duration::from_millis(1500));
     running.send(&request("slow", "0"));
-    for talk in [&mut running, &mut queued, &mut half] {
-        talk.read().refused(503, "shutting_down");
+    for talk in [&mut running, &mut queued] {
+        let detail = talk.read().refused(503, "shutting_down");
+        assert!(detail.contains("system.shutdown_grace, 2000 ms"), "{detail}");
     }
+    half.read().refused(503, "shutting_down");
     running.read().refused(503, "shutting_down");
     assert!([&mut running, &mut queued, &mut half].into_iter().all(Talk::ends));
     let (home, status) = server.ended();
     let took = begun.elapsed();
     assert_eq!(status.code(), Some(0), "{}", home.log());
     assert!(took >= Duration::from_secs(2) && took < Duration::from_secs(3), "{took:?}");
+    // The one that ran has an entry in its function's log. The others have not come so far.
+    assert_eq!(ends_in_log(&Server::on(home), "slow", "system.shutdown_grace, 2000 ms"), 1);
 }
 
 #[test]
@@ -423,4 +434,5 @@ fn an_instance_that_was_stopped_ends_its_call_within_the_drain_timeout_or_is_kil
             assert_eq!(next.join().unwrap().text(), "\"done\"");
         });
     }
+    assert_eq!(ends_in_log(&server, "slow", "system.drain_timeout, 1000 ms"), 1);
 }

@@ -123,7 +123,15 @@ impl Front {
             }
         });
         let problem = Problem::from(error);
-        if matches!(error, InvokeError::TimedOut { .. } | InvokeError::Crashed { .. }) {
+        let was_killed = match error {
+            InvokeError::TimedOut { .. } | InvokeError::Crashed { .. } => true,
+            // These may befall a call that still waited, which the function knows nothing of.
+            InvokeError::InstanceStopped { .. } | InvokeError::CutShort { .. } => {
+                call.slot.is_some() && call.request.is_none()
+            }
+            _ => false,
+        };
+        if was_killed {
             self.log_end(&call, problem.detail());
         }
         let key = call.client.key();

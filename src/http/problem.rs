@@ -270,6 +270,10 @@ impl From<&InvokeError> for Problem {
                 format!("the instance was asked to stop, and system.drain_timeout, {limit_ms} ms, passed while the call ran"),
             ),
             InvokeError::ShuttingDown => Problem::unavailable("shutting_down", "the server is stopping"),
+            InvokeError::CutShort { limit_ms } => Problem::unavailable(
+                "shutting_down",
+                format!("the server is stopping, and system.shutdown_grace, {limit_ms} ms, passed before the call ended"),
+            ),
         }
     }
 }
@@ -406,6 +410,7 @@ mod tests {
             (InvokeError::Deleted, 404, "function_deleted", "deleted", false),
             (InvokeError::InstanceStopped { limit_ms: 5 }, 503, "instance_stopped", "drain_timeout, 5 ms", true),
             (InvokeError::ShuttingDown, 503, "shutting_down", "stopping", true),
+            (InvokeError::CutShort { limit_ms: 6 }, 503, "shutting_down", "system.shutdown_grace, 6 ms", true),
         ] {
             let problem = Problem::from(&error);
             assert_eq!((problem.status(), problem.code()), (status, code), "{error:?}");

@@ -174,15 +174,16 @@ impl Scheduler {
     /// The server's patience is over: every call fails, every tenant ends.
     pub(super) fn end_drain(&mut self, turn: &mut Turn) {
         self.is_closed = true;
+        let error = InvokeError::CutShort { limit_ms: self.limits.shutdown_grace_ns / NS_PER_MS };
         for v in self.versions.indices().collect::<Vec<_>>() {
-            self.fail_queue(v, &InvokeError::ShuttingDown, turn);
+            self.fail_queue(v, &error, turn);
         }
         for call in 0..self.calls.items.len() as u32 {
             let (place, settled) = (self.calls.items[call as usize].place(), self.calls.items[call as usize].settled);
             if place == Place::Vacant || settled {
                 continue;
             }
-            self.fail(call, InvokeError::ShuttingDown, turn);
+            self.fail(call, error.clone(), turn);
             match place {
                 Place::Piped(slot) if self.is_ending(slot) => {
                     self.leave_pipe(call, slot.index);

@@ -74,6 +74,11 @@ pub struct SchedulerLimits {
     pub share_quantum_ns: u64,
     /// An instance that was asked to stop is ended when it is still busy after this long.
     pub drain_timeout_ns: u64,
+    /// What a call is told that a stopping server cut short. When that is, [`Scheduler::shutdown`] is told: part of this
+    /// time may have passed by then.
+    ///
+    /// [`Scheduler::shutdown`]: super::Scheduler::shutdown
+    pub shutdown_grace_ns: u64,
     /// First pause after a failed start; doubles with each further one.
     pub backoff_min_ns: u64,
     /// Longest pause between failed starts.
@@ -105,6 +110,7 @@ impl Default for SchedulerLimits {
             eviction_grace_ns: ns(limits::EVICTION_GRACE),
             share_quantum_ns: ns(limits::SHARE_QUANTUM),
             drain_timeout_ns: ns(limits::DRAIN_TIMEOUT_DEFAULT),
+            shutdown_grace_ns: ns(limits::SHUTDOWN_GRACE_DEFAULT),
             backoff_min_ns: ns(limits::START_BACKOFF_MIN),
             backoff_max_ns: ns(limits::START_BACKOFF_MAX),
             blank_failures_max: limits::BLANK_FAILURES_MAX,

@@ -141,7 +141,8 @@ fn a_server_that_winds_down_keeps_nothing_warm_and_gives_calls_all_their_time() 
 
 #[test]
 fn what_outlasts_the_shutdown_grace_is_ended_and_nothing_comes_after_it() {
-    let limits = SchedulerLimits { pool_size: 0, slots_max: 2, ..SchedulerLimits::default() };
+    let limits =
+        SchedulerLimits { pool_size: 0, slots_max: 2, shutdown_grace_ns: 2 * SECOND, ..SchedulerLimits::default() };
     let mut stage = Stage::with(limits);
     stage.deploy(1, 0, 1);
     let slot = stage.warm(1, 20 * MS);
@@ -149,7 +150,8 @@ fn what_outlasts_the_shutdown_grace_is_ended_and_nothing_comes_after_it() {
     stage.step(|it, now, out| it.shutdown(SECOND, now, out));
     stage.later(SECOND + 2 * MS);
     let failed = stage.failed();
-    assert!([running, queued].iter().all(|&call| failed.contains(&(call, InvokeError::ShuttingDown))));
+    let error = InvokeError::CutShort { limit_ms: 2000 };
+    assert!([running, queued].iter().all(|&call| failed.contains(&(call, error.clone()))));
     assert_eq!(stage.killed(), [(slot, KillReason::Shutdown)]);
     assert_eq!(stage.refused(1), InvokeError::ShuttingDown);
 }

@@ -408,7 +408,7 @@ const CASES: [&str; 42] = [
     "QueueTimedOut",
     "ColdStartTimedOut",
     "NoInstances",
-    "ShuttingDown",
+    "CutShort",
     "InstanceStopped",
     "RefusedQueueFull",
     "RefusedShareExceeded",
