@@ -49,6 +49,9 @@ const SYSTEM_DEFAULT: &str = "default";
 /// What `idle_ttl` and `system.warm_instance_ttl` say when it is learnt.
 const ADAPTIVE: &str = "adaptive";
 
+/// Variables that the server sets in every instance, over whatever `environment` says: it may not name them.
+const OWN_VARIABLES: &[&str] = &["FAAS_FUNCTION", "FAAS_VERSION", "FAAS_INSTANCE"];
+
 /// Oldest Python that the shim runs on: 3.8.
 const RUNTIME_MINOR_MIN: u32 = 8;
 
@@ -367,6 +370,9 @@ fn read_environment(entry: &Entry<'_>) -> Result<BTreeMap<String, String>, Setti
 fn read_variable(name: &str, value: &Entry<'_>) -> Result<String, SettingError> {
     if !is_variable_name(name) {
         return Err(value.secret_not_allowed("a name of letters, digits and '_' that does not start with a digit"));
+    }
+    if OWN_VARIABLES.contains(&name) {
+        return Err(value.secret_not_allowed("another name: the server itself sets this variable"));
     }
     match value.text() {
         Ok(text) if !text.contains('\0') => Ok(text.to_owned()),

@@ -132,6 +132,9 @@ fn each_wrong_value_is_refused_by_name() {
                 json!({"1A": "x"}),
                 json!({"A-B": "x"}),
                 json!({"": "x"}),
+                json!({"FAAS_FUNCTION": "x"}),
+                json!({"FAAS_VERSION": "x"}),
+                json!({"FAAS_INSTANCE": "x"}),
                 json!({"A": "x\u{0}"}),
                 json!({"A": "x".repeat(70_000)}),
             ],
@@ -158,6 +161,14 @@ fn each_wrong_value_is_refused_by_name() {
 fn a_number_in_the_environment_is_to_be_quoted_and_not_shown() {
     let text = refusal(json!({ "environment": { "PIN": 4711 } }));
     assert_eq!(text, "environment.PIN: got a number (not shown); expected text; put the value in quotes");
+}
+
+#[test]
+fn a_variable_that_the_server_sets_is_refused_by_its_name() {
+    let text = refusal(json!({ "environment": { "FAAS_FUNCTION": "other" } }));
+    let why = "got text (not shown); expected another name: the server itself sets this variable";
+    assert_eq!(text, format!("environment.FAAS_FUNCTION: {why}"));
+    assert!(read(json!({ "environment": { "FAAS_REGION": "x" } })).is_ok());
 }
 
 #[test]

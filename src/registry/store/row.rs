@@ -202,6 +202,14 @@ mod tests {
         assert_eq!(decode_config(text).unwrap(), expected);
     }
 
+    /// `environment` may not name it any more, and was ignored when it could.
+    #[test]
+    fn a_stored_variable_that_the_server_sets_does_not_make_its_function_unreadable() {
+        let mut config = testing::config();
+        config.environment.insert("FAAS_FUNCTION".to_owned(), "other".to_owned());
+        assert_eq!(decode_config(&encode_config(&config).unwrap()).unwrap(), config);
+    }
+
     #[test]
     fn code_digest_is_sha_256_in_lower_case_hexadecimal() {
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
