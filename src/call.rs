@@ -196,6 +196,8 @@ pub enum Shortage {
     OfServer {
         /// That limit.
         max_instances: usize,
+        /// So many of them are kept by the `min_instances` of functions.
+        kept: usize,
     },
     /// There was room for one, and none came in time: starts are slow, or pause after failures.
     OfStarts,

@@ -146,6 +146,7 @@ pub(crate) fn control_settings(settings: &Settings) -> ControlSettings {
         default_mode: settings.default_mode,
         declared: declared.collect(),
         functions_max: settings.limits.max_functions,
+        slots_max: settings.slots_max,
     }
 }
 

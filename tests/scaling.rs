@@ -253,3 +253,25 @@ fn the_stats_of_a_function_with_instances_are_a_document_with_the_memory_of_all(
         assert!(sum.as_u64().unwrap() >= *each.iter().max().unwrap(), "{sum} of {each:?}");
     }
 }
+
+#[test]
+fn more_minimum_instances_than_the_server_has_room_for_are_refused_or_told() {
+    let config = "max_concurrent_functions: 3\npool_size: 0";
+    let Some(server) = sandboxed(config, "limits:\n  max_queue_wait: 500ms") else { return };
+    let too_many = json!({"name": "many", "code": SLEEPER, "config": {"min_instances": 4}}).to_string();
+    let detail = server.post("/functions", &too_many).refused(400, "invalid_config");
+    assert_eq!(detail, "config.min_instances: 4 is more than system.max_concurrent_functions, which is 3");
+
+    let told = || server.home.log().contains("take the whole of system.max_concurrent_functions, 3");
+    server.deploy("none", SLEEPER, json!({}));
+    server.deploy("two", SLEEPER, json!({"min_instances": 2}));
+    assert!(!told(), "{}", server.home.log());
+    server.deploy("three", SLEEPER, json!({"min_instances": 3}));
+    eventually("the log tells", || told().then_some(()));
+    eventually("all are there", || {
+        let there = server.instances("two").len() + server.instances("three").len();
+        (there == 3).then_some(())
+    });
+    let detail = server.invoke("none", "").refused(503, "queue_wait_exceeded");
+    assert!(detail.ends_with("were taken, 3 of them kept for the min_instances of functions"), "{detail}");
+}

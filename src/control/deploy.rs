@@ -15,6 +15,7 @@ use crate::registry::settings::{validate_name, FunctionSettings, SettingError};
 use crate::registry::store::{NewFunction, StoreError};
 use crate::values::json::{self, JsonError};
 use crate::values::nearest::nearest;
+use crate::values::KeyPath;
 
 use super::{ControlReply, Done, Shared, State, Ticket};
 
@@ -134,6 +135,16 @@ impl Shared {
                 "config.dependencies: packages cannot be installed in this version, and the function would not run \
                  without them; leave the field out or empty",
             ));
+        }
+        let slots_max = self.settings().slots_max as u64;
+        if u64::from(config.min_instances) > slots_max {
+            let error = SettingError::Exceeds {
+                path: KeyPath::root().key("min_instances"),
+                given: config.min_instances.into(),
+                bound: "system.max_concurrent_functions",
+                bound_value: slots_max,
+            };
+            return Err(invalid_setting("config", &error));
         }
         self.checker.permit(config.network).map_err(|error| {
             let code = match error {

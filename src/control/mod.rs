@@ -133,6 +133,8 @@ pub struct ControlSettings {
     pub declared: HashMap<String, FunctionSettings>,
     /// `limits.max_functions`.
     pub functions_max: usize,
+    /// `system.max_concurrent_functions`, as it was at the start.
+    pub slots_max: usize,
 }
 
 /// What the control threads work with.

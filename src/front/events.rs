@@ -148,7 +148,17 @@ impl Front {
         let (key, replaces) = self.functions.put(function, policy.is_some());
         let now_ns = self.now_ns();
         match (key, policy) {
-            (Some(key), Some(policy)) => self.scheduler.deploy(key, policy, replaces, now_ns, &mut self.actions),
+            (Some(key), Some(policy)) => {
+                let kept_before = self.scheduler.kept();
+                self.scheduler.deploy(key, policy, replaces, now_ns, &mut self.actions);
+                let slots_max = self.settings.scheduler.slots_max;
+                if self.scheduler.kept() >= slots_max && kept_before < slots_max {
+                    log::warn!(
+                        "the min_instances of all functions together take the whole of \
+                         system.max_concurrent_functions, {slots_max}: other functions get no instance"
+                    );
+                }
+            }
             _ => {
                 if let Some(replaced) = replaces {
                     self.scheduler.remove(replaced, now_ns, &mut self.actions);

@@ -284,8 +284,12 @@ fn waited_too_long(limit_ms: u64, shortage: Shortage) -> Problem {
         Shortage::OfFunction { max_instances } => {
             (429, format!("the {max_instances} that the function's max_instances allows were busy"))
         }
-        Shortage::OfServer { max_instances } => {
-            (503, format!("the {max_instances} of system.max_concurrent_functions were taken"))
+        Shortage::OfServer { max_instances, kept } => {
+            let kept = match kept {
+                0 => String::new(),
+                kept => format!(", {kept} of them kept for the min_instances of functions"),
+            };
+            (503, format!("the {max_instances} of system.max_concurrent_functions were taken{kept}"))
         }
         Shortage::OfStarts => (503, "none was free or could be started in that time".to_owned()),
     };
@@ -366,6 +370,7 @@ mod tests {
         let words = || ("KeyError".to_string(), "'a'".to_string());
         let (kind, message) = words();
         let crash = |exit| InvokeError::Crashed { exit };
+        let of_server = |kept| Shortage::OfServer { max_instances: 8, kept };
         let waited = |shortage| InvokeError::WaitedTooLong { limit_ms: 66, shortage, retry_after_s: 3 };
         let queue_full = InvokeError::QueueFull { limit: 1024, retry_after_s: 3 };
         let share_exceeded = InvokeError::ShareExceeded { held: 12, limit: 16, retry_after_s: 3 };
@@ -401,8 +406,14 @@ mod tests {
             (InvokeError::ColdStartTimedOut { limit_ms: 8 }, 503, "cold_start_timeout", "8 ms", true),
             (waited(Shortage::OfFunction { max_instances: 7 }), 429, "queue_wait_exceeded", "the 7 that", true),
             (waited(Shortage::OfFunction { max_instances: 7 }), 429, "queue_wait_exceeded", "max_instances", true),
-            (waited(Shortage::OfServer { max_instances: 8 }), 503, "queue_wait_exceeded", "the 8 of", true),
-            (waited(Shortage::OfServer { max_instances: 8 }), 503, "queue_wait_exceeded", "max_concurrent", true),
+            (
+                waited(of_server(0)),
+                503,
+                "queue_wait_exceeded",
+                "the 8 of system.max_concurrent_functions were taken",
+                true,
+            ),
+            (waited(of_server(5)), 503, "queue_wait_exceeded", "taken, 5 of them kept for the min_instances of", true),
             (waited(Shortage::OfStarts), 503, "queue_wait_exceeded", "max_queue_wait, 66 ms", true),
             (queue_full, 429, "queue_full", "1024 calls of this function wait already, which is limits.max_", true),
             (share_exceeded, 429, "share_exceeded", "12 calls of this function are among the 16", true),

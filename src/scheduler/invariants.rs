@@ -21,6 +21,7 @@ impl Scheduler {
     pub(super) fn check_invariants(&self) {
         self.check_calls();
         self.check_tenants();
+        self.check_minimum();
         self.versions.indices().for_each(|v| {
             self.check_version(v);
             self.check_warmth(v);
@@ -88,6 +89,12 @@ impl Scheduler {
         assert_eq!(free, self.slots.items.len() - self.slots.occupied());
         let counted = (self.slots.idle, self.slots.ending_soon, self.slots.yielding, self.slots.busy);
         assert_eq!((idle, ending_soon, yielding, busy), counted);
+    }
+
+    fn check_minimum(&self) {
+        let active = self.versions.indices().map(|v| &self.versions.items[v as usize]);
+        let active = active.filter(|version| version.phase == Phase::Active);
+        assert_eq!(self.min_instances, active.map(|version| u64::from(version.policy.min_instances)).sum::<u64>());
     }
 
     fn check_version(&self, v: u32) {

@@ -24,6 +24,7 @@ impl Scheduler {
         if self.versions.find(version).is_none() {
             let runtime = runtimes::index_of(&mut self.runtimes, policy.runtime);
             self.runtimes[runtime as usize].users += 1;
+            self.min_instances += u64::from(policy.min_instances);
             let v = self.versions.insert(version, policy, runtime, turn.now_ns);
             self.begin_warmth(v);
             if let Some(old) = replaces.and_then(|key| self.versions.find(key)) {
@@ -62,6 +63,7 @@ impl Scheduler {
 
     fn close(&mut self, v: u32, turn: &mut Turn) {
         self.versions.items[v as usize].phase = Phase::Closing;
+        self.min_instances -= u64::from(self.versions.items[v as usize].policy.min_instances);
         self.runtimes[self.versions.items[v as usize].runtime as usize].users -= 1;
         self.unbalanced = true;
         self.scale(v, turn);

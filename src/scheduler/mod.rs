@@ -88,6 +88,8 @@ pub struct Scheduler {
     is_closed: bool,
     /// Recent service time of all functions' calls, an exponentially weighted mean; zero while unknown.
     service_ewma_ns: u64,
+    /// Sum of the `min_instances` of the active versions.
+    min_instances: u64,
     /// Instances of the function whose turn it is to get a slot, when there are too few: see `fairness`.
     claim: Option<u32>,
     /// Slots, pools or wants changed: [`Scheduler::rebalance`] must run before the entry ends.
@@ -127,6 +129,7 @@ impl Scheduler {
             is_impatient: false,
             is_closed: false,
             service_ewma_ns: 0,
+            min_instances: 0,
             claim: None,
             unbalanced: true,
             emptied: Vec::new(),

@@ -46,10 +46,16 @@ impl Scheduler {
         if version.tally.total() >= version.policy.max_instances {
             Shortage::OfFunction { max_instances: version.policy.max_instances }
         } else if version.wants > 0 && runtime.demand > runtime.making && self.slots.is_full() {
-            Shortage::OfServer { max_instances: self.slots.items.len() }
+            Shortage::OfServer { max_instances: self.slots.items.len(), kept: self.kept() }
         } else {
             Shortage::OfStarts
         }
+    }
+
+    /// The places that the `min_instances` of all functions take when all of them are there.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        self.min_instances.min(self.slots.items.len() as u64) as usize
     }
 
     /// When what this version has to do now may be done.

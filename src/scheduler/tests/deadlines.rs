@@ -66,7 +66,7 @@ fn a_call_waits_for_an_instance_no_longer_than_it_may_and_is_told_what_there_was
     // there is room, and the blank does not come.
     let shortages = [
         (8, 1, Shortage::OfFunction { max_instances: 2 }, 3),
-        (2, 2, Shortage::OfServer { max_instances: 2 }, 2),
+        (2, 2, Shortage::OfServer { max_instances: 2, kept: 0 }, 2),
         (8, 2, Shortage::OfStarts, 1),
     ];
     for (slots_max, key, shortage, retry_after_s) in shortages {
@@ -86,6 +86,26 @@ fn a_call_waits_for_an_instance_no_longer_than_it_may_and_is_told_what_there_was
         assert_eq!(stage.failed(), [(waiting, error)], "{shortage:?}");
         assert!(running.iter().all(|&call| stage.scheduler.calls.find(call).is_some()), "those that run, run on");
     }
+}
+
+#[test]
+fn a_call_that_finds_every_place_kept_for_the_minimum_of_others_is_told_so() {
+    let mut stage = impatient_stage(2);
+    stage.replace(3, Some(1), 3, 3);
+    for index in 0..2 {
+        let slot = stage.scheduler.slots.slot(index);
+        stage.ready(slot);
+        stage.loaded(slot);
+    }
+    let waiting = stage.submit(2);
+    stage.later(SECOND + 2 * MS);
+    let shortage = Shortage::OfServer { max_instances: 2, kept: 2 };
+    let error = InvokeError::WaitedTooLong { limit_ms: 1000, shortage, retry_after_s: 1 };
+    assert_eq!(stage.failed(), [(waiting, error)]);
+    stage.replace(4, Some(3), 1, 1);
+    assert_eq!(stage.scheduler.kept(), 1, "a version that was replaced keeps nothing");
+    stage.step(|it, now, out| it.remove(VersionKey(4), now, out));
+    assert_eq!(stage.scheduler.kept(), 0);
 }
 
 #[test]
@@ -157,7 +177,7 @@ fn a_call_that_nobody_could_start_an_instance_for_is_not_told_of_a_slow_start() 
     stage.later(29 * SECOND);
     assert_eq!(stage.failed(), []);
     stage.later(2 * SECOND);
-    let shortage = Shortage::OfServer { max_instances: 1 };
+    let shortage = Shortage::OfServer { max_instances: 1, kept: 0 };
     let error = InvokeError::WaitedTooLong { limit_ms: 30_000, shortage, retry_after_s: 1 };
     assert_eq!(stage.failed(), [(waiting, error)]);
 }
