@@ -1,6 +1,7 @@
 //! Why the server cannot start.
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 
 use crate::backend::process::runtimes::RuntimeError;
@@ -36,7 +37,7 @@ pub enum StartError {
         /// Which address.
         address: SocketAddr,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The place of the server that runs cannot be taken.
     Takeover(TakeoverError),
@@ -45,7 +46,7 @@ pub enum StartError {
         /// What was tried, as a verb phrase.
         action: &'static str,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
@@ -70,7 +71,21 @@ impl fmt::Display for StartError {
             StartError::ServerLog(error) => error.fmt(f),
             StartError::Takeover(error) => error.fmt(f),
             StartError::Bind { address, source } => {
-                write!(f, "cannot listen on {address}: {source}; --port or system.api_gateway_port takes another")
+                write!(f, "cannot listen on {address}: {source}")?;
+                match source.kind() {
+                    io::ErrorKind::AddrInUse => f.write_str("; --port or system.api_gateway_port takes another"),
+                    io::ErrorKind::AddrNotAvailable => {
+                        write!(
+                            f,
+                            "; no interface of this host has {}: --host or system.host takes another",
+                            address.ip()
+                        )
+                    }
+                    io::ErrorKind::PermissionDenied => {
+                        f.write_str("; --port or system.api_gateway_port takes one that needs no privilege")
+                    }
+                    _ => Ok(()),
+                }
             }
             StartError::System { action, source } => write!(f, "cannot {action}: {source}"),
         }
@@ -80,6 +95,29 @@ impl fmt::Display for StartError {
 impl std::error::Error for StartError {}
 
 /// What a system call's error becomes. `action` is a verb phrase.
-pub(super) fn system(action: &'static str) -> impl FnOnce(std::io::Error) -> StartError {
+pub(super) fn system(action: &'static str) -> impl FnOnce(io::Error) -> StartError {
     move |source| StartError::System { action, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_cannot_be_listened_on_is_told_with_the_setting_that_mends_it() {
+        let address: SocketAddr = ([203, 0, 113, 9], 80).into();
+        let said = |errno| StartError::Bind { address, source: io::Error::from_raw_os_error(errno) }.to_string();
+        for (errno, mend) in [
+            (nix::libc::EADDRINUSE, "--port or system.api_gateway_port takes another"),
+            (
+                nix::libc::EADDRNOTAVAIL,
+                "no interface of this host has 203.0.113.9: --host or system.host takes another",
+            ),
+            (nix::libc::EACCES, "--port or system.api_gateway_port takes one that needs no privilege"),
+        ] {
+            let said = said(errno);
+            assert!(said.starts_with("cannot listen on 203.0.113.9:80: ") && said.ends_with(mend), "{said}");
+        }
+        assert!(!said(nix::libc::ENOMEM).contains("--port"));
+    }
 }
