@@ -198,7 +198,7 @@ pub const COLD_START_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 pub const COLD_START_TIMEOUT_MS: std::ops::RangeInclusive<u64> = 10..=600_000;
 /// Default of `system.warm_instance_ttl`.
 pub const WARM_INSTANCE_TTL_DEFAULT: Duration = Duration::from_secs(600);
-/// Range of `system.warm_instance_ttl`, in milliseconds.
+/// Range of `idle_ttl` and `system.warm_instance_ttl`, in milliseconds.
 pub const WARM_INSTANCE_TTL_MS: std::ops::RangeInclusive<u64> = 10..=7 * 24 * 3_600_000;
 /// Keep-alive of an `adaptive` function while its pattern is not known.
 pub const IDLE_UNSURE_TTL: Duration = Duration::from_secs(600);

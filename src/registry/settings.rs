@@ -319,16 +319,30 @@ fn read_invocations_max(entry: &Entry<'_>) -> Result<InvocationsMax, SettingErro
 fn read_function_idle_ttl(entry: &Entry<'_>) -> Result<Option<IdleTtl>, SettingError> {
     match entry.text() {
         Ok(text) if text.eq_ignore_ascii_case(SYSTEM_DEFAULT) => Ok(None),
-        _ => read_idle_ttl(entry).map(Some),
+        _ => read_idle_ttl_or(entry, &[ADAPTIVE, SYSTEM_DEFAULT]).map(Some),
     }
 }
 
 /// A time, or the word that it is learnt.
 pub(crate) fn read_idle_ttl(entry: &Entry<'_>) -> Result<IdleTtl, SettingError> {
-    match entry.text() {
-        Ok(text) if text.eq_ignore_ascii_case(ADAPTIVE) => Ok(IdleTtl::Adaptive),
-        _ => Ok(IdleTtl::AfterMs(entry.duration_ms(limits::WARM_INSTANCE_TTL_MS)?)),
+    read_idle_ttl_or(entry, &[ADAPTIVE])
+}
+
+/// The same, for a setting that may have these words, which the error tells.
+fn read_idle_ttl_or(entry: &Entry<'_>, words: &[&str]) -> Result<IdleTtl, SettingError> {
+    const MS_PER_DAY: u64 = 24 * 60 * 60 * 1000;
+    if entry.text().is_ok_and(|text| text.eq_ignore_ascii_case(ADAPTIVE)) {
+        return Ok(IdleTtl::Adaptive);
     }
+    let range = limits::WARM_INSTANCE_TTL_MS;
+    let (least, most) = (units::format_duration(*range.start()), units::format_duration(*range.end()));
+    let days = range.end() / MS_PER_DAY;
+    entry.duration_ms(range).map(IdleTtl::AfterMs).map_err(|_| {
+        entry.not_allowed(&format!(
+            "{}, or {least} to {most} ({days} days), as a number of seconds or with a unit (500ms, 30s, 5m, 1h)",
+            words.join(", ")
+        ))
+    })
 }
 
 /// A time in seconds, whole if it can be.

@@ -172,6 +172,24 @@ fn a_variable_that_the_server_sets_is_refused_by_its_name() {
 }
 
 #[test]
+fn an_idle_time_that_is_none_is_told_the_words_and_the_range_that_it_may_have() {
+    let range = "10ms to 168h (7 days), as a number of seconds or with a unit (500ms, 30s, 5m, 1h)";
+    for (given, shown) in [
+        (json!("adaptiv"), "\"adaptiv\""),
+        (json!("forever"), "\"forever\""),
+        (json!("7d"), "\"7d\""),
+        (json!(true), "true"),
+        (json!(0), "0"),
+    ] {
+        let text = refusal(json!({ "idle_ttl": given }));
+        assert_eq!(text, format!("idle_ttl: got {shown}; expected adaptive, default, or {range}"));
+        let entry = Entry::new(KeyPath::root().key("warm_instance_ttl"), &given);
+        let text = read_idle_ttl(&entry).unwrap_err().to_string();
+        assert_eq!(text, format!("warm_instance_ttl: got {shown}; expected adaptive, or {range}"));
+    }
+}
+
+#[test]
 fn a_handler_is_a_name_in_the_default_module_or_another() {
     let handler = |text: &str| resolved(json!({ "handler": text })).handler;
     assert_eq!(handler("run"), Handler { module: "main".into(), name: "run".into() });
