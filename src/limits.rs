@@ -124,6 +124,9 @@ pub const FUNCTION_TIMEOUT_MS_MIN: u64 = 1;
 pub const FUNCTION_TIMEOUT_MS_DEFAULT: u64 = 30_000;
 /// Largest `timeout` of a function, in milliseconds.
 pub const FUNCTION_TIMEOUT_MS_MAX: u64 = 900_000;
+/// Range of `X-Faas-Timeout`, in milliseconds. No function's `timeout` is as long as its end: a caller that waits for
+/// anything else, too, need not know those.
+pub const CALLER_TIMEOUT_MS: std::ops::RangeInclusive<u64> = 1..=3_600_000_000_000;
 /// Default of a function's `memory`, in bytes.
 pub const FUNCTION_MEMORY_BYTES_DEFAULT: u64 = 256 * 1024 * 1024;
 /// Smallest `memory` of a function, in bytes: the interpreter itself needs a dozen megabytes.

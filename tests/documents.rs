@@ -143,6 +143,7 @@ fn every_number_of_the_specification_is_the_one_that_is_enforced() {
     values.extend(ranges.iter().flat_map(|(name, range)| [(*name, ms(*range.start())), (*name, ms(*range.end()))]));
     let bodies = limits::BODY_BYTES_LIMIT;
     values.extend([*bodies.start(), *bodies.end()].map(|bytes| ("BODY_BYTES_LIMIT", size(bytes))));
+    values.push(("CALLER_TIMEOUT_MS", ms(*limits::CALLER_TIMEOUT_MS.end())));
     // The row of a default also holds its least and most.
     values.extend([
         ("INVOCATIONS_SHARE", format!("fewer than {} times the free places", limits::INVOCATIONS_SHARE)),

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use crate::call::{CallReply, CallRequest, InvocationId, InvokeError, Slot};
 use crate::http::{HeaderName, HeaderValue, Problem, Request, Response};
+use crate::limits::CALLER_TIMEOUT_MS;
 use crate::metrics::CallStats;
 use crate::scheduler::CallTerms;
-use crate::values::units;
+use crate::values::{cut, units};
 use crate::wire::{self, RequestParts};
 
 use super::super::clients::{ClientId, Waiting};
@@ -102,19 +103,21 @@ impl Front {
     }
 }
 
-/// What the caller says of its patience, spelled as settings spell a time. However long, it is good: beyond the
-/// function's own timeout it says nothing.
+/// What the caller says of its patience, spelled as settings spell a time. Beyond the function's own timeout it says
+/// nothing.
 fn callers_timeout_ns<'a>(mut fields: impl Iterator<Item = &'a [u8]>) -> Result<Option<u64>, Problem> {
     let Some(value) = fields.next() else { return Ok(None) };
-    let ms = std::str::from_utf8(value).ok().and_then(units::parse_duration_ms).filter(|&ms| ms > 0);
-    match (ms, fields.next()) {
-        (Some(ms), None) => Ok(Some(ms.saturating_mul(1_000_000))),
-        _ => Err(Problem::invalid(
-            "invalid_header",
-            "X-Faas-Timeout: one time of at least 1ms, as a number of seconds or with a unit (500ms, 30s, 5m, 1h), \
-             is allowed",
-        )),
-    }
+    let ms = std::str::from_utf8(value).ok().and_then(units::parse_duration_ms);
+    let shown = |value: &[u8]| format!("{:?}", cut(&String::from_utf8_lossy(value)));
+    let given = match (ms.filter(|ms| CALLER_TIMEOUT_MS.contains(ms)), fields.next()) {
+        (Some(ms), None) => return Ok(Some(ms.saturating_mul(1_000_000))),
+        (_, None) => shown(value),
+        (_, Some(second)) => format!("{} and {}, and only one is allowed", shown(value), shown(second)),
+    };
+    let (least, most) = (CALLER_TIMEOUT_MS.start(), CALLER_TIMEOUT_MS.end());
+    let (least, most) = (units::format_duration(*least), units::format_duration(*most));
+    let allowed = format!("{least} to {most}, as a number of seconds or with a unit (500ms, 30s, 5m, 1h)");
+    Err(Problem::invalid("invalid_header", format!("X-Faas-Timeout: got {given}; expected {allowed}")))
 }
 
 /// Says which instance answered, whether it was started for this call, and how long it took.
@@ -144,14 +147,30 @@ mod tests {
     fn a_callers_timeout_is_one_time_as_settings_spell_it() {
         let read = |fields: &[&'static str]| callers_timeout_ns(fields.iter().map(|field| field.as_bytes()));
         assert_eq!(read(&[]), Ok(None));
-        for (text, ms) in [("1.5", 1500), ("250ms", 250), ("2m", 120_000), ("9000h", 32_400_000_000)] {
+        for (text, ms) in [("1.5", 1500), ("250ms", 250), ("2m", 120_000), ("1000000h", 3_600_000_000_000)] {
             assert_eq!(read(&[text]), Ok(Some(ms * 1_000_000)), "{text}");
         }
-        for wrong in [&[""][..], &["0"], &["0.1ms"], &["-1"], &["1 s"], &["soon"], &["1, 2"], &["1", "2"], &["9e9"]] {
+        for wrong in [
+            &[""][..],
+            &["0"],
+            &["0.1ms"],
+            &["-1"],
+            &["1 s"],
+            &["soon"],
+            &["1, 2"],
+            &["1", "2"],
+            &["9e9"],
+            &["1000001h"],
+        ] {
             let problem = read(wrong).unwrap_err();
             assert_eq!((problem.status(), problem.code()), (400, "invalid_header"), "{wrong:?}");
-            assert!(problem.detail().contains("X-Faas-Timeout"));
+            assert!(problem.detail().starts_with(&format!("X-Faas-Timeout: got {:?}", wrong[0])), "{problem:?}");
+            assert!(problem.detail().contains("expected 1ms to 1000000h, as a number of seconds"), "{problem:?}");
+            let says_one = problem.detail().contains("\"1\" and \"2\", and only one is allowed");
+            assert_eq!(says_one, wrong.len() == 2, "{problem:?}");
         }
+        let long = Box::leak("x".repeat(10_000).into_boxed_str());
+        assert!(read(&[long]).unwrap_err().detail().len() < 300, "what is shown is cut");
         assert!(callers_timeout_ns([b"\xff".as_slice()].into_iter()).is_err());
     }
 }
