@@ -211,6 +211,12 @@ impl KeyRing {
         Ok(ring)
     }
 
+    /// The scopes that nobody has.
+    pub fn scopes_of_nobody(&self) -> Vec<Scope> {
+        let held = |scope: &Scope| self.principals.iter().any(|principal| principal.scopes.allows(*scope));
+        Scope::ALL.into_iter().filter(|scope| !held(scope)).collect()
+    }
+
     /// The principal of a request, from the values of all its `Authorization` headers.
     ///
     /// Every request comes by here: 0.1 us with two keys, 0.7 us with a hundred, nearly all of it the digest and the
@@ -330,6 +336,15 @@ mod tests {
         assert_eq!(allowed(scopes("Bearer demo-key")), [true, true, false]);
         assert_eq!(allowed([Scope::Admin].into_iter().collect()), [true, true, true]);
         assert!([].into_iter().collect::<Scopes>().is_empty());
+    }
+
+    #[test]
+    fn a_scope_is_nobodys_when_no_key_has_it_or_implies_it() {
+        assert_eq!(ring().scopes_of_nobody(), []);
+        assert_eq!(KeyRing::new([]).unwrap().scopes_of_nobody(), Scope::ALL);
+        let only = |scope| KeyEntry { scopes: [scope].into_iter().collect(), ..well_known_keys().remove(0) };
+        assert_eq!(KeyRing::new([only(Scope::Admin)]).unwrap().scopes_of_nobody(), []);
+        assert_eq!(KeyRing::new([only(Scope::Manage)]).unwrap().scopes_of_nobody(), [Scope::Invoke, Scope::Admin]);
     }
 
     #[test]

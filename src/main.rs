@@ -70,6 +70,15 @@ fn welcome(settings: &Settings, address: SocketAddr) -> String {
     };
     // The well-known key is worth naming only where it opens anything.
     let key = if settings.well_known_keys { "demo-key" } else { "KEY" };
+    let functions = match settings.well_known_keys || !settings.api_keys.is_empty() {
+        true => format!(
+            r#"  curl http://{address}/functions -H 'Authorization: Bearer {key}' \
+    -d '{{"name": "hello", "code": "def handle(request):\n    return {{\"hello\": \"world\"}}"}}'
+  curl http://{address}/invoke/hello -H 'Authorization: Bearer {key}'
+"#
+        ),
+        false => "No functions can be posted or called: there is no API key, system.api_keys makes some.\n".to_owned(),
+    };
     format!(
         r#"{version} serves on http://{address}
   configuration  {configuration}
@@ -77,10 +86,7 @@ fn welcome(settings: &Settings, address: SocketAddr) -> String {
   isolation      {isolation}
 Try it:
   curl http://{address}/health
-  curl http://{address}/functions -H 'Authorization: Bearer {key}' \
-    -d '{{"name": "hello", "code": "def handle(request):\n    return {{\"hello\": \"world\"}}"}}'
-  curl http://{address}/invoke/hello -H 'Authorization: Bearer {key}'
-"#,
+{functions}"#,
         version = cli::VERSION,
         state = settings.storage_path.display(),
         isolation = settings.isolation,

@@ -97,6 +97,7 @@ impl Reloader {
         let changes = self.settings.reloaded(wanted).map_err(ReloadError::Config)?;
         let keys = key_ring(&changes.settings).map_err(ReloadError::Keys)?;
         // From here on nothing is refused.
+        warn_of_missing_scopes(&keys);
         self.tell(&changes.settings, keys);
         self.settings = changes.settings.clone();
         Ok(changes)
@@ -169,6 +170,26 @@ pub(crate) fn key_ring(settings: &Settings) -> Result<KeyRing, KeyRingError> {
         }
     }));
     KeyRing::new(entries)
+}
+
+/// Says in the log what nobody can do for want of a key: that is allowed, and rarely meant.
+pub(crate) fn warn_of_missing_scopes(keys: &KeyRing) {
+    let missing = keys.scopes_of_nobody();
+    if missing.len() == Scope::ALL.len() {
+        log::warn!(
+            "there is no API key: nobody can call a function or anything else that needs a key; system.api_keys \
+                    makes some"
+        );
+        return;
+    }
+    for scope in missing {
+        let what = match scope {
+            Scope::Invoke => "call functions",
+            Scope::Manage => "see or change functions over the API",
+            Scope::Admin => "reload the configuration over the API (SIGHUP does it)",
+        };
+        log::warn!("no key of system.api_keys has the scope {}: nobody can {what}", scope.as_str());
+    }
 }
 
 fn scheduler_limits(settings: &Settings) -> SchedulerLimits {

@@ -37,7 +37,7 @@ use crate::logs::FunctionLogs;
 use crate::registry::function::FunctionVersion;
 use crate::registry::settings::RUNTIME_DEFAULT;
 use crate::registry::store::{Store, StoreError};
-use crate::reload::{control_settings, front_settings, key_ring, Parts, Reloader};
+use crate::reload::{control_settings, front_settings, key_ring, warn_of_missing_scopes, Parts, Reloader};
 use crate::sandbox::cgroup::CgroupRoot;
 use crate::sandbox::host::HostFacts;
 use crate::sandbox::plan::Privilege;
@@ -104,6 +104,7 @@ pub fn serve(
         None => {}
     }
     report_isolation(settings, &facts);
+    warn_of_missing_scopes(&keys);
     let swept = cgroups.sweep().map_err(StartError::Cgroups)?;
     if swept > 0 {
         log::warn!("removed {swept} cgroups that a killed server had left");

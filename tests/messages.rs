@@ -5,7 +5,7 @@ mod common;
 
 use std::io::{BufRead, BufReader};
 
-use common::{command, is_root, skip, Home, Server};
+use common::{command, eventually, is_root, skip, Home, Server};
 use serde_json::json;
 
 /// What a server says that does not start.
@@ -81,21 +81,43 @@ fn a_server_names_only_keys_that_it_takes_when_it_says_how_to_try_it() {
     if !is_root() {
         return skip("process mode at level strict needs root");
     }
-    for (well_known_keys, key) in [(true, "demo-key"), (false, "KEY")] {
-        let home = Home::new();
-        let config = format!(
-            "system:\n  function_storage_path: {}\n  api_gateway_port: 0\n  well_known_keys: {well_known_keys}\n",
-            home.state().display()
-        );
-        std::fs::write(home.path().join("faas.yaml"), config).unwrap();
+    let own = format!("well_known_keys: false\n{}", api_keys("invoke"));
+    for (keys, end) in [
+        ("", "/invoke/hello -H 'Authorization: Bearer demo-key'"),
+        (&own, "/invoke/hello -H 'Authorization: Bearer KEY'"),
+        ("well_known_keys: false", "there is no API key, system.api_keys makes some."),
+    ] {
+        let home = Home::with(keys, "");
         let mut server = command(&home).spawn().unwrap();
         let mut lines = BufReader::new(server.stdout.take().unwrap()).lines().map(Result::unwrap);
-        let hint = lines.find(|line| line.contains("/invoke/hello"));
+        let hint = lines.find(|line| line.contains("/invoke/hello") || line.starts_with("No functions"));
         server.kill().unwrap();
         server.wait().unwrap();
         let hint = hint.unwrap_or_else(|| panic!("it said nothing:\n{}", home.log()));
-        assert!(hint.ends_with(&format!("'Authorization: Bearer {key}'")), "{hint}");
+        assert!(hint.ends_with(end), "{hint}");
     }
+}
+
+/// The setting for one key with this scope.
+fn api_keys(scope: &str) -> String {
+    let sha256 = "0".repeat(64);
+    format!("api_keys: [{{name: own, key_sha256: \"{sha256}\", scopes: [{scope}]}}]")
+}
+
+#[test]
+fn what_nobody_can_do_for_want_of_a_key_is_told_at_the_start_and_at_a_reload() {
+    if !is_root() {
+        return skip("process mode at level strict needs root");
+    }
+    let server = Server::with("well_known_keys: false", "");
+    assert!(server.home.log().contains("there is no API key: nobody can call"), "{}", server.home.log());
+
+    server.home.clone().configured(&format!("well_known_keys: false\n{}", api_keys("manage")), "");
+    server.signal(nix::sys::signal::Signal::SIGHUP);
+    let lacks = |scope: &str| server.home.log().contains(&format!("has the scope {scope}: nobody can"));
+    eventually("the reload", || lacks("admin").then_some(()));
+    assert_eq!((lacks("invoke"), lacks("manage")), (true, false), "{}", server.home.log());
+    assert!(!Server::start().home.log().contains("nobody can"));
 }
 
 #[test]
