@@ -1,11 +1,15 @@
-# What a person types. CONTRIBUTING.md says more; .ci/run calls `make check`, `make test-matrix` and `make test-vm`.
+# What a person types. CONTRIBUTING.md says more; .ci/run calls `make check` and the tests that it leaves out.
 
 PYTHON ?= python3
 
-.PHONY: help run test test-rust test-python test-vm test-matrix test-faults check fmt bench bench-sandbox bench-trace fuzz deny
+# Tests of what functions see and do: nothing in them depends on how a function runs, or it says so.
+CONTAINER_TESTS ?= answers deadlines faults figures functions hostile logs network randomness recycling scaling \
+	stopping under_load
+
+.PHONY: help run test test-rust test-python test-containers test-vm test-matrix test-faults check fmt bench bench-sandbox bench-trace fuzz deny
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## build and serve faas_config.yaml
 	cargo run --release -- faas_config.yaml
@@ -18,6 +22,10 @@ test-rust: ## the server's tests
 test-python: ## the shim's tests on every Python found, and the benchmark's own
 	$(PYTHON) tests/python/run_all.py
 	$(PYTHON) -m unittest discover -s benches -p 'test_*.py'
+
+# `cargo test` runs tests/containers.rs, which is about containers alone.
+test-containers: ## the tests of functions once more, with each function in a container
+	FAAS_TEST_MODE=container cargo test --locked --no-fail-fast $(CONTAINER_TESTS:%=--test %)
 
 test-vm: ## the sandbox's tests on cgroup v2 and on v1, in a virtual machine
 	$(PYTHON) tests/vm/run.py $(VM)

@@ -1,4 +1,6 @@
-"""Buries the orphans that fall to a pid 1, without taking an exit status that the function's own code waits for.
+"""Buries the orphans that fall to a pid 1, without taking an exit status that the function's own code waits for. Not
+watched where somebody else is pid 1, as in a container with an init: orphans are his then, and whatever is a child here
+the function's code has started.
 
 The kernel does not say whether a child of pid 1 was forked by it or reparented to it. `subprocess` reports status 0
 for a child whose status somebody else took, so guessing wrong would be a silent lie. Therefore the few ways in which

@@ -1,7 +1,7 @@
 """A blank's life: its sandbox is complete, it waits for a function, becomes it, and serves calls until it is stopped.
 
-Owns the channel (descriptor 3) from `Hello` to the end of the process. Does not own the sandbox (`zygote.py`), the
-forms of requests and answers (`request.py`, `answer.py`), or what is printed (`logs.py`).
+Owns the channel (descriptor 3) from `Hello` to the end of the process. Does not own the sandbox (`zygote.py`, or
+`container.py` where the engine made it), the forms of requests and answers (`request.py`, `answer.py`), or what is printed (`logs.py`).
 
 Invariants:
 - One function for ever; one call at a time; one answer for each call, written only by `serve`.
@@ -28,6 +28,7 @@ from logs import NO_CALL, TRACEBACK, Logs
 from request import Request, Response
 
 # How the process ends, for the server's log.
+EXIT_NOT_LAUNCHED = 118
 EXIT_UNEXPECTED = 119
 EXIT_SANDBOX_FAILED = 120
 EXIT_LOAD_FAILED = 121
@@ -38,7 +39,9 @@ _MESSAGE_BYTES_MAX = 4096
 _TRACEBACK_CHARS_MAX = 64 * 1024
 _FUNCTION_DIRECTORY = "/function"
 _SHIM_DIRECTORY = os.path.dirname(os.path.abspath(__file__))
-_SHIM_MODULES = ("answer", "check", "children", "instance", "logs", "request", "wire", "zygote", "_faas")
+_SHIM_MODULES = (
+    "answer", "check", "children", "container", "instance", "logs", "request", "wire", "zygote", "_faas",
+)
 _CO_COROUTINE = 0x80
 _ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -53,13 +56,14 @@ _dumps, _loads = json.dumps, json.loads
 _class_name = type.__dict__["__name__"].__get__
 
 
-def main(channel_fd):
-    """Runs the blank on this descriptor; never returns."""
+def main(channel_fd, is_given_orphans=True):
+    """Runs the blank on this descriptor; never returns. `is_given_orphans` says whether the process is pid 1 of its
+    namespace, to whom the kernel gives the orphans."""
     channel = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, channel_fd)
     # The sandbox placed it with dup2, which clears close-on-exec.
     os.set_inheritable(channel_fd, False)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    logs = _prepare(channel)
+    logs = _prepare(channel, is_given_orphans)
     try:
         channel.send(_json_frame(wire.HELLO, 0, 0, 0, {"python": "%d.%d.%d" % sys.version_info[:3]}))
         kind, head, code = _receive_function(channel)
@@ -79,11 +83,12 @@ def main(channel_fd):
     os._exit(0)
 
 
-def _prepare(channel):
+def _prepare(channel, is_given_orphans):
     """Everything that does not depend on the function: a blank has time for it, a cold start has not."""
     logs = Logs(channel.send)
     logs.install()
-    children.watch()
+    if is_given_orphans:
+        children.watch()
 
     def forked():
         # A child must neither take calls nor answer them: without the channel it can do neither.

@@ -254,6 +254,14 @@ pub enum WorkerJob {
         /// What it becomes.
         function: Arc<FunctionVersion>,
     },
+    /// What became of limits that were awaited ([`Limits::Awaited`](crate::backend::Limits::Awaited)): what is held back
+    /// goes to the instance now, or the instance ends. Sent by the backend.
+    LimitsSet {
+        /// Which instance.
+        slot: Slot,
+        /// Whether they are in force, or why not.
+        result: Result<(), String>,
+    },
     /// Send this call to the instance in `slot`.
     Call {
         /// Which instance.

@@ -67,6 +67,8 @@ Environment (a flag wins over it, and it wins over the file):
   FAAS_API_PORT               Listen on this port
   FAAS_LOG_LEVEL              OFF, ERROR, WARN, INFO, DEBUG, TRACE
   FAAS_DISABLE_CONTAINER      1: never use containers
+  DOCKER_HOST                 unix:///PATH: the socket of the container engine, if
+                              the file names the engine and no socket
 
 Exit codes: 0 stopped as asked, 1 failed, 2 wrong usage, 70 a thread panicked or
 hung, and the server should be started again

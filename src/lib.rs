@@ -7,10 +7,11 @@
 //! queues of [`doorbell`].
 //!
 //! Instances come from a [`backend`]. That of processes keeps a Python zygote for each interpreter, which forks blanks
-//! that carry out a plan made by [`sandbox`], step by step, in [`sys`], the only module with `unsafe`. Their Python half
-//! is carried in the binary ([`shim`]).
+//! that carry out a plan made by [`sandbox`], step by step, in [`sys`], the only module with `unsafe`. That of containers
+//! ([`backend::docker`]) orders blanks from a container engine, over its Unix socket, and reads back what it was given.
+//! The Python half of both is carried in the binary ([`shim`]).
 //!
-//! What may wait for a disk or a sandbox is done by the threads of [`control`]: deploying functions into the
+//! What may wait for a disk, a sandbox or an image is done by the threads of [`control`]: deploying functions into the
 //! [`registry`], which is durable, and reading [`logs`], which functions write. [`metrics`] counts.
 //!
 //! [`server`] starts all that in its order, from the [`config`] that `main` read after [`cli`] had read the arguments.

@@ -114,6 +114,11 @@ pub const FUNCTION_ENVIRONMENT_MAX: usize = 256;
 pub const FUNCTION_ENVIRONMENT_BYTES_MAX: usize = 64 * 1024;
 /// Longest `handler` of a function, in bytes.
 pub const FUNCTION_HANDLER_BYTES_MAX: usize = 200;
+/// Longest name of an image, in bytes, with tag and digest: a name alone may have 255.
+pub const IMAGE_REFERENCE_BYTES_MAX: usize = 512;
+/// Images that a server process tells apart: a number is never given twice, since instances may still have it.
+pub const IMAGES_MAX: usize = 16 * 1024;
+const _: () = assert!(IMAGES_MAX > FUNCTIONS_MAX, "every stored function may have one of its own");
 /// Requirements in one function's `dependencies`.
 pub const FUNCTION_DEPENDENCIES_MAX: usize = 256;
 /// Longest single requirement, in bytes.
@@ -168,6 +173,14 @@ pub const GIVEN_SHOWN_CHARS_MAX: usize = 60;
 pub const CONFIG_PATH_BYTES_MAX: usize = 4096;
 /// Entries of `system.runtimes`.
 pub const RUNTIMES_MAX: usize = 32;
+/// Longest path of a Unix socket, in bytes: what the kernel's address holds beside the byte that ends it.
+pub const SOCKET_PATH_BYTES_MAX: usize = 107;
+/// Longest `system.container_security_label`, in bytes.
+pub const SECURITY_LABEL_BYTES_MAX: usize = 255;
+/// Words of `system.image_scan`, the program included.
+pub const IMAGE_SCAN_WORDS_MAX: usize = 64;
+/// Longest word of `system.image_scan`, in bytes.
+pub const IMAGE_SCAN_WORD_BYTES_MAX: usize = 4096;
 /// Entries of `system.api_keys`.
 pub const API_KEYS_MAX: usize = 1000;
 /// Shortest API key in the configuration, in bytes: a shorter one can be guessed.
@@ -189,6 +202,14 @@ pub const SLOTS_MAX: usize = 65_536;
 pub const WORKERS_MAX: usize = 256;
 /// Largest `system.pool_size`.
 pub const POOL_SIZE_MAX: usize = 1024;
+/// Largest `system.container_pool_size`.
+pub const CONTAINER_POOL_SIZE_MAX: usize = 64;
+/// Default of `system.image_scan_timeout`.
+pub const IMAGE_SCAN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(300);
+/// Range of `system.image_scan_timeout`, in milliseconds.
+pub const IMAGE_SCAN_TIMEOUT_MS: std::ops::RangeInclusive<u64> = 1000..=3_600_000;
+/// What the log shows of the output of an image's scan, in bytes: its end.
+pub const IMAGE_SCAN_OUTPUT_BYTES_MAX: usize = 4096;
 /// Default of `system.sandbox_uid_base`.
 pub const SANDBOX_UID_BASE_DEFAULT: u32 = 2_000_000_000;
 /// Smallest `system.sandbox_uid_base`: below are the users of the host.
@@ -293,6 +314,8 @@ pub const RETRY_AFTER_MAX_S: u64 = 60;
 pub const INVOCATIONS_MAX: usize = 16_384;
 /// Blanks that wait for a function, default of `system.pool_size`.
 pub const POOL_SIZE_DEFAULT: usize = 8;
+/// Containers that wait for a function, default of `system.container_pool_size`: each takes more than a process does.
+pub const CONTAINER_POOL_SIZE_DEFAULT: usize = 2;
 /// Invocations that may be in one instance's pipe, the running one included.
 pub const PIPE_DEPTH_MAX: usize = 16;
 /// Invocations are piped behind another only while the expected wait in the pipe stays below this.
@@ -301,6 +324,12 @@ pub const PIPE_WAIT_MAX: Duration = Duration::from_millis(1);
 pub const PIPE_STALL: Duration = Duration::from_millis(10);
 /// A blank must answer this long after it was asked for.
 pub const BLANK_START_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same for a blank that is a container: an engine with much to do takes seconds for one. Longer than whoever makes it
+/// waits for the engine, so that the reason is heard.
+pub const CONTAINER_BLANK_TIMEOUT: Duration = Duration::from_secs(45);
+const _: () = assert!(BLANK_START_TIMEOUT.as_nanos() <= CONTAINER_BLANK_TIMEOUT.as_nanos());
+// In the queue of those to be started, and then in the making: the reason is heard before the scheduler gives up.
+const _: () = assert!(2 * CONTAINER_START_TIMEOUT.as_nanos() < CONTAINER_BLANK_TIMEOUT.as_nanos());
 /// A draining instance is killed after this long, default of `system.drain_timeout`.
 pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// A stopping server ends what still runs after this long, default of `system.shutdown_grace`.
@@ -370,6 +399,53 @@ pub const WORKER_ASK_AGAIN: Duration = Duration::from_secs(1);
 /// After so many failures in a row to make a blank, calls that need one fail at once.
 pub const BLANK_FAILURES_MAX: u32 = 3;
 
+// ---- Containers ----
+
+/// Containers that an engine is asked to start at once: it has locks of its own, and more would only wait there.
+pub const CONTAINER_STARTS_MAX: usize = 4;
+/// A container must be a blank this long after its order was placed.
+pub const CONTAINER_START_TIMEOUT: Duration = Duration::from_secs(20);
+/// How a container ended must be told this long after it has, or it stays unknown.
+pub const CONTAINER_EXIT_WAIT: Duration = Duration::from_secs(3);
+/// Containers that an engine is asked to remove at once: what is more urgent must not wait behind them.
+pub const CONTAINER_REMOVALS_MAX: usize = 8;
+/// A container that was killed, and not for want of memory as far as the engine knows, is looked at so often again.
+pub const CONTAINER_EXIT_LOOKS_MAX: u32 = 5;
+/// A removal that failed is tried again after this long; doubles up to the next limit.
+pub const CONTAINER_REMOVAL_RETRY: Duration = Duration::from_millis(200);
+/// Longest pause between two tries to remove a container.
+pub const CONTAINER_REMOVAL_RETRY_MAX: Duration = Duration::from_secs(10);
+/// At the end of the server, how long it waits for the next of its containers to go.
+pub const CONTAINERS_STOP_WAIT: Duration = Duration::from_secs(2);
+/// What was asked on a connection that was cut is asked again after this long.
+pub const ENGINE_ASK_AGAIN: Duration = Duration::from_millis(50);
+/// And no more when it was asked first this long ago.
+pub const ENGINE_ASK_PATIENCE: Duration = Duration::from_secs(5);
+/// An engine is away when it was asked so often in a row how it is and every connection was cut.
+pub const ENGINE_FAILURES_MAX: u32 = 4;
+/// Jobs that may wait for the containers' thread: those of all instances, and of the control threads.
+pub const CONTAINERS_QUEUE_MAX: usize = SUPERVISOR_QUEUE_MAX;
+/// How often an engine that is well is asked how it is.
+pub const ENGINE_LOOK: Duration = Duration::from_secs(5);
+/// How often it is looked for containers that nobody knows: made by an engine that hung, after they were given up.
+pub const ENGINE_SWEEP: Duration = Duration::from_secs(15);
+/// And how long that answer may take.
+pub const ENGINE_LOOK_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often one that is away is looked for.
+pub const ENGINE_RETRY: Duration = Duration::from_secs(1);
+/// A deployment waits this long for an image that is pulled.
+pub const IMAGE_PULL_TIMEOUT: Duration = Duration::from_secs(600);
+/// What a container may write to its own output until its instance has a pipe of the server's, in bytes: the engine keeps
+/// so much of it. A whole number of kibibytes.
+pub const CONTAINER_LOG_BYTES_MAX: u64 = 64 * 1024;
+/// How much sooner than others the kernel kills a process of a container when the whole machine is out of memory, from
+/// -1000 to 1000: sooner than the engine and the server.
+pub const CONTAINER_OOM_SCORE_ADJ: i32 = 500;
+/// Layers of an image whose progress is followed while it is pulled; engines take some 128.
+pub const IMAGE_LAYERS_MAX: usize = 512;
+/// Longest name of an image, in bytes, its tag or digest included.
+pub const IMAGE_NAME_BYTES_MAX: usize = 400;
+
 // ---- Outbound connections ----
 
 /// Connections that the broker is making for one instance at once: beyond it EAGAIN.
@@ -395,6 +471,51 @@ pub const EGRESS_SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 pub const EGRESS_STACK_BYTES: usize = 256 * 1024;
 /// Entries of `system.outbound_allow`.
 pub const OUTBOUND_ALLOW_MAX: usize = 256;
+
+// ---- The container engine ----
+
+/// Largest answer of a container engine, in bytes, but for lists and streams. What it says of one container repeats the
+/// profile of system calls.
+pub const ENGINE_REPLY_BYTES_MAX: usize = 1024 * 1024;
+/// Largest list of containers or images, in bytes.
+pub const ENGINE_LIST_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Longest line of an engine's events, or of the progress of a pull, in bytes.
+pub const ENGINE_LINE_BYTES_MAX: usize = 64 * 1024;
+/// Characters of an engine's message that are passed on; longer ones are cut.
+pub const ENGINE_TEXT_CHARS_MAX: usize = 300;
+/// An engine must have answered a call after this long.
+pub const ENGINE_CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// An engine that pulls an image must say something at least this often.
+pub const ENGINE_PULL_SILENCE_MAX: Duration = Duration::from_secs(120);
+/// Connections to the engine's socket at once.
+pub const ENGINE_CONNECTIONS_MAX: usize = 16;
+/// Of these, so many may carry streams, which can last for ever: the rest is for calls that end.
+pub const ENGINE_STREAMS_MAX: usize = 12;
+/// Calls that wait for a connection: beyond it a call fails at once.
+pub const ENGINE_QUEUE_MAX: usize = 1024;
+/// Largest head of an engine's answer, in bytes.
+pub const ENGINE_HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Header fields of one answer.
+pub const ENGINE_HEADERS_MAX: usize = 64;
+/// Interim answers (1xx) before the answer.
+pub const ENGINE_INTERIM_MAX: usize = 8;
+/// Largest chunk-size line (size, extensions) of an engine's answer, in bytes.
+pub const ENGINE_CHUNK_LINE_BYTES_MAX: usize = 256;
+/// Largest trailer section of an engine's answer, in bytes.
+pub const ENGINE_TRAILER_BYTES_MAX: usize = 4 * 1024;
+/// Body of an answer that is an error, in bytes, if good answers to the call may not be larger.
+pub const ENGINE_ERROR_BODY_BYTES_MAX: usize = 64 * 1024;
+/// Bytes read from the engine at once.
+pub const ENGINE_READ_BYTES: usize = 64 * 1024;
+/// Reads from one connection to the engine before the others have their turn.
+pub const ENGINE_READS_PER_TURN_MAX: usize = 8;
+/// While so much of what the engine said is not taken, nothing more is read. Each is at most [`ENGINE_READ_BYTES`] of a
+/// stream, or one whole answer.
+pub const ENGINE_NEWS_MAX: usize = 256;
+/// An engine whose queue of connections is full is asked again after this long: nothing tells when it has room.
+pub const ENGINE_CONNECT_PAUSE: Duration = Duration::from_millis(10);
+/// A connection to the engine that carries nothing is closed after this long.
+pub const ENGINE_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 // ---- Queues between threads ----
 
@@ -455,6 +576,7 @@ const _: () = assert!(LOG_ENTRY_BYTES_MAX < WIRE_BODY_PIECE_BYTES_MAX);
 const _: () = assert!(WIRE_BODY_PIECE_BYTES_MAX + RESPONSE_HEADER_BYTES_MAX + 1024 <= WIRE_MESSAGE_BYTES_MAX);
 const _: () = assert!(HTTP_TARGET_BYTES_MAX < HTTP_HEAD_BYTES_MAX);
 const _: () = assert!(SLOTS_DEFAULT <= SLOTS_MAX && POOL_SIZE_DEFAULT <= POOL_SIZE_MAX);
+const _: () = assert!(CONTAINER_POOL_SIZE_DEFAULT <= CONTAINER_POOL_SIZE_MAX);
 const _: () = assert!(SANDBOX_UID_BASE_MAX as u64 + (SLOTS_MAX as u64) < u32::MAX as u64 - 1);
 const _: () = assert!(QUEUE_PER_FUNCTION_MAX <= INVOCATIONS_MAX);
 const _: () = assert!(HTTP_HEAD_BYTES_MAX <= u16::MAX as usize, "offsets into a request head are 16 bits wide");
@@ -479,3 +601,5 @@ const _: () = assert!(EGRESS_CONNECTS_PER_INSTANCE_MAX <= EGRESS_CONNECTS_MAX);
 const _: () = assert!(EGRESS_CONNECTS_RESERVED <= EGRESS_CONNECTS_PER_INSTANCE_MAX);
 const _: () = assert!(EGRESS_CALLS_PER_SECOND_MAX >= 1 && EGRESS_CALLS_PER_SECOND_MAX <= EGRESS_CALLS_BURST_MAX);
 const _: () = assert!(EGRESS_NAME_SERVER_TIMEOUT.as_nanos() < EGRESS_CONNECT_TIMEOUT.as_nanos());
+const _: () =
+    assert!(ENGINE_STREAMS_MAX < ENGINE_CONNECTIONS_MAX, "calls that end are never held up by those that do not");

@@ -13,6 +13,7 @@ use std::time::Duration;
 use crossbeam_channel::bounded;
 
 use crate::auth::{well_known_keys, KeyEntry, KeyRing, KeyRingError, Scope};
+use crate::backend::docker::health::Health;
 use crate::backend::process::runtimes::Runtimes;
 use crate::call::FrontEvent;
 use crate::config::{ApiScope, Changes, ConfigError, Settings, Sources};
@@ -65,6 +66,8 @@ pub struct Parts {
     pub response_bytes_max: Arc<AtomicUsize>,
     /// Keys, connections, and the scheduler.
     pub front: Line<FrontEvent>,
+    /// What is known of the container engine.
+    pub engine: Arc<Health>,
     /// Who watches over this process, and is told of reloads.
     pub notifier: Arc<Notifier>,
 }
@@ -136,7 +139,6 @@ pub(crate) fn front_settings(settings: &Settings) -> FrontSettings {
         scheduler: scheduler_limits(settings),
         shutdown_grace: settings.shutdown_grace,
         isolation: settings.isolation.to_string(),
-        container: "container mode is not part of this version",
     }
 }
 
@@ -147,6 +149,9 @@ pub(crate) fn control_settings(settings: &Settings) -> ControlSettings {
         default_mode: settings.default_mode,
         declared: declared.collect(),
         functions_max: settings.limits.max_functions,
+        base_image: settings.base_image.clone(),
+        image_scan: settings.image_scan.clone(),
+        image_scan_timeout: settings.image_scan_timeout,
         slots_max: settings.slots_max,
     }
 }
@@ -197,6 +202,7 @@ fn scheduler_limits(settings: &Settings) -> SchedulerLimits {
     SchedulerLimits {
         slots_max: settings.slots_max,
         pool_size: settings.pool_size,
+        container_pool_size: settings.container_pool_size,
         queue_per_function_max: settings.limits.max_queue_per_function,
         queue_wait_max_ns: ns(settings.limits.max_queue_wait),
         invocations_max: settings.limits.max_invocations,

@@ -9,11 +9,11 @@
 //! A server that takes over gets the lock and, unless it is to listen elsewhere, the listener from its predecessor, and
 //! starts all the same; what it may not do while that one serves is in `succession`.
 
+mod containers;
 mod error;
 mod succession;
 mod threads;
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
@@ -24,8 +24,10 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use sha2::{Digest, Sha256};
 
+use crate::backend::docker::images::ImagesOf;
 use crate::backend::process::check::Checker;
 use crate::backend::process::runtimes::{Runtimes, SandboxSettings};
+use crate::backend::runtimes::{AllRuntimes, Images};
 use crate::call::FrontEvent;
 use crate::config::{IsolationLevel, Settings, Sources};
 use crate::control;
@@ -50,6 +52,7 @@ use crate::watchdog::{Pulse, Watchdog};
 
 pub use error::StartError;
 
+use containers::{Containers, Owner};
 use error::system;
 use succession::Succession;
 use threads::Threads;
@@ -132,6 +135,7 @@ pub fn serve(
         store,
         cgroups,
         side: Arc::new(side),
+        state_id,
         line,
         desk,
         door: Door { listener, keys, signals, estate, launcher },
@@ -190,6 +194,7 @@ struct Start {
     store: Store,
     cgroups: CgroupRoot,
     side: Arc<Side>,
+    state_id: String,
     line: Line<FrontEvent>,
     desk: Desk<FrontEvent>,
     door: Door,
@@ -206,7 +211,8 @@ impl Start {
         facts: &HostFacts,
         ready: impl FnOnce(SocketAddr),
     ) -> Result<(), StartError> {
-        let Start { store, cgroups, side, line: front_line, desk: front_desk, door, predecessor, other_groups } = self;
+        let Start { store, cgroups, side, state_id, line: front_line, desk: front_desk, door, .. } = self;
+        let Start { predecessor, other_groups, .. } = self;
         let staging =
             staging(&settings.storage_path).map_err(system("make the directory on which sandboxes are built"))?;
         let runtimes = runtimes(settings, side.first_uid(), facts, &cgroups, staging)?;
@@ -215,13 +221,12 @@ impl Start {
             log::error!("function {} is not served: {}", refused.name, refused.reason);
         }
         let stored: Vec<Arc<FunctionVersion>> = loaded.functions.into_iter().map(Arc::new).collect();
-        // Each once: looking for an interpreter that is not there may start several.
-        let names: BTreeSet<&str> = stored.iter().map(|function| function.config.runtime.as_str()).collect();
-        for name in names {
-            if let Err(error) = runtimes.resolve(name) {
-                log::error!("functions with runtime {name} cannot be called: {error}");
-            }
-        }
+        let prospect = containers::prospect(settings, &side);
+        let engine = containers::first_health(&prospect);
+        let images = Arc::new(Images::default());
+        let lack = prospect.as_ref().err().cloned();
+        let all_runtimes = Arc::new(AllRuntimes::new(Arc::clone(&runtimes), Arc::clone(&images), lack));
+        all_runtimes.learn_all(stored.iter().map(Arc::as_ref));
         let known = |name: &str| {
             stored.iter().any(|function| function.name == name)
                 || loaded.refused.iter().any(|refused| refused.name == name)
@@ -245,12 +250,27 @@ impl Start {
             response_bytes_max: Arc::new(AtomicUsize::new(settings.limits.max_response_body_bytes)),
             front: front_line.clone(),
             notifier: Arc::clone(&notifier),
+            engine: Arc::clone(&engine),
         };
         let mut watchdog = Watchdog::new();
         let threads = Threads::start(settings, &parts, cgroups, &mut watchdog)?;
+        let owner = Owner { side: &side, state_id: &state_id };
+        let containers = prospect
+            .ok()
+            .map(|prospect| {
+                Containers::start(prospect, settings, &parts, images, &mut watchdog, threads.workers.clone(), &owner)
+            })
+            .transpose()?;
+        let container_line = containers.as_ref().map(|containers| containers.line.clone());
+        let checker = Checker::new(Arc::clone(&runtimes), threads.supervisor.clone(), container_line.clone());
+        let images_of = |containers| ImagesOf { containers, checker: checker.clone() };
+        let image_source =
+            container_line.clone().map(|line| Box::new(images_of(line)) as Box<dyn control::ImageSource>);
         let tools = control::Tools {
             figures,
-            checker: Checker::new(Arc::clone(&runtimes), threads.supervisor.clone()),
+            checker,
+            runtimes: Arc::clone(&all_runtimes),
+            images: image_source,
             logs: logs.sink(),
             front: front_line.clone(),
             reloader: Reloader::new(sources, settings.clone(), parts),
@@ -266,12 +286,14 @@ impl Start {
         let lines = Lines {
             workers: threads.workers.clone(),
             supervisor: threads.supervisor.clone(),
+            containers: container_line,
+            engine,
             control,
             logs: logs.sink(),
             notifier: Arc::clone(&notifier),
             changes: shared.gate(),
         };
-        let mut front = Front::new(front_desk, front_settings(settings), lines, door, runtimes, &functions)
+        let mut front = Front::new(front_desk, front_settings(settings), lines, door, all_runtimes, &functions)
             .map_err(system("make the front"))?;
         // Before anything is taken from a predecessor, as is all that may fail.
         let (mut pulse, beat) = Pulse::watched();
@@ -310,7 +332,7 @@ impl Start {
             }
             log::info!("stopped");
         });
-        threads.end();
+        threads.end(containers);
         // The end of the threads was watched, too.
         drop(watch);
         result

@@ -5,6 +5,7 @@ pub const FILES: &[(&str, &str)] = &[
     ("answer.py", include_str!("../runtime-shim/answer.py")),
     ("check.py", include_str!("../runtime-shim/check.py")),
     ("children.py", include_str!("../runtime-shim/children.py")),
+    ("container.py", include_str!("../runtime-shim/container.py")),
     ("instance.py", include_str!("../runtime-shim/instance.py")),
     ("logs.py", include_str!("../runtime-shim/logs.py")),
     ("request.py", include_str!("../runtime-shim/request.py")),

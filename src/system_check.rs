@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::backend::docker::probe;
 use crate::backend::process::check::Checker;
 use crate::backend::process::runtimes::Runtimes;
 use crate::backend::process::supervisor::{self, SupervisorJob, SupervisorSettings};
 use crate::call::FrontEvent;
 use crate::cli;
-use crate::config::{ContainerRuntime, Settings};
+use crate::config::{engine_socket, environment, Settings};
 use crate::doorbell::line;
 use crate::egress::Egress;
 use crate::limits::SUPERVISOR_QUEUE_MAX;
@@ -20,9 +21,6 @@ use crate::sandbox::cgroup::CgroupRoot;
 use crate::sandbox::host::{HostFacts, Report, Status};
 use crate::server;
 use crate::watchdog::Pulse;
-
-/// The system's socket of the Docker daemon.
-const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 
 /// Prints the report, and with `verbose` the sandbox in every detail. Must run in a process with one thread. `true` when
 /// process mode can run.
@@ -108,7 +106,7 @@ fn try_sandbox(runtimes: Arc<Runtimes>, cgroups: CgroupRoot, report: &mut Report
         let thread = supervisor::start(supervisor.clone(), desk, settings, Vec::new(), front)
             .map_err(|error| error.to_string())?;
         let config = FunctionSettings::default().resolve(ExecutionMode::Process).map_err(|error| error.to_string())?;
-        let checker = Checker::new(runtimes, supervisor.clone());
+        let checker = Checker::new(runtimes, supervisor.clone(), None);
         let first = checker.check("def handle(request): pass", &config).map_err(|error| error.to_string());
         let started = Instant::now();
         let outcome = first.and_then(|()| {
@@ -131,12 +129,14 @@ fn try_sandbox(runtimes: Arc<Runtimes>, cgroups: CgroupRoot, report: &mut Report
 }
 
 fn container(settings: &Settings, report: &mut Report) {
-    let (detail, mend) = match settings.container_runtime {
-        ContainerRuntime::Disabled => ("switched off by the configuration", "set system.container_runtime: docker"),
-        ContainerRuntime::Docker if !std::path::Path::new(DOCKER_SOCKET).exists() => {
-            ("no Docker daemon on this host, and not part of this version", "not needed for process mode")
-        }
-        ContainerRuntime::Docker => ("not part of this version", "use process mode"),
+    const NOT_NEEDED: &str = "not needed for process mode";
+    let (detail, mend) = match engine_socket(settings, nix::unistd::geteuid().is_root(), &environment) {
+        Ok(None) => ("switched off by the configuration".to_owned(), "set system.container_runtime: docker"),
+        Ok(Some(socket)) => match probe::version(socket) {
+            Ok(version) => return report.ok("container mode", format!("{} (API {})", version.name, version.api)),
+            Err(error) => (error.to_string(), NOT_NEEDED),
+        },
+        Err(error) => (error.to_string(), NOT_NEEDED),
     };
     report.bad(Status::Degraded, "container mode", detail, mend);
 }

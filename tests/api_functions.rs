@@ -62,8 +62,8 @@ fn a_created_function_is_the_resource_that_its_location_names() {
     assert_eq!(
         got["config"],
         json!({
-            "runtime": "python3", "execution_mode": "process", "network": "none", "handler": "handle", "timeout": 30,
-            "memory": "256Mi", "cpu_limit": "1000m", "dependencies": [], "environment": {}, "min_instances": 0, "max_instances": 10,
+            "runtime": "python3", "execution_mode": "process", "image": "default", "network": "none",
+            "handler": "handle", "timeout": 30, "memory": "256Mi", "cpu_limit": "1000m", "dependencies": [], "environment": {}, "min_instances": 0, "max_instances": 10,
             "max_invocations_per_instance": "unlimited", "idle_ttl": "default",
         })
     );
@@ -77,8 +77,8 @@ fn a_created_function_is_the_resource_that_its_location_names() {
 fn config_comes_back_as_it_was_given() {
     let Some(server) = server() else { return };
     let config = json!({
-        "runtime": "python3", "execution_mode": "process", "network": "none", "handler": "tools.run", "timeout": 1.5,
-        "memory": "64Mi",
+        "runtime": "python3", "execution_mode": "process", "image": "default", "network": "none",
+        "handler": "tools.run", "timeout": 1.5, "memory": "64Mi",
         "cpu_limit": "250m", "dependencies": [], "environment": {"A": "1", "B": ""}, "min_instances": 1,
         "max_instances": 2, "max_invocations_per_instance": 1000, "idle_ttl": "adaptive",
     });
@@ -177,6 +177,12 @@ fn a_wrong_config_field_is_named_with_what_is_allowed() {
         (json!({"memory": "lots"}), "config.memory: got \"lots\""),
         (json!({"memory": true}), "config.memory: got true"),
         (json!({"cpu_limit": "0m"}), "config.cpu_limit: got \"0m\""),
+        (
+            json!({"image": "python:3.12"}),
+            "config.image: got \"python:3.12\"; expected default, unless execution_mode is container",
+        ),
+        (json!({"image": "a b"}), "config.image: got \"a b\"; expected the name of an image"),
+        (json!({"image_id": "sha256:0"}), "config.image_id: unknown key"),
         (json!({"execution_mode": "vm"}), "config.execution_mode: got \"vm\"; expected process or container"),
         (json!({"runtime": "ruby"}), "config.runtime: got \"ruby\""),
         (json!({"runtime": "python2.7"}), "config.runtime: got \"python2.7\""),
@@ -201,10 +207,13 @@ fn a_wrong_config_field_is_named_with_what_is_allowed() {
 }
 
 #[test]
-fn what_this_version_cannot_do_is_refused_and_says_so() {
-    let Some(server) = server() else { return };
+fn what_this_server_cannot_do_is_refused_and_says_so() {
+    if !is_root() {
+        return skip("process mode at level strict needs root");
+    }
+    let server = Server::with("container_runtime: none", "");
     let container = post(&server, &json!({"name": "f", "code": HELLO, "config": {"execution_mode": "container"}}));
-    assert!(container.refused(400, "mode_unavailable").contains("container mode is not available"));
+    assert!(container.refused(400, "mode_unavailable").contains("container mode is switched off"));
     let packages =
         post(&server, &json!({"name": "f", "code": HELLO, "config": {"dependencies": ["requests==2.28.0"]}}));
     assert!(packages.refused(400, "dependencies_unavailable").contains("cannot be installed"));

@@ -117,6 +117,7 @@ fn help_and_version_are_printed_and_are_no_failure() {
             "FAAS_API_PORT",
             "FAAS_LOG_LEVEL",
             "FAAS_DISABLE_CONTAINER",
+            "DOCKER_HOST",
         ] {
             assert!(stdout.contains(word), "{word}");
         }

@@ -9,6 +9,10 @@ use std::process::Command;
 
 use common::host::{cgroup_parents, cgroups_in, descendants, is_alive};
 use common::{command, eventually, is_root, skip, Home, Server};
+use faas::registry::function::ExecutionMode;
+use faas::registry::image::ImageId;
+use faas::registry::settings::FunctionSettings;
+use faas::registry::store::{NewFunction, Store};
 use nix::sys::signal::Signal;
 use rusqlite::Connection;
 use serde_json::{json, Value};
@@ -254,4 +258,39 @@ fn looking_at_the_system_leaves_a_state_directory_that_a_server_accepts() {
 
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+#[test]
+fn a_stored_function_that_runs_in_containers_is_kept_and_told_of_where_there_are_none() {
+    if !is_root() {
+        return skip("process mode at level strict needs root");
+    }
+    let server = Server::with(&format!("{SMALL}\ncontainer_runtime: none"), "");
+    server.deploy("plain", "def handle(request):\n    return 'plain'\n", json!({}));
+    let (home, _) = server.end(Signal::SIGTERM);
+    let fields = json!({ "execution_mode": "container", "image": "python:3.12-slim", "min_instances": 1 });
+    let settings = FunctionSettings::from_json(fields.as_object().unwrap()).unwrap();
+    let id = format!("sha256:{}", "0123456789abcdef".repeat(4));
+    let stored = NewFunction {
+        name: "boxed".to_owned(),
+        code: "def handle(request):\n    return 'boxed'\n".to_owned(),
+        config: settings.resolve(ExecutionMode::Process).unwrap(),
+        image_id: ImageId::parse(&id),
+        now_ms: 1000,
+    };
+    Store::open(&home.state()).unwrap().create(stored).unwrap();
+    let server = Server::on(home);
+    let shown = server.get("/functions/boxed").json();
+    assert_eq!((&shown["image_id"], &shown["config"]["image"]), (&json!(id), &json!("python:3.12-slim")));
+    let detail = server.post("/invoke/boxed", "").refused(503, "no_instances");
+    assert!(detail.contains("it runs in containers, and container mode is switched off on this server"), "{detail}");
+    server.get("/functions/boxed/sandbox").refused(503, "no_instances");
+    let update = json!({ "config": { "timeout": 5 } }).to_string();
+    server.call("PUT", "/functions/boxed", &update).refused(400, "mode_unavailable");
+    // Nobody else is touched, and it can be made one that runs here.
+    assert_eq!(server.post("/invoke/plain", "").json(), "plain");
+    let update = json!({ "config": { "execution_mode": "process", "image": "default" } }).to_string();
+    let updated = server.call("PUT", "/functions/boxed", &update).json();
+    assert_eq!((&updated["version"], updated.get("image_id")), (&json!(2), None));
+    assert_eq!(server.post("/invoke/boxed", "").json(), "boxed");
 }

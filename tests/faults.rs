@@ -224,8 +224,10 @@ fn a_function_that_does_not_load_is_not_tried_all_the_time_but_again_later() {
     let Some(server) = sandboxed("", "") else { return };
     // The clock says whether it loads, so it mends itself.
     let code = "if time.time() < DUE: raise OSError('not yet')\ndef handle(request):\n    return 'loaded'";
+    server.deploy("later", &code.replace("DUE", "float('inf')"), json!({}));
     let due = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64() + 1.5;
-    server.deploy("later", &code.replace("DUE", &due.to_string()), json!({}));
+    let update = json!({ "code": code.replace("DUE", &due.to_string()) }).to_string();
+    assert_eq!(server.call("PUT", "/functions/later", &update).status, 200);
     let mut refused = 0;
     eventually("it loads", || {
         let reply = server.invoke("later", "");

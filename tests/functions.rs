@@ -126,8 +126,8 @@ fn globals_live_as_long_as_the_instance() {
 
 #[test]
 fn the_environment_is_the_configured_one_and_nothing_of_the_servers() {
-    if !common::is_root() {
-        return common::skip("process mode at level strict needs root");
+    if !common::mode::can_run_functions() {
+        return;
     }
     let home = Home::with("pool_size: 1", "");
     let mut start = command(&home);

@@ -15,7 +15,8 @@ mod storm;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::{eventually, is_root, skip, Reply, Server};
+use common::mode::{about_processes_alone, can_run_functions, looks_at_rest};
+use common::{eventually, Reply, Server};
 use serde_json::{json, Value};
 
 /// What the code of most attacks begins with.
@@ -35,8 +36,7 @@ impl Scene {
 
     /// The same, with these lines in the `system:` section.
     fn with(system: &str) -> Option<Scene> {
-        if !is_root() {
-            skip("process mode at level strict needs root");
+        if !can_run_functions() {
             return None;
         }
         // One worker, so that whatever harms it harms the bystander; no pool that comes and goes.
@@ -84,7 +84,7 @@ impl Scene {
         eventually("the server is quiet", || {
             let now = self.open_descriptors();
             last = if now == last.0 { (now, last.1 + 1) } else { (now, 0) };
-            (last.1 >= 20).then_some(now)
+            (last.1 >= looks_at_rest()).then_some(now)
         })
     }
 }

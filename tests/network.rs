@@ -153,7 +153,11 @@ fn an_address_that_flips_during_connect_never_leads_to_a_forbidden_place() {
     let server = world.server(ANY);
     deploy(&server, "f", "outbound");
     let (mut reached, mut refused) = (0, 0);
-    for _ in 0..4 {
+    // Which of the two threads runs when is the kernel's to say: more rounds where one of them had no processor.
+    for round in 0..40 {
+        if round >= 4 && reached > 0 && refused > 0 {
+            break;
+        }
         let got = ask(&server, "f", &json!({ "flips": ["flip", PUBLIC, FORBIDDEN[0], 240] }));
         let peers = got["flips"]["peers"].as_object().unwrap();
         assert!(peers.keys().all(|peer| peer == PUBLIC), "{got:#}");
@@ -233,6 +237,9 @@ fn none_reaches_nothing_and_says_so_at_once() {
 
 #[test]
 fn host_is_refused_unless_the_operator_allows_it_and_then_is_the_hosts_network() {
+    if common::mode::about_processes_alone("the host's network of a container is the engine's and not this machine's") {
+        return;
+    }
     let Some(world) = World::new() else { return };
     let server = world.server(ANY);
     let body = json!({ "name": "f", "code": PROBE, "config": { "network": "host" } }).to_string();
@@ -289,6 +296,9 @@ fn host_is_refused_unless_the_operator_allows_it_and_then_is_the_hosts_network()
 
 #[test]
 fn outbound_works_for_a_server_that_is_not_root() {
+    if common::mode::about_processes_alone("the engine of the tests hears root alone") {
+        return;
+    }
     let Some(world) = World::new() else { return };
     let home = Home::with("pool_size: 1\nprocess_isolation_level: standard", "");
     use std::os::unix::fs::{chown, PermissionsExt};

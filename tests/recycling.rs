@@ -33,9 +33,10 @@ fn status_and_body(reply: &Reply) -> Value {
 fn with_one_call_per_instance_every_call_has_a_sandbox_of_its_own() {
     let Some(server) = sandboxed("pool_size: 4", "") else { return };
     let parents = cgroup_parents(&server);
-    let before = Holdings::at_rest(&server, &parents);
+    // Containers are kept in stock from the first function on that runs in one.
     let one = json!({"max_invocations_per_instance": 1, "max_instances": 6, "timeout": 120});
     server.deploy("once", FORGETFUL, one);
+    let before = Holdings::at_rest(&server, &parents);
     let answers: Vec<Value> = std::thread::scope(|scope| {
         let caller = |caller: usize| {
             let server = &server;

@@ -389,11 +389,13 @@ fn functions_of_the_file_are_deployed_one_by_one_as_at_the_start() {
 
 #[test]
 fn how_functions_run_that_do_not_say_changes() {
-    let Some(server) = sandboxed("", "") else { return };
-    change(&server, "pool_size: 2\ndefault_mode: container", "", &["system.default_mode"]);
+    const NO_ENGINE: &str = "container_runtime: /nowhere/engine.sock";
+    let Some(server) = sandboxed(NO_ENGINE, "") else { return };
+    let lines = |mode: &str| format!("pool_size: 2\n{NO_ENGINE}{mode}");
+    change(&server, &lines("\ndefault_mode: container"), "", &["system.default_mode"]);
     let body = json!({ "name": "boxed", "code": HELLO }).to_string();
-    server.post("/functions", &body).refused(400, "mode_unavailable");
-    change(&server, "pool_size: 2", "", &["system.default_mode"]);
+    server.post("/functions", &body).refused(503, "engine_unavailable");
+    change(&server, &lines(""), "", &["system.default_mode"]);
     assert_eq!(server.post("/functions", &body).status, 201);
 }
 

@@ -270,6 +270,9 @@ fn killing_instances_under_load_fails_only_the_calls_that_they_had_begun() {
 
 #[test]
 fn a_killed_zygote_fails_no_call_and_is_replaced() {
+    if common::mode::about_processes_alone("no zygote makes containers") {
+        return;
+    }
     let Some(server) = sandboxed("", "") else { return };
     server.deploy("warm", &answers(1), json!({"max_instances": 2}));
     let judge = |reply: &Reply| assert_eq!((reply.status, reply.text().as_str()), (200, "1"), "{}", reply.text());

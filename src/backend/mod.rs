@@ -11,7 +11,9 @@
 //! - After [`Custody::bury`] nothing of the instance is left on the host: no process, no cgroup, no mount, no file.
 //! - If the server dies, so do its instances.
 
+pub mod docker;
 pub mod process;
+pub mod runtimes;
 
 use std::fmt;
 use std::io;
@@ -37,13 +39,24 @@ pub struct Instance {
     pub custody: Box<dyn Custody>,
 }
 
+/// How far [`Custody::set_limits`] has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limits {
+    /// The limits are in force.
+    InForce,
+    /// Somebody else has been asked to set them, and tells the instance's worker what came of it
+    /// ([`LimitsSet`](crate::call::WorkerJob::LimitsSet)), once. Until then nothing of the function may get there.
+    Awaited,
+}
+
 /// The backend's hold on one instance.
 pub trait Custody: Send + fmt::Debug {
-    /// Sets memory and CPU limits for the function that moves in. Called once, before its code is sent.
+    /// Sets memory and CPU limits for the function that moves in, or asks for it; does not wait. Called once, before its
+    /// code is sent.
     ///
     /// # Errors
-    /// When the kernel refuses; the instance must then not be used.
-    fn set_limits(&mut self, config: &FunctionConfig) -> io::Result<()>;
+    /// When they are refused; the instance must then not be used.
+    fn set_limits(&mut self, config: &FunctionConfig) -> io::Result<Limits>;
 
     /// A descriptor that becomes readable when the instance has ended.
     fn ended(&self) -> BorrowedFd<'_>;

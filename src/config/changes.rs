@@ -47,7 +47,11 @@ static KEYS: &[Key] = keys! {
         api_gateway_port Restart port;
         function_storage_path Restart storage_path;
         container_runtime Restart container_runtime;
-        base_image Restart base_image;
+        base_image Now base_image;
+        image_scan Now image_scan;
+        image_scan_timeout Now image_scan_timeout;
+        container_pool_size Now container_pool_size;
+        container_security_label Restart container_security_label;
         process_isolation_level Restart isolation;
         sandbox_without Restart sandbox_without;
         logging_level Now log_level;
@@ -97,8 +101,9 @@ impl Settings {
         for key in KEYS.iter().filter(|key| key.effect == Effect::Restart) {
             (key.copy)(self, &mut settings);
         }
-        // The pool has room for no more than the slots that there are until the restart.
+        // The pools have room for no more than the slots that there are until the restart.
         settings.pool_size = settings.pool_size.min(settings.slots_max);
+        settings.container_pool_size = settings.container_pool_size.min(settings.slots_max);
         let settings = settings.checked()?;
         let mut changed = Vec::new();
         for key in KEYS.iter().filter(|key| (key.differs)(self, &settings)) {
@@ -193,10 +198,14 @@ mod tests {
     fn a_pool_for_more_slots_than_there_are_waits_for_them() {
         let mut wanted = settings();
         wanted.slots_max = settings().slots_max + 10;
-        wanted.pool_size = wanted.slots_max;
+        (wanted.pool_size, wanted.container_pool_size) = (wanted.slots_max, wanted.slots_max);
         let changes = settings().reloaded(wanted).unwrap();
         assert_eq!(changes.settings.pool_size, settings().slots_max);
-        assert_eq!(changes.restart_needed, ["system.max_concurrent_functions", "system.pool_size"]);
+        assert_eq!(changes.settings.container_pool_size, settings().slots_max);
+        assert_eq!(
+            changes.restart_needed,
+            ["system.max_concurrent_functions", "system.container_pool_size", "system.pool_size"]
+        );
     }
 
     #[test]

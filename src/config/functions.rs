@@ -14,6 +14,7 @@ use crate::values::{Entry, KeyPath, ValueError};
 pub(super) const FUNCTION_KEYS: &[&str] = &[
     "runtime",
     "execution_mode",
+    "image",
     "network",
     "handler",
     "timeout",

@@ -8,6 +8,7 @@
 
 mod api_keys;
 mod changes;
+mod engine;
 mod error;
 mod functions;
 mod sources;
@@ -25,9 +26,10 @@ use serde_json::Value;
 
 pub use api_keys::{ApiKeySetting, ApiScope};
 pub use changes::Changes;
+pub use engine::{engine_socket, ContainerRuntime, EngineSocketError};
 pub use error::ConfigError;
 pub use functions::DeclaredFunction;
-pub use sources::Sources;
+pub use sources::{environment, Sources};
 
 use crate::egress::policy::Exception;
 use crate::limits;
@@ -72,8 +74,16 @@ pub struct Settings {
     pub storage_path: PathBuf,
     /// What runs containers.
     pub container_runtime: ContainerRuntime,
-    /// Image of a function that runs in a container.
+    /// Image of a function that runs in a container and names none.
     pub base_image: String,
+    /// What looks at an image before a function is deployed with it, if anything does.
+    pub image_scan: Option<ImageScan>,
+    /// It must have said what it thinks after this long.
+    pub image_scan_timeout: Duration,
+    /// Containers that wait for a function, of each image with each network that is in use; at most `slots_max`.
+    pub container_pool_size: usize,
+    /// AppArmor profile or SELinux label of containers, as the engine spells it; `None` leaves it to the engine.
+    pub container_security_label: Option<String>,
     /// What happens when a layer of the sandbox is missing on this host.
     pub isolation: IsolationLevel,
     /// Layers of the sandbox that are left out, for experiments at level `none`.
@@ -157,13 +167,18 @@ pub struct CliOptions {
     pub debug: bool,
 }
 
-/// What runs containers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ContainerRuntime {
-    /// Docker, through its socket.
-    Docker,
-    /// Nothing: a function that asks for a container is refused.
-    Disabled,
+/// A command that looks at an image, and takes or refuses it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageScan {
+    /// A path, or a bare name to look up in `PATH`.
+    pub program: PathBuf,
+    /// Its arguments, in which [`ImageScan::IMAGE`] stands for the image's id.
+    pub arguments: Vec<String>,
+}
+
+impl ImageScan {
+    /// What stands for the image's id.
+    pub const IMAGE: &'static str = "{image}";
 }
 
 /// Reads the configuration: flags over environment over file over defaults.
@@ -222,6 +237,10 @@ impl Settings {
             storage_path,
             container_runtime: ContainerRuntime::Docker,
             base_image: "python:3.11-slim".to_owned(),
+            image_scan: None,
+            image_scan_timeout: limits::IMAGE_SCAN_TIMEOUT_DEFAULT,
+            container_pool_size: limits::CONTAINER_POOL_SIZE_DEFAULT,
+            container_security_label: None,
             isolation: IsolationLevel::Strict,
             sandbox_without: Layers::NONE,
             log_level: LevelFilter::Info,

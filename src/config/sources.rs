@@ -2,6 +2,12 @@
 
 use super::{load, CliOptions, ConfigError, Settings};
 
+/// A variable of this process. One that is not UTF-8 cannot be any value that is allowed, so it is treated as one that is
+/// wrong.
+pub fn environment(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}
+
 /// The flags of this process and its environment, which are the same for as long as it lives, and the file that they
 /// led to.
 #[derive(Debug, Clone)]
@@ -23,8 +29,6 @@ impl Sources {
     /// # Errors
     /// Why there is none.
     pub fn load(&mut self) -> Result<Settings, ConfigError> {
-        // A variable that is not UTF-8 cannot be any value that is allowed, so it is treated as one that is wrong.
-        let environment = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
         let settings = load(&self.options, &environment)?;
         if settings.config_file.is_some() {
             self.options.config.clone_from(&settings.config_file);

@@ -7,11 +7,12 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::api_keys::read_api_keys;
-use super::{ContainerRuntime, IsolationLevel, ServerLimits, Settings};
+use super::engine::read_container_runtime;
+use super::{ImageScan, IsolationLevel, ServerLimits, Settings};
 use crate::egress::policy::{Exception, ExceptionError};
 use crate::limits;
 use crate::registry::function::{ExecutionMode, Network};
-use crate::registry::settings::{is_versioned_runtime, read_idle_ttl, RUNTIME_DEFAULT};
+use crate::registry::settings::{is_versioned_runtime, read_idle_ttl, read_image, RUNTIME_DEFAULT};
 use crate::sandbox::layer::{Layer, Layers};
 use crate::values::{parse_host, Entry, Table, ValueError};
 
@@ -28,6 +29,10 @@ pub(super) const SYSTEM_KEYS: &[&str] = &[
     "function_storage_path",
     "container_runtime",
     "base_image",
+    "image_scan",
+    "image_scan_timeout",
+    "container_pool_size",
+    "container_security_label",
     "process_isolation_level",
     "sandbox_without",
     "logging_level",
@@ -59,11 +64,11 @@ pub(super) const LIMIT_KEYS: &[&str] = &[
 /// What a value says that leaves the choice to the server.
 const AUTO: &str = "auto";
 
+/// What a value says that leaves the choice to the container engine.
+const ENGINE_DEFAULT: &str = "default";
+
 const ISOLATION_LEVELS: &[(&str, IsolationLevel)] =
     &[("strict", IsolationLevel::Strict), ("standard", IsolationLevel::Standard), ("none", IsolationLevel::None)];
-
-const CONTAINER_RUNTIMES: &[(&str, ContainerRuntime)] =
-    &[("docker", ContainerRuntime::Docker), ("none", ContainerRuntime::Disabled)];
 
 const LOG_LEVELS: &[(&str, LevelFilter)] = &[
     ("OFF", LevelFilter::Off),
@@ -81,8 +86,7 @@ pub(super) fn read_system(settings: &mut Settings, system: &Table<'_>, base: &Pa
     set(&mut settings.host, system, "host", read_host)?;
     set(&mut settings.port, system, "api_gateway_port", read_port)?;
     set(&mut settings.log_level, system, "logging_level", read_log_level)?;
-    set(&mut settings.container_runtime, system, "container_runtime", |entry| entry.one_of(CONTAINER_RUNTIMES))?;
-    set(&mut settings.base_image, system, "base_image", |entry| read_image(&entry))?;
+    read_containers(settings, system, base)?;
     set(&mut settings.isolation, system, "process_isolation_level", |entry| entry.one_of(ISOLATION_LEVELS))?;
     let isolation = settings.isolation;
     set(&mut settings.sandbox_without, system, "sandbox_without", |entry| read_sandbox_without(&entry, isolation))?;
@@ -99,7 +103,7 @@ pub(super) fn read_system(settings: &mut Settings, system: &Table<'_>, base: &Pa
     set(&mut settings.storage_path, system, "function_storage_path", |entry| read_path(&entry, base))?;
     set(&mut settings.pin_workers, system, "pin_workers", |entry| entry.boolean())?;
     set(&mut settings.workers, system, "workers", |entry| read_workers(&entry))?;
-    read_pool(settings, system)?;
+    read_pools(settings, system)?;
     set(&mut settings.sandbox_uid_base, system, "sandbox_uid_base", |entry| {
         let range = limits::SANDBOX_UID_BASE_MIN.into()..=limits::SANDBOX_UID_BASE_MAX.into();
         Ok(entry.integer(range)? as u32)
@@ -156,12 +160,62 @@ fn read_host(entry: Entry<'_>) -> Result<std::net::IpAddr, ValueError> {
     parse_host(entry.text_where(ALLOWED, |_| true)?).ok_or_else(|| entry.not_allowed(ALLOWED))
 }
 
-fn read_image(entry: &Entry<'_>) -> Result<String, ValueError> {
-    let allowed = "the name of an image, such as python:3.11-slim";
-    let text = entry.text_where(allowed, |image| {
-        (1..=255).contains(&image.len()) && image.bytes().all(|byte| byte.is_ascii_graphic())
+fn read_containers(settings: &mut Settings, system: &Table<'_>, base: &Path) -> Result<(), ValueError> {
+    let runtime = &mut settings.container_runtime;
+    set(runtime, system, "container_runtime", |entry| read_container_runtime(&entry, base))?;
+    set(&mut settings.base_image, system, "base_image", |entry| read_image(&entry))?;
+    set(&mut settings.image_scan, system, "image_scan", |entry| read_image_scan(&entry, base))?;
+    set(&mut settings.image_scan_timeout, system, "image_scan_timeout", |entry| {
+        Ok(Duration::from_millis(entry.duration_ms(limits::IMAGE_SCAN_TIMEOUT_MS)?))
     })?;
-    Ok(text.to_owned())
+    let label = &mut settings.container_security_label;
+    set(label, system, "container_security_label", |entry| read_security_label(&entry))
+}
+
+/// A program and its arguments, in which something stands for the image; an empty list is no scan.
+fn read_image_scan(entry: &Entry<'_>, base: &Path) -> Result<Option<ImageScan>, ValueError> {
+    let words = entry.list()?;
+    if words.len() > limits::IMAGE_SCAN_WORDS_MAX {
+        return Err(entry.not_allowed(&format!("at most {} words", limits::IMAGE_SCAN_WORDS_MAX)));
+    }
+    let Some((program, arguments)) = words.split_first() else { return Ok(None) };
+    let program = read_program(program, base)?;
+    let allowed = format!("text of at most {} bytes", limits::IMAGE_SCAN_WORD_BYTES_MAX);
+    let read = |argument: &Entry<'_>| {
+        let text = argument
+            .text_where(&allowed, |text| text.len() <= limits::IMAGE_SCAN_WORD_BYTES_MAX && !text.contains('\0'))?;
+        Ok(text.to_owned())
+    };
+    let arguments: Vec<String> = arguments.iter().map(read).collect::<Result<_, _>>()?;
+    if !arguments.iter().any(|argument| argument.contains(ImageScan::IMAGE)) {
+        return Err(entry.not_allowed(&format!("a program and its arguments, one of which has {}", ImageScan::IMAGE)));
+    }
+    Ok(Some(ImageScan { program, arguments }))
+}
+
+/// A label in the engine's own spelling. One that takes a wall away is none.
+fn read_security_label(entry: &Entry<'_>) -> Result<Option<String>, ValueError> {
+    const ALLOWED: &str = "default, apparmor=PROFILE, or label=type:TYPE for SELinux";
+    let text = entry.text_where(ALLOWED, |text| text.len() <= limits::SECURITY_LABEL_BYTES_MAX)?;
+    if text.eq_ignore_ascii_case(ENGINE_DEFAULT) {
+        return Ok(None);
+    }
+    let is_name = |name: &str, marks: &[u8]| {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || marks.contains(&byte);
+        name.bytes().next().is_some_and(|first| is_plain(first) && first != b'-') && name.bytes().all(is_plain)
+    };
+    let holds = match text.split_once('=') {
+        Some(("apparmor", profile)) => is_name(profile, b"._/+-") && profile != "unconfined",
+        Some(("label", label)) => {
+            label.split_once(':').is_some_and(|(part, value)| part == "type" && is_name(value, b"._:,-"))
+        }
+        _ => false,
+    };
+    if holds {
+        Ok(Some(text.to_owned()))
+    } else {
+        Err(entry.not_allowed(ALLOWED))
+    }
 }
 
 /// An experiment on what each layer is worth. At a level that promises anything it would break that promise.
@@ -205,18 +259,24 @@ fn read_workers(entry: &Entry<'_>) -> Result<usize, ValueError> {
     Ok(entry.integer(1..=limits::WORKERS_MAX as u64).map_err(wrong)? as usize)
 }
 
-/// The pool is part of what `max_concurrent_functions` counts: a default that is too large gives way, a given one is a
+/// The pools are part of what `max_concurrent_functions` counts: a default that is too large gives way, a given one is a
 /// mistake.
-fn read_pool(settings: &mut Settings, system: &Table<'_>) -> Result<(), ValueError> {
+fn read_pools(settings: &mut Settings, system: &Table<'_>) -> Result<(), ValueError> {
     set_count(&mut settings.slots_max, system, "max_concurrent_functions", limits::SLOTS_MAX)?;
-    settings.pool_size = settings.pool_size.min(settings.slots_max);
-    let (slots_max, pool_size_max) = (settings.slots_max as u64, limits::POOL_SIZE_MAX as u64);
-    set(&mut settings.pool_size, system, "pool_size", |entry| match entry.integer(0..=pool_size_max)? {
-        given if given > slots_max => Err(ValueError::Exceeds {
+    let slots_max = settings.slots_max;
+    read_pool(&mut settings.pool_size, system, "pool_size", limits::POOL_SIZE_MAX, slots_max)?;
+    let (size, most) = (&mut settings.container_pool_size, limits::CONTAINER_POOL_SIZE_MAX);
+    read_pool(size, system, "container_pool_size", most, slots_max)
+}
+
+fn read_pool(size: &mut usize, system: &Table<'_>, key: &str, most: usize, slots_max: usize) -> Result<(), ValueError> {
+    *size = (*size).min(slots_max);
+    set(size, system, key, |entry| match entry.integer(0..=most as u64)? {
+        given if given > slots_max as u64 => Err(ValueError::Exceeds {
             path: entry.path().clone(),
             given,
             bound: "max_concurrent_functions",
-            bound_value: slots_max,
+            bound_value: slots_max as u64,
         }),
         given => Ok(given as usize),
     })

@@ -134,6 +134,20 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
         ("sandbox_uid_base: 0", "sandbox_uid_base: got 0; expected a whole number from 100000 to 4294000000"),
         ("pool_size: 1001", "pool_size: 1001 is more than max_concurrent_functions, which is 1000"),
         (
+            "container_runtime: rkt",
+            "container_runtime: got \"rkt\"; expected docker, podman, none, or the path of an engine's socket, of at most \
+             107 bytes",
+        ),
+        (
+            "image_scan: [trivy, image, --quiet]",
+            "image_scan: got a list; expected a program and its arguments, one of which has {image}",
+        ),
+        (
+            "container_security_label: unconfined",
+            "container_security_label: got \"unconfined\"; expected default, apparmor=PROFILE, or \
+             label=type:TYPE for SELinux",
+        ),
+        (
             "host: example.org",
             "host: got \"example.org\"; expected an IP address such as 127.0.0.1, ::1 or 0.0.0.0, or localhost",
         ),
@@ -152,7 +166,36 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
         "function_storage_path: 5",
         "base_image: 'a b'",
         "logging_level: LOUD",
-        "container_runtime: podman",
+        "container_runtime: lxc",
+        "container_runtime: tcp://127.0.0.1:2375",
+        "container_runtime: unix://run/docker.sock",
+        "container_runtime: /run/",
+        "container_runtime: ~/docker.sock",
+        "container_runtime: ''",
+        "container_runtime: [docker]",
+        "base_image: ''",
+        "base_image: Python",
+        "base_image: 3.11",
+        "image_scan: trivy",
+        "image_scan: ['']",
+        "image_scan: [trivy, image]",
+        "image_scan: ['{image}']",
+        "image_scan: [trivy, 1, '{image}']",
+        "image_scan: [~/trivy, '{image}']",
+        "image_scan_timeout: 0",
+        "image_scan_timeout: 2h",
+        "container_pool_size: -1",
+        "container_pool_size: 65",
+        "container_security_label: docker-default",
+        "container_security_label: apparmor=",
+        "container_security_label: apparmor=unconfined",
+        "container_security_label: 'apparmor=a b'",
+        "container_security_label: apparmor=-x",
+        "container_security_label: seccomp=unconfined",
+        "container_security_label: label=disable",
+        "container_security_label: 'label=type:'",
+        "container_security_label: 'label=sort:x'",
+        "container_security_label: no-new-privileges=false",
         "runtimes: {python3: /usr/bin/python3}",
         "runtimes: {python3.7: /usr/bin/python3.7}",
         "runtimes: [python3.11]",
@@ -189,6 +232,10 @@ fn a_function_is_refused_where_it_is_wrong() {
         "3: functions.f.min_instances: 5 is more than max_instances, which is 2"
     );
     assert_eq!(
+        refusal("functions:\n  f:\n    memory: 64Mi\n    image: python:3.12\n"),
+        "4: functions.f.image: got \"python:3.12\"; expected default, unless execution_mode is container"
+    );
+    assert_eq!(
         refusal("functions:\n  f:\n    environment:\n      A: x\n      PIN: 4711\n"),
         "5: functions.f.environment.PIN: got a number (not shown); expected text; put the value in quotes"
     );
@@ -221,7 +268,12 @@ fn each_key_arrives_where_it_belongs() {
   shutdown_grace: 2m
   cold_start_timeout: 500ms
   function_storage_path: state
-  container_runtime: none
+  container_runtime: run/engine.sock
+  base_image: registry.example:5000/python:3.12
+  image_scan: [bin/scan, --image, '{image}']
+  image_scan_timeout: 1m
+  container_pool_size: 3
+  container_security_label: apparmor=docker-default
   workers: 3
   pin_workers: false
   max_concurrent_functions: 4
@@ -239,7 +291,12 @@ limits: {max_request_body: 1Mi, max_response_body: 2048, max_connections: 5, max
     assert_eq!(settings.shutdown_grace, Duration::from_secs(120));
     assert_eq!(settings.cold_start_timeout, Duration::from_millis(500));
     assert_eq!(settings.storage_path, Path::new("conf/state"), "relative to the file");
-    assert_eq!(settings.container_runtime, ContainerRuntime::Disabled);
+    assert_eq!(settings.container_runtime, ContainerRuntime::Socket("conf/run/engine.sock".into()));
+    assert_eq!(settings.base_image, "registry.example:5000/python:3.12");
+    let arguments = ["--image", "{image}"].map(str::to_owned).to_vec();
+    assert_eq!(settings.image_scan, Some(ImageScan { program: "conf/bin/scan".into(), arguments }));
+    assert_eq!((settings.image_scan_timeout, settings.container_pool_size), (Duration::from_secs(60), 3));
+    assert_eq!(settings.container_security_label.as_deref(), Some("apparmor=docker-default"));
     assert_eq!((settings.workers, settings.pin_workers, settings.sandbox_uid_base), (3, false, 100_000));
     assert_eq!((settings.slots_max, settings.pool_size), (4, 4), "the default pool gives way");
     assert_eq!(settings.python, Path::new("conf/bin/python"));
@@ -300,6 +357,42 @@ fn the_environment_is_checked_too() {
 fn containers_by_default_and_disabled_contradict_each_other() {
     let message = refusal("system: {default_mode: container, container_runtime: none}\n");
     assert!(message.starts_with("system.default_mode: container, but containers are disabled"), "{message}");
+}
+
+#[test]
+fn an_engine_is_named_or_found_by_its_socket() {
+    let runtime = |value: &str| load_text(&format!("system: {{container_runtime: '{value}'}}\n")).container_runtime;
+    assert_eq!((runtime("docker"), runtime("PODMAN")), (ContainerRuntime::Docker, ContainerRuntime::Podman));
+    assert_eq!(runtime("none"), ContainerRuntime::Disabled);
+    for path in ["/run/e.sock", "unix:///run/e.sock"] {
+        assert_eq!(runtime(path), ContainerRuntime::Socket("/run/e.sock".into()));
+    }
+    assert_eq!(runtime("./none"), ContainerRuntime::Socket("conf/./none".into()), "a path, whatever its name");
+    let disabled = |name: &str| if name == "FAAS_DISABLE_CONTAINER" { Some("1".to_owned()) } else { home(name) };
+    let text = "system: {container_runtime: /run/e.sock}\n";
+    let settings = load_with(text, &CliOptions::default(), &disabled).unwrap();
+    assert_eq!(settings.container_runtime, ContainerRuntime::Disabled, "the environment wins");
+    let long = format!("/{}", "x".repeat(107));
+    assert!(refusal(&format!("system: {{container_runtime: {long}}}\n")).contains("of at most 107 bytes"));
+}
+
+#[test]
+fn what_is_said_of_containers_has_a_value_that_leaves_it_to_the_server() {
+    let settings = load_text("system: {image_scan: [], container_security_label: default, container_pool_size: 0}\n");
+    assert_eq!((settings.image_scan, settings.container_security_label), (None, None));
+    assert_eq!(settings.container_pool_size, 0);
+    let scan = load_text("system: {image_scan: [trivy, 'x={image}']}\n").image_scan.unwrap();
+    assert_eq!(scan.program, Path::new("trivy"), "a bare name is for PATH");
+    for label in ["label=type:svirt_t", "apparmor=a/b.c_d-e+f"] {
+        let settings = load_text(&format!("system: {{container_security_label: '{label}'}}\n"));
+        assert_eq!(settings.container_security_label.as_deref(), Some(label));
+    }
+    let small = load_text("system: {max_concurrent_functions: 1}\n");
+    assert_eq!((small.pool_size, small.container_pool_size), (1, 1), "the default pools give way");
+    assert_eq!(
+        refusal("system:\n  max_concurrent_functions: 4\n  container_pool_size: 5\n"),
+        "3: system.container_pool_size: 5 is more than max_concurrent_functions, which is 4"
+    );
 }
 
 #[test]

@@ -38,9 +38,7 @@ impl Shared {
     fn announce(&self, held: &State, change: Done) {
         if let Done::Created(function) | Done::Updated(function) = &change {
             // The front looks its number up and must not wait for it.
-            if let Err(error) = self.checker.runtimes().resolve(&function.config.runtime) {
-                log::error!("functions with runtime {} cannot be called: {error}", function.config.runtime);
-            }
+            self.runtimes.learn_all([&**function]);
         }
         self.report(Ticket::NOBODY, held, Ok(change));
     }
@@ -75,6 +73,7 @@ mod tests {
             code_sha256: String::new(),
             code: (*code).to_owned(),
             config: config(),
+            image_id: None,
             created_at_ms: 1,
             updated_at_ms: 1,
         };

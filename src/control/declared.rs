@@ -10,6 +10,7 @@ use crate::config::DeclaredFunction;
 use crate::http::problem::Problem;
 use crate::limits::CONTROL_THREADS;
 use crate::registry::function::{FunctionConfig, FunctionVersion};
+use crate::registry::image::ImageId;
 use crate::registry::store::NewFunction;
 
 use super::deploy::{invalid_setting, taken_over};
@@ -56,9 +57,13 @@ impl Shared {
         for_each(functions, |declared| {
             let (Some(code), Ok(config)) = (&declared.code, declared.settings.resolve(mode)) else { return };
             let stored = self.lock().functions.get(&declared.name).cloned();
-            if is_stored(stored.as_deref(), code, &config) || self.vet(code, &config).is_ok() {
+            let image_id = match stored.filter(|stored| is_stored(stored, code, &config)) {
+                Some(stored) => Ok(stored.image_id.clone()),
+                None => self.vet(code, &config),
+            };
+            if let Ok(image_id) = image_id {
                 let mut sound = sound.lock().unwrap_or_else(PoisonError::into_inner);
-                sound.insert(declared.name.clone(), (code.clone(), config));
+                sound.insert(declared.name.clone(), Sound { code: code.clone(), config, image_id });
             }
         });
         Vetted(sound.into_inner().unwrap_or_else(PoisonError::into_inner))
@@ -90,10 +95,13 @@ impl Shared {
         let config = resolved.map_err(|error| invalid_setting("config", &error))?;
         loop {
             let stored = self.lock().functions.get(&declared.name).cloned();
-            // What is stored was looked at when it was stored: an unchanged function costs no sandbox.
-            if !vetted.covers(&declared.name, code, &config) && !is_stored(stored.as_deref(), code, &config) {
-                self.vet(code, &config)?;
-            }
+            // What is stored was looked at when it was stored: an unchanged function costs no sandbox, and keeps its
+            // image, whatever the image's name stands for by now.
+            let image_id = match (&stored, vetted.find(&declared.name, code, &config)) {
+                (Some(stored), _) if is_stored(stored, code, &config) => stored.image_id.clone(),
+                (_, Some(sound)) => sound.image_id.clone(),
+                _ => self.vet(code, &config)?,
+            };
             let _pass = self.gate.enter().map_err(|_| taken_over())?;
             let mut state = self.lock();
             let is_same = match (&stored, state.functions.get(&declared.name)) {
@@ -106,11 +114,12 @@ impl Shared {
                 continue;
             }
             let done = match stored {
-                Some(base) => state.update(&base, code, &config),
+                Some(base) => state.update(&base, code, &config, image_id),
                 None => state.create(&NewFunction {
                     name: declared.name.clone(),
                     code: code.clone(),
                     config: config.clone(),
+                    image_id,
                     now_ms: unix_ms(),
                 }),
             }?;
@@ -125,16 +134,24 @@ impl Shared {
 
 /// Functions of the configuration whose code was looked at: by name, and as it was then.
 #[derive(Debug, Default)]
-pub struct Vetted(BTreeMap<String, (String, FunctionConfig)>);
+pub struct Vetted(BTreeMap<String, Sound>);
+
+/// What was found to be deployable.
+#[derive(Debug)]
+struct Sound {
+    code: String,
+    config: FunctionConfig,
+    image_id: Option<ImageId>,
+}
 
 impl Vetted {
-    fn covers(&self, name: &str, code: &str, config: &FunctionConfig) -> bool {
-        self.0.get(name).is_some_and(|vetted| vetted.0 == code && vetted.1 == *config)
+    fn find(&self, name: &str, code: &str, config: &FunctionConfig) -> Option<&Sound> {
+        self.0.get(name).filter(|sound| sound.code == code && sound.config == *config)
     }
 }
 
-fn is_stored(stored: Option<&FunctionVersion>, code: &str, config: &FunctionConfig) -> bool {
-    stored.is_some_and(|stored| stored.code == code && stored.config == *config)
+fn is_stored(stored: &FunctionVersion, code: &str, config: &FunctionConfig) -> bool {
+    stored.code == code && stored.config == *config
 }
 
 /// Runs `work` for each of them, on a few threads.

@@ -11,6 +11,7 @@ use crate::clock::unix_ms;
 use crate::http::problem::Problem;
 use crate::limits::FUNCTION_CODE_BYTES_MAX;
 use crate::registry::function::{ExecutionMode, FunctionConfig, FunctionVersion};
+use crate::registry::image::ImageId;
 use crate::registry::settings::{validate_name, FunctionSettings, SettingError};
 use crate::registry::store::{NewFunction, StoreError};
 use crate::values::json::{self, JsonError};
@@ -52,8 +53,8 @@ impl Shared {
             self.room_in(&state)?;
         }
         let config = settings.resolve(rules.default_mode).map_err(|error| invalid_setting("config", &error))?;
-        self.vet(&code, &config)?;
-        Ok(NewFunction { name, code, config, now_ms: unix_ms() })
+        let image_id = self.vet(&code, &config)?;
+        Ok(NewFunction { name, code, config, image_id, now_ms: unix_ms() })
     }
 
     fn room_in(&self, state: &State) -> Result<(), Problem> {
@@ -84,9 +85,9 @@ impl Shared {
             let vetted = settings
                 .resolve(self.settings().default_mode)
                 .map_err(|error| invalid_setting("config", &error))
-                .and_then(|config| self.vet(code, &config).map(|()| config));
-            let config = match vetted {
-                Ok(config) => config,
+                .and_then(|config| self.vet(code, &config).map(|image_id| (config, image_id)));
+            let (config, image_id) = match vetted {
+                Ok(vetted) => vetted,
                 Err(problem) => return self.answer(ticket, Err(problem)),
             };
             let Ok(_pass) = self.gate.enter() else { return self.answer(ticket, Err(taken_over())) };
@@ -94,7 +95,7 @@ impl Shared {
             match state.functions.get(name) {
                 // The same, and not one of the same number that was made after a deletion.
                 Some(current) if Arc::ptr_eq(current, &base) => {
-                    let result = state.update(&base, code, &config);
+                    let result = state.update(&base, code, &config, image_id);
                     return self.report(ticket, &state, result);
                 }
                 Some(_) => continue,
@@ -115,20 +116,16 @@ impl Shared {
         });
     }
 
-    /// Refuses what cannot run here, and code that does not compile or lacks its handler.
-    pub(super) fn vet(&self, code: &str, config: &FunctionConfig) -> Result<(), Problem> {
+    /// Refuses what cannot run here, and code that does not compile or lacks its handler. Gives what its image is, if it
+    /// runs in containers.
+    pub(super) fn vet(&self, code: &str, config: &FunctionConfig) -> Result<Option<ImageId>, Problem> {
         if code.len() > FUNCTION_CODE_BYTES_MAX {
             return Err(Problem::payload_too_large(format!(
                 "code: {} bytes, the limit is {FUNCTION_CODE_BYTES_MAX}",
                 code.len()
             )));
         }
-        if config.execution_mode == ExecutionMode::Container {
-            return Err(Problem::invalid(
-                "mode_unavailable",
-                "config.execution_mode: container mode is not available in this version; use \"process\"",
-            ));
-        }
+        self.permit_mode(config)?;
         if !config.dependencies.is_empty() {
             return Err(Problem::invalid(
                 "dependencies_unavailable",
@@ -153,23 +150,10 @@ impl Shared {
             };
             Problem::invalid(code, format!("config.network: {error}"))
         })?;
-        self.checker.check(code, config).map_err(|error| match error {
-            CheckError::Rejected { reason, line, column, message } => {
-                let mut detail = format!("code: {message}");
-                if let Some(line) = line {
-                    detail = format!("code, line {line}: {message}");
-                }
-                let mut problem = Problem::invalid(reason.code(), detail);
-                for (member, place) in [("line", line), ("column", column)] {
-                    if let Some(place) = place {
-                        problem = problem.with(member, place);
-                    }
-                }
-                problem
-            }
-            CheckError::Runtime(error) => Problem::invalid("runtime_unavailable", format!("config.runtime: {error}")),
-            other => Problem::unavailable("check_failed", format!("the code could not be checked: {other}")),
-        })
+        match config.execution_mode {
+            ExecutionMode::Process => verdict(self.checker.check(code, config)).map(|()| None),
+            ExecutionMode::Container => self.vet_in_image(code, config).map(Some),
+        }
     }
 
     pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -193,6 +177,27 @@ impl Shared {
     }
 }
 
+/// What a look at code means for a client.
+pub(super) fn verdict(looked: Result<(), CheckError>) -> Result<(), Problem> {
+    looked.map_err(|error| match error {
+        CheckError::Rejected { reason, line, column, message } => {
+            let mut detail = format!("code: {message}");
+            if let Some(line) = line {
+                detail = format!("code, line {line}: {message}");
+            }
+            let mut problem = Problem::invalid(reason.code(), detail);
+            for (member, place) in [("line", line), ("column", column)] {
+                if let Some(place) = place {
+                    problem = problem.with(member, place);
+                }
+            }
+            problem
+        }
+        CheckError::Runtime(error) => Problem::invalid("runtime_unavailable", format!("config.runtime: {error}")),
+        other => Problem::unavailable("check_failed", format!("the code could not be checked: {other}")),
+    })
+}
+
 impl State {
     pub(super) fn create(&mut self, new: &NewFunction) -> Result<Done, Problem> {
         match self.store.create(new.clone()) {
@@ -209,11 +214,12 @@ impl State {
         base: &Arc<FunctionVersion>,
         code: &str,
         config: &FunctionConfig,
+        image_id: Option<ImageId>,
     ) -> Result<Done, Problem> {
-        if base.code == code && base.config == *config {
+        if base.code == code && base.config == *config && base.image_id == image_id {
             return Ok(Done::Unchanged(Arc::clone(base)));
         }
-        match self.store.update(&base.name, base.version, code.to_owned(), config.clone(), unix_ms()) {
+        match self.store.update(&base.name, base.version, code.to_owned(), config.clone(), image_id, unix_ms()) {
             Ok(function) => Ok(Done::Updated(self.remember(function))),
             Err(error) => Err(not_stored(&error)),
         }

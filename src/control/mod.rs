@@ -9,20 +9,25 @@ mod catch_up;
 mod declared;
 mod deploy;
 mod gate;
+mod images;
 mod queries;
 mod reload;
+mod scan;
 
 use std::collections::HashMap;
 use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossbeam_channel::{bounded, Receiver, Sender};
 use serde_json::Value;
 
 use crate::backend::process::check::Checker;
+use crate::backend::runtimes::AllRuntimes;
 use crate::call::{FrontEvent, Slot, TakeoverNews};
+use crate::config::ImageScan;
 use crate::doorbell::Line;
 use crate::http::problem::Problem;
 use crate::limits::{CONTROL_QUEUE_MAX, CONTROL_THREADS};
@@ -36,6 +41,7 @@ use crate::watchdog::{Pulse, Watchdog};
 
 pub use declared::Vetted;
 pub use gate::Gate;
+pub use images::{ImageError, ImageSource};
 use reload::Reloads;
 
 /// Names the client that waits for an answer; the front's own business.
@@ -92,8 +98,8 @@ pub enum Work {
     MemorySum {
         /// The document.
         document: Value,
-        /// The instances.
-        instances: Vec<Slot>,
+        /// The instances; of those that are containers their process, too.
+        instances: Vec<(Slot, Option<u32>)>,
     },
 }
 
@@ -133,6 +139,12 @@ pub struct ControlSettings {
     pub declared: HashMap<String, FunctionSettings>,
     /// `limits.max_functions`.
     pub functions_max: usize,
+    /// `system.base_image`.
+    pub base_image: String,
+    /// `system.image_scan`.
+    pub image_scan: Option<ImageScan>,
+    /// `system.image_scan_timeout`.
+    pub image_scan_timeout: Duration,
     /// `system.max_concurrent_functions`, as it was at the start.
     pub slots_max: usize,
 }
@@ -143,6 +155,10 @@ pub struct Tools {
     pub figures: FigureSource,
     /// Looks at code in a sandbox.
     pub checker: Checker,
+    /// The numbers of runtimes.
+    pub runtimes: Arc<AllRuntimes>,
+    /// Who knows images; nobody where there are no containers.
+    pub images: Option<Box<dyn ImageSource>>,
     /// Function logs.
     pub logs: LogSink,
     /// Where answers go.
@@ -160,6 +176,8 @@ pub struct Shared {
     settings: Mutex<Arc<ControlSettings>>,
     figures: FigureSource,
     checker: Checker,
+    runtimes: Arc<AllRuntimes>,
+    images: Option<Box<dyn ImageSource>>,
     logs: LogSink,
     front: Line<FrontEvent>,
     reloads: Reloads,
@@ -175,7 +193,7 @@ impl Shared {
     /// Puts the parts together. `functions` is what the store holds.
     pub fn new(store: Store, functions: &[Arc<FunctionVersion>], settings: ControlSettings, tools: Tools) -> Self {
         let functions = functions.iter().map(|function| (function.name.clone(), Arc::clone(function))).collect();
-        let Tools { figures, checker, logs, front, reloader } = tools;
+        let Tools { figures, checker, runtimes, images, logs, front, reloader } = tools;
         let told = front.clone();
         let gate = Gate::new(move || drop(told.send(FrontEvent::Takeover(Box::new(TakeoverNews::Settled)))));
         Shared {
@@ -184,6 +202,8 @@ impl Shared {
             settings: Mutex::new(Arc::new(settings)),
             figures,
             checker,
+            runtimes,
+            images,
             logs,
             front,
             reloads: Reloads::new(reloader),

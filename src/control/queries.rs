@@ -2,11 +2,12 @@
 
 use serde_json::{json, Map, Value};
 
-use crate::backend::process::runtimes::{with_network, RuntimeError};
+use crate::backend::process::runtimes::RuntimeError;
+use crate::backend::runtimes::with_network;
 use crate::call::Slot;
 use crate::http::problem::Problem;
 use crate::logs::Since;
-use crate::registry::function::FunctionVersion;
+use crate::registry::function::{ExecutionMode, FunctionVersion};
 use crate::sandbox::cgroup::Figures;
 
 use super::{Done, Shared};
@@ -24,13 +25,20 @@ impl Shared {
     pub(super) fn add_figures(&self, mut document: Value, array: &str, instances: &[Slot]) -> Done {
         let objects = document.get_mut(array).and_then(Value::as_array_mut).into_iter().flatten();
         for (object, slot) in objects.filter_map(Value::as_object_mut).zip(instances) {
-            add_to(object, &self.figures.read(&slot.to_string()));
+            let figures = match container_in(object) {
+                Some(pid) => self.figures.of_process(pid).read(""),
+                None => self.figures.read(&slot.to_string()),
+            };
+            add_to(object, &figures);
         }
         Done::Document(document)
     }
 
-    pub(super) fn add_memory(&self, mut document: Value, instances: &[Slot]) -> Done {
-        let memory = |slot: &Slot| self.figures.memory_bytes(&slot.to_string());
+    pub(super) fn add_memory(&self, mut document: Value, instances: &[(Slot, Option<u32>)]) -> Done {
+        let memory = |(slot, container): &(Slot, Option<u32>)| match container {
+            Some(pid) => self.figures.of_process(*pid).memory_bytes(""),
+            None => self.figures.memory_bytes(&slot.to_string()),
+        };
         document["memory_bytes"] = instances.iter().filter_map(memory).sum::<u64>().into();
         Done::Document(document)
     }
@@ -39,7 +47,10 @@ impl Shared {
 impl Shared {
     /// What the function's instances are made with, to be read by people.
     pub(super) fn describe_sandbox(&self, function: &FunctionVersion) -> Result<Done, Problem> {
-        let runtimes = self.checker.runtimes();
+        if function.config.execution_mode == ExecutionMode::Container {
+            return self.describe_container(function);
+        }
+        let runtimes = self.runtimes.process();
         let unavailable = |error: RuntimeError| Problem::unavailable("runtime_unavailable", error.to_string());
         let runtime = runtimes.resolve(&function.config.runtime).map_err(unavailable)?;
         let runtime = with_network(runtime, function.config.network);
@@ -50,6 +61,29 @@ impl Shared {
             "sandbox": sandbox,
         })))
     }
+
+    /// The same of a function that runs in containers: of which image they are made.
+    fn describe_container(&self, function: &FunctionVersion) -> Result<Done, Problem> {
+        let runtime = self.runtimes.find(function);
+        let runtime = runtime.map_err(|missing| Problem::unavailable(missing.code(), missing.to_string()))?;
+        Ok(Done::Document(json!({
+            "function": function.name,
+            "version": function.version,
+            "container": {
+                "runtime": self.runtimes.name(runtime),
+                "image": function.config.image,
+                "image_id": function.image_id,
+                "network": function.config.network.as_str(),
+            },
+        })))
+    }
+}
+
+/// The process of an instance, if that is a container: its group is the engine's.
+fn container_in(object: &Map<String, Value>) -> Option<u32> {
+    let is_container = object.get("mode").is_some_and(|mode| mode == ExecutionMode::Container.as_str());
+    let pid = object.get("pid").filter(|_| is_container)?.as_u64()?;
+    u32::try_from(pid).ok()
 }
 
 fn add_to(object: &mut Map<String, Value>, figures: &Figures) {

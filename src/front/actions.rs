@@ -1,11 +1,12 @@
 //! Carrying out what the scheduler decides.
 
+use crate::backend::docker::job::ContainerJob;
 use crate::backend::process::supervisor::SupervisorJob;
 use crate::call::{FrontEvent, InvocationId, InvokeError, Slot, WorkerJob};
 use crate::http::Problem;
 use crate::logs::{LogEntry, LogStream};
 use crate::metrics::CallStats;
-use crate::scheduler::{Action, KillReason};
+use crate::scheduler::{Action, KillReason, RuntimeId};
 
 use super::calls::Call;
 use super::Front;
@@ -28,11 +29,10 @@ impl Front {
     fn carry_out(&mut self, action: Action) {
         match action {
             Action::MakeBlank { slot, runtime } => {
-                let job = SupervisorJob::MakeBlank { slot, runtime };
-                if self.lines.supervisor.push(job).is_err() {
-                    self.take_in(FrontEvent::BlankFailed { slot, failure: "the supervisor is too busy".into() });
+                if !self.order(slot, runtime) {
+                    let failure = "those who make sandboxes are too busy".into();
+                    self.take_in(FrontEvent::BlankFailed { slot, failure });
                 }
-                self.lines.supervisor.ring();
             }
             Action::Assign { slot, version } => match self.functions.version(version) {
                 Some(function) => {
@@ -52,6 +52,20 @@ impl Front {
                 }
             }
         }
+    }
+
+    /// Asks whoever makes sandboxes of this kind for one; whether that could be done.
+    fn order(&self, slot: Slot, runtime: RuntimeId) -> bool {
+        if !runtime.is_container() {
+            let is_ordered = self.lines.supervisor.push(SupervisorJob::MakeBlank { slot, runtime }).is_ok();
+            self.lines.supervisor.ring();
+            return is_ordered;
+        }
+        // No function has such a runtime where nobody makes containers.
+        let Some(containers) = &self.lines.containers else { return false };
+        let is_ordered = containers.push(ContainerJob::MakeBlank { slot, runtime }).is_ok();
+        containers.ring();
+        is_ordered
     }
 
     fn dispatch(&mut self, slot: Slot, invocation: InvocationId, cold: bool) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::backend::runtimes::Missing;
 use crate::call::{CallRequest, FrontEvent, InvocationId};
 use crate::control::{ControlJob, ControlReply, Done, Ticket, Work, NOT_STORED};
 use crate::http::{HeaderName, HeaderValue, Problem, RequestId, Response};
@@ -33,15 +34,20 @@ impl Front {
         let now_ns = self.now_ns();
         match event {
             FrontEvent::BlankReady { slot, pid } => {
-                self.blank_trouble = None;
+                if !self.scheduler.is_for_container(slot) {
+                    self.blank_trouble = None;
+                }
                 self.pids.insert(slot, pid);
                 self.scheduler.blank_ready(slot, now_ns, &mut self.actions);
             }
             FrontEvent::BlankFailed { slot, failure } => {
-                if self.blank_trouble.is_none() && self.stop.is_none() {
-                    log::error!("a blank cannot be made: {}", failure.reason);
+                // What ails the container engine is told of by the thread that asks it, and is no trouble of the server's.
+                if !self.scheduler.is_for_container(slot) {
+                    if self.blank_trouble.is_none() && self.stop.is_none() {
+                        log::error!("a blank cannot be made: {}", failure.reason);
+                    }
+                    self.blank_trouble = Some(failure.clone());
                 }
-                self.blank_trouble = Some(failure.clone());
                 self.scheduler.blank_failed(slot, failure, now_ns, &mut self.actions);
             }
             FrontEvent::Loaded { slot, result } => self.scheduler.loaded(slot, result, now_ns, &mut self.actions),
@@ -130,11 +136,11 @@ impl Front {
 
     /// Makes a version the one that is called from now on.
     pub(super) fn deploy(&mut self, function: Arc<FunctionVersion>) {
-        let runtime = self.runtimes.known_with(&function.config.runtime, function.config.network);
-        if runtime.is_none() {
-            log::error!("function {} cannot be called: {}", function.name, self.what_is_missing(&function));
+        let runtime = self.runtimes.find(&function);
+        if let Err(missing) = &runtime {
+            log::error!("function {} cannot be called: {missing}", function.name);
         }
-        let policy = runtime.map(|runtime| FunctionPolicy {
+        let policy = runtime.ok().map(|runtime| FunctionPolicy {
             runtime,
             timeout_ns: Duration::from_millis(function.config.timeout_ms).as_nanos() as u64,
             min_instances: function.config.min_instances,
@@ -168,10 +174,11 @@ impl Front {
     }
 
     /// Why the scheduler does not know a function.
-    pub(super) fn what_is_missing(&self, function: &FunctionVersion) -> String {
-        match self.runtimes.permit(function.config.network) {
-            Ok(()) => format!("there is no runtime {} on this host", function.config.runtime),
-            Err(error) => format!("network {error}"),
+    pub(super) fn what_is_missing(&self, function: &FunctionVersion) -> Missing {
+        match self.runtimes.find(function) {
+            Err(missing) => missing,
+            // It was when the function was deployed, and is there by now for another's sake.
+            Ok(_) => Missing::Late,
         }
     }
 

@@ -35,8 +35,10 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Token};
 
 use crate::auth::KeyRing;
-use crate::backend::process::runtimes::Runtimes;
+use crate::backend::docker::health::Health;
+use crate::backend::docker::job::ContainerJob;
 use crate::backend::process::supervisor::SupervisorJob;
+use crate::backend::runtimes::AllRuntimes;
 use crate::call::{BlankFailure, FrontEvent, Slot, WorkerJob};
 use crate::clock::Monotonic;
 use crate::control::{ControlJob, Gate};
@@ -87,8 +89,6 @@ pub struct FrontSettings {
     pub shutdown_grace: Duration,
     /// What `/health` says of process mode besides its state: the isolation level.
     pub isolation: String,
-    /// What `/health` says of container mode.
-    pub container: &'static str,
 }
 
 /// What reaches the front from outside.
@@ -111,6 +111,10 @@ pub struct Lines {
     pub workers: Vec<Line<WorkerJob>>,
     /// To the supervisor.
     pub supervisor: Line<SupervisorJob>,
+    /// To the thread of the containers, if there can be any.
+    pub containers: Option<Line<ContainerJob>>,
+    /// What is known of the container engine.
+    pub engine: Arc<Health>,
     /// To the control threads.
     pub control: Sender<ControlJob>,
     /// To the function logs.
@@ -145,7 +149,7 @@ pub struct Front {
     /// Workers that were given jobs in this turn.
     rung: Vec<bool>,
     keys: KeyRing,
-    runtimes: Arc<Runtimes>,
+    runtimes: Arc<AllRuntimes>,
     clients: Clients,
     calls: Calls,
     /// Process ids of blanks and instances, as the host sees them.
@@ -193,7 +197,7 @@ impl Front {
         settings: FrontSettings,
         lines: Lines,
         door: Door,
-        runtimes: Arc<Runtimes>,
+        runtimes: Arc<AllRuntimes>,
         functions: &[Arc<FunctionVersion>],
     ) -> io::Result<Front> {
         let Door { listener, keys, signals, estate, launcher } = door;

@@ -7,6 +7,7 @@ use crossbeam_channel::Sender;
 use crate::auth::KeyRing;
 use crate::control::{ControlJob, Ticket, Work};
 
+use super::functions::Live;
 use super::{Front, FrontSettings};
 
 /// What the front takes at a reload.
@@ -37,10 +38,8 @@ impl Front {
     /// Functions that may not have their network any more finish what was accepted and cannot be called until they may;
     /// those that now may can be called.
     fn revise_networks(&mut self) {
-        let runs = |function: &crate::registry::function::FunctionVersion| {
-            self.runtimes.known_with(&function.config.runtime, function.config.network).is_some()
-        };
-        let revised = self.functions.live().filter(|live| runs(&live.function) != live.key.is_some());
+        let runs = |live: &Live| self.runtimes.known_for(&live.function).is_some();
+        let revised = self.functions.live().filter(|live| runs(live) != live.key.is_some());
         let revised: Vec<_> = revised.map(|live| Arc::clone(&live.function)).collect();
         for function in revised {
             self.deploy(function);

@@ -7,6 +7,7 @@
 mod codec;
 mod steps;
 
+pub use crate::backend::docker::http::fuzzing::engine_response;
 pub use crate::http::fuzzing::http_connection;
 pub use crate::worker::fuzzing::worker_intake;
 pub(crate) use codec::assert_harmless;
@@ -22,11 +23,12 @@ pub fn zygote_message(datagram: &[u8]) {
 pub type Target = fn(&[u8]);
 
 /// Every target under the name that its fuzzer and its corpus have.
-pub const TARGETS: [(&str, Target); 4] = [
+pub const TARGETS: [(&str, Target); 5] = [
     ("wire_message", wire_message),
     ("worker_intake", worker_intake),
     ("zygote_message", zygote_message),
     ("http_connection", http_connection),
+    ("engine_response", engine_response),
 ];
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 pub use crate::sandbox::plan::Network;
 
+use super::image::ImageId;
+
 /// One version of one function. Never changed after it is made; a new version is a new value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FunctionVersion {
@@ -17,6 +19,9 @@ pub struct FunctionVersion {
     pub code_sha256: String,
     /// Every setting, defaults filled in.
     pub config: FunctionConfig,
+    /// What its image was when this version was deployed; `None` for a function that runs in no container. Found out by
+    /// the server, never given.
+    pub image_id: Option<ImageId>,
     /// When version 1 was created, milliseconds since the Unix epoch.
     pub created_at_ms: u64,
     /// When this version was created, milliseconds since the Unix epoch.
@@ -30,6 +35,9 @@ pub struct FunctionConfig {
     pub runtime: String,
     /// Which backend runs it.
     pub execution_mode: ExecutionMode,
+    /// The image of its containers, by its name; `None` is the server's `base_image`, and what a function has that runs
+    /// in none.
+    pub image: Option<String>,
     /// What it can reach.
     pub network: Network,
     /// Where a call enters the code.

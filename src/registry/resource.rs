@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::function::FunctionVersion;
+use super::image::ImageId;
 use crate::rfc3339;
 
 /// The JSON form of one function.
@@ -17,6 +18,8 @@ pub struct FunctionResource<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'a str>,
     code_sha256: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image_id: Option<&'a ImageId>,
     config: Value,
     created_at: String,
     updated_at: String,
@@ -31,6 +34,7 @@ impl<'a> FunctionResource<'a> {
             version: function.version,
             code: Some(&function.code),
             code_sha256: &function.code_sha256,
+            image_id: function.image_id.as_ref(),
             config,
             created_at: rfc3339::format(function.created_at_ms),
             updated_at: rfc3339::format(function.updated_at_ms),
@@ -56,6 +60,7 @@ mod tests {
         (function.created_at_ms, function.updated_at_ms) = (0, 1_763_878_713_042);
         function.code = "def handle(request):\n    return 'é'\n".to_string();
         function.code_sha256 = "ab".to_string();
+        function.image_id = None;
         let resource = || FunctionResource::new(&function, json!({"timeout": 30}), json!([]));
         assert_eq!(
             serde_json::to_string(&resource()).unwrap(),
@@ -67,5 +72,13 @@ mod tests {
         );
         let listed = serde_json::to_value(resource().without_code()).unwrap();
         assert_eq!((listed.get("code"), &listed["code_sha256"]), (None, &json!("ab")));
+        assert_eq!(listed.get("image_id"), None, "it runs in no container");
+    }
+
+    #[test]
+    fn shows_which_image_a_version_was_deployed_with() {
+        let function = version("hello", 3);
+        let shown = serde_json::to_value(FunctionResource::new(&function, json!({}), json!([]))).unwrap();
+        assert_eq!(shown["image_id"], format!("sha256:{}", "a".repeat(64)));
     }
 }

@@ -13,8 +13,9 @@ use std::collections::BTreeMap;
 use serde_json::{json, Map, Value};
 
 use super::function::{ExecutionMode, FunctionConfig, Handler, IdleTtl, InvocationsMax, Network};
+use super::image::{is_reference, REFERENCE_FORM};
 use crate::limits;
-use crate::values::{units, Entry, KeyPath, Table};
+use crate::values::{cut, units, Entry, KeyPath, Table};
 
 /// Why a function's setting was not taken.
 pub use crate::values::ValueError as SettingError;
@@ -23,6 +24,7 @@ pub use crate::values::ValueError as SettingError;
 pub const SETTING_KEYS: &[&str] = &[
     "runtime",
     "execution_mode",
+    "image",
     "network",
     "handler",
     "timeout",
@@ -43,7 +45,8 @@ pub const RUNTIME_DEFAULT: &str = "python3";
 /// for which `null` would not do ("not given").
 const UNLIMITED: &str = "unlimited";
 
-/// What `idle_ttl` says when the server's configuration decides: a word for the same reason.
+/// What `idle_ttl` and `image` say when the server's configuration decides: a word for the same reason. An image of that
+/// name is `default:latest`.
 const SYSTEM_DEFAULT: &str = "default";
 
 /// What `idle_ttl` and `system.warm_instance_ttl` say when it is learnt.
@@ -69,6 +72,8 @@ pub struct FunctionSettings {
     pub runtime: Option<String>,
     /// See [`FunctionConfig::execution_mode`].
     pub execution_mode: Option<ExecutionMode>,
+    /// See [`FunctionConfig::image`]; `Some(None)` leaves it to the server.
+    pub image: Option<Option<String>>,
     /// See [`FunctionConfig::network`].
     pub network: Option<Network>,
     /// See [`FunctionConfig::handler`].
@@ -105,6 +110,7 @@ impl FunctionSettings {
         Ok(Self {
             runtime: table.read("runtime", |entry| read_runtime(&entry))?,
             execution_mode: table.read("execution_mode", |entry| entry.one_of(&ExecutionMode::NAMES))?,
+            image: table.read("image", |entry| read_function_image(&entry))?,
             network: table.read("network", |entry| entry.one_of(&Network::NAMES))?,
             handler: table.read("handler", |entry| read_handler(&entry))?,
             timeout_ms: table.read("timeout", |entry| {
@@ -132,6 +138,7 @@ impl FunctionSettings {
         FunctionSettings {
             runtime: over.runtime.or(self.runtime),
             execution_mode: over.execution_mode.or(self.execution_mode),
+            image: over.image.or(self.image),
             network: over.network.or(self.network),
             handler: over.handler.or(self.handler),
             timeout_ms: over.timeout_ms.or(self.timeout_ms),
@@ -151,6 +158,7 @@ impl FunctionSettings {
         let config = FunctionConfig {
             runtime: self.runtime.clone().unwrap_or_else(|| RUNTIME_DEFAULT.to_owned()),
             execution_mode: self.execution_mode.unwrap_or(default_mode),
+            image: self.image.clone().flatten(),
             network: self.network.unwrap_or(Network::None),
             handler: self.handler.clone().unwrap_or_default(),
             timeout_ms: self.timeout_ms.unwrap_or(limits::FUNCTION_TIMEOUT_MS_DEFAULT),
@@ -171,6 +179,13 @@ impl FunctionSettings {
                 bound_value: config.max_instances.into(),
             });
         }
+        if let (Some(image), ExecutionMode::Process) = (&config.image, config.execution_mode) {
+            return Err(SettingError::NotAllowed {
+                path: KeyPath::root().key("image"),
+                given: format!("{:?}", cut(image)),
+                allowed: format!("{SYSTEM_DEFAULT}, unless execution_mode is container"),
+            });
+        }
         Ok(config)
     }
 }
@@ -185,6 +200,7 @@ impl FunctionConfig {
         json!({
             "runtime": self.runtime,
             "execution_mode": self.execution_mode.as_str(),
+            "image": self.image.as_deref().unwrap_or(SYSTEM_DEFAULT),
             "network": self.network.as_str(),
             "handler": self.handler.to_string(),
             "timeout": seconds(self.timeout_ms),
@@ -211,6 +227,7 @@ impl FunctionConfig {
         FunctionSettings {
             runtime: Some(self.runtime.clone()),
             execution_mode: Some(self.execution_mode),
+            image: Some(self.image.clone()),
             network: Some(self.network),
             handler: Some(self.handler.clone()),
             timeout_ms: Some(self.timeout_ms),
@@ -303,6 +320,18 @@ fn read_runtime(entry: &Entry<'_>) -> Result<String, SettingError> {
 fn read_handler(entry: &Entry<'_>) -> Result<Handler, SettingError> {
     const ALLOWED: &str = "name or module.name, each a Python identifier in ASCII and no keyword";
     Handler::parse(entry.text_where(ALLOWED, |_| true)?).ok_or_else(|| entry.not_allowed(ALLOWED))
+}
+
+fn read_function_image(entry: &Entry<'_>) -> Result<Option<String>, SettingError> {
+    match entry.text() {
+        Ok(text) if text.eq_ignore_ascii_case(SYSTEM_DEFAULT) => Ok(None),
+        _ => read_image(entry).map(Some),
+    }
+}
+
+/// The name of an image.
+pub(crate) fn read_image(entry: &Entry<'_>) -> Result<String, SettingError> {
+    Ok(entry.text_where(REFERENCE_FORM, is_reference)?.to_owned())
 }
 
 fn read_invocations_max(entry: &Entry<'_>) -> Result<InvocationsMax, SettingError> {

@@ -30,6 +30,7 @@ use std::time::Duration;
 use rusqlite::{params, Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 
 use super::function::{FunctionConfig, FunctionVersion};
+use super::image::ImageId;
 use crate::limits::{FUNCTION_VERSIONS_KEPT, STORE_BUSY_TIMEOUT};
 use directory::DirectoryLock;
 pub use directory::SharedLock;
@@ -62,6 +63,8 @@ pub struct NewFunction {
     pub code: String,
     /// Its settings.
     pub config: FunctionConfig,
+    /// What its image is, if it runs in containers.
+    pub image_id: Option<ImageId>,
     /// The time, milliseconds since the Unix epoch.
     pub now_ms: u64,
 }
@@ -132,7 +135,7 @@ impl Store {
 
     /// Stores version 1 of a function. Fails with [`StoreError::Exists`] when there is one of that name.
     pub fn create(&mut self, new: NewFunction) -> Result<FunctionVersion, StoreError> {
-        let NewFunction { name, code, config, now_ms } = new;
+        let NewFunction { name, code, config, image_id, now_ms } = new;
         self.change(|transaction, failed| {
             if is_taken(transaction, &name).map_err(failed)? {
                 return Err(StoreError::Exists { name });
@@ -143,6 +146,7 @@ impl Store {
                 code_sha256: code_sha256(&code),
                 code,
                 config,
+                image_id,
                 created_at_ms: now_ms,
                 updated_at_ms: now_ms,
             };
@@ -161,6 +165,7 @@ impl Store {
         expected_version: u64,
         code: String,
         config: FunctionConfig,
+        image_id: Option<ImageId>,
         now_ms: u64,
     ) -> Result<FunctionVersion, StoreError> {
         self.change(|transaction, failed| {
@@ -177,6 +182,7 @@ impl Store {
                 code_sha256: code_sha256(&code),
                 code,
                 config,
+                image_id,
                 created_at_ms: current.created_at_ms,
                 // The clock may have been set back; the order of a function's own times is kept.
                 updated_at_ms: now_ms.max(current.created_at_ms),
@@ -372,12 +378,14 @@ impl Store {
         if sealed.digest() != heading.seal.as_slice() {
             return Err(RefusalReason::RowChanged);
         }
+        let (config, image_id) = row::decode_config(&config).map_err(|source| RefusalReason::Settings { source })?;
         Ok(FunctionVersion {
             name: heading.name.clone(),
             version: from_sql(heading.version),
             code,
             code_sha256: stored_sha256,
-            config: row::decode_config(&config).map_err(|source| RefusalReason::Settings { source })?,
+            config,
+            image_id,
             created_at_ms: from_sql(heading.created_at_ms),
             updated_at_ms: from_sql(updated_at_ms),
         })
@@ -386,7 +394,8 @@ impl Store {
 
 /// Whether this is the version that a heading with this seal names.
 fn is_sealed_by(function: &FunctionVersion, seal: &[u8]) -> bool {
-    row::encode_config(&function.config).is_ok_and(|config| sealed(function, &config).digest() == seal)
+    let config = row::encode_config(&function.config, function.image_id.as_ref());
+    config.is_ok_and(|config| sealed(function, &config).digest() == seal)
 }
 
 /// What the seal of a version covers, with its encoded config.
@@ -456,7 +465,7 @@ fn find(transaction: &Transaction<'_>, name: &str) -> rusqlite::Result<Option<Cu
 
 /// Adds `function` as the current version of its name.
 fn write_version(transaction: &Transaction<'_>, function: &FunctionVersion) -> rusqlite::Result<()> {
-    let config = row::encode_config(&function.config)
+    let config = row::encode_config(&function.config, function.image_id.as_ref())
         .map_err(|source| rusqlite::Error::ToSqlConversionFailure(Box::new(source)))?;
     let sealed = sealed(function, &config);
     let seal = sealed.digest();

@@ -1,11 +1,12 @@
 //! The sandbox as data: what is done to a process, in which order, before it runs code that is not ours.
 //!
-//! Owns: the vocabulary ([`Step`]), its encoding for the executor, its description for people, and the three plans
-//! (`zygote`, `instance`). Does not own what a step means to the kernel (`sys::executor`) nor which files the tree shows
+//! Owns: the vocabulary ([`Step`]), its encoding for the executor, its description for people, and the plans
+//! (`zygote`, `instance`, `container`). Does not own what a step means to the kernel (`sys::executor`) nor which files the tree shows
 //! (`tree`). Nothing here touches the system: the same input gives the same plan, with or without root.
 //!
 //! Invariant: a plan says everything; nobody adds steps to it after it was built.
 
+mod container;
 mod describe;
 mod encode;
 mod instance;
@@ -16,9 +17,11 @@ use std::path::{Path, PathBuf};
 
 use super::layer::{Layer, Layers};
 
+pub use container::{container_plan, LAUNCH_FD};
 pub use instance::{
     instance_inner_plan, instance_outer_plan, InstanceSpec, Network, CHANNEL_FD, FIRST_CGROUP_FD, OUTPUT_FD,
 };
+pub(crate) use instance::{PROC_MASKED, PROC_READ_ONLY};
 pub use zygote::{zygote_plan, ZygoteSpec, CONTROL_FD, SHIM_DIRECTORY};
 
 /// A mount namespace.
@@ -154,6 +157,8 @@ pub enum Step {
     AwaitExit { fd: u32, timeout_ms: u32 },
     /// Opens a file for reading and writing under a descriptor number.
     OpenAs { path: PathBuf, fd: u32 },
+    /// Connects to a Unix socket, as a stream, under a descriptor number.
+    Connect { path: PathBuf, fd: u32 },
     /// Duplicates a descriptor to another number, to survive an exec.
     Dup2 { from: u32, to: u32 },
     /// Closes this descriptor and all above.

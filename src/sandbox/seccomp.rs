@@ -24,7 +24,7 @@ mod brokered;
 pub mod listing;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 
@@ -189,7 +189,9 @@ struct Rule {
 }
 
 /// What must hold of a call's arguments.
-enum Check {
+#[derive(Debug)]
+#[allow(missing_docs)] // of the fields: each variant's own line speaks of them
+pub enum Check {
     /// `low 32 bits of argument & mask` is one of `values`.
     OneOf { argument: u32, mask: u32, values: &'static [u32], refusal: Verdict },
     /// The first argument named is one of these, and the second one of those that go with it: if so, the call is allowed,
@@ -323,10 +325,11 @@ const fn offset_low(argument: u32) -> u32 {
 }
 
 /// What the policy says of one call.
-#[derive(Clone, Copy)]
-enum Treatment {
+#[derive(Debug, Clone, Copy)]
+pub enum Treatment {
+    /// The same, whatever its arguments.
     Always(Verdict),
-    /// Every one of these must hold.
+    /// It is allowed if every one of these holds; the first that does not gives the answer.
     Checked(&'static [Check]),
 }
 
@@ -396,6 +399,14 @@ fn policy(sockets: Sockets) -> BTreeMap<&'static str, Treatment> {
     policy
 }
 
+/// Every call that the architecture is known to have, in the order of the numbers: number, name, and what the policy says
+/// of it. Whatever is not among them gets `ENOSYS`.
+pub fn calls(arch: Arch, sockets: Sockets) -> impl Iterator<Item = (u32, &'static str, Treatment)> {
+    let policy = policy(sockets);
+    table::numbered(arch.table())
+        .map(move |(number, name)| (number, name, policy.get(name).copied().unwrap_or(Treatment::Always(EPERM))))
+}
+
 /// The checks that the policy refers to, each once, in the order of the tables.
 fn rules(sockets: Sockets) -> Vec<&'static [Check]> {
     let policy = policy(sockets);
@@ -411,18 +422,17 @@ fn rules(sockets: Sockets) -> Vec<&'static [Check]> {
 
 /// The policy by number: from each number to the next, this treatment. The first is zero, and neighbours differ.
 fn ranges(arch: Arch, sockets: Sockets) -> Vec<(u32, Treatment)> {
-    let policy = policy(sockets);
     let mut ranges: Vec<(u32, Treatment)> = Vec::new();
     let mut add = |start, treatment| match (ranges.last(), treatment) {
         (Some((_, Treatment::Always(before))), Treatment::Always(now)) if *before == now => {}
         _ => ranges.push((start, treatment)),
     };
     let mut next = 0;
-    for (number, name) in table::numbered(arch.table()) {
+    for (number, _, treatment) in calls(arch, sockets) {
         if number > next {
             add(next, Treatment::Always(ENOSYS));
         }
-        add(number, policy.get(name).copied().unwrap_or(Treatment::Always(EPERM)));
+        add(number, treatment);
         next = number + 1;
     }
     add(next, Treatment::Always(ENOSYS));

@@ -60,6 +60,10 @@ const DATA: [&str; 15] = [
 const HOST: [&str; 3] = ["/etc", "/var", "/sys"];
 const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
 
+/// The /etc/resolv.conf of an instance. With outbound network the server connects this address to the host's own name
+/// servers, over TCP as all it connects (`egress`). Without network nothing is reached, and a lookup fails at once.
+pub const RESOLV_CONF: &str = "nameserver 127.0.0.53\noptions use-vc timeout:2 attempts:2\n";
+
 /// The synthetic /etc: enough for the C library to find names, and nothing that tells of the host.
 const ETC: [(&str, &str); 5] = [
     (
@@ -69,9 +73,7 @@ const ETC: [(&str, &str); 5] = [
     ),
     ("group", "root:x:0:\nfunction:x:1000:\nnogroup:x:65534:\n"),
     ("hosts", "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"),
-    // With outbound network the server connects this address to the host's own name servers, over TCP as all it connects
-    // (`egress`). Without network nothing is reached, and a lookup fails at once.
-    ("resolv.conf", "nameserver 127.0.0.53\noptions use-vc timeout:2 attempts:2\n"),
+    ("resolv.conf", RESOLV_CONF),
     (
         "nsswitch.conf",
         "passwd: files\ngroup: files\nhosts: files dns\nnetworks: files\nprotocols: files\nservices: files\n",

@@ -199,7 +199,7 @@ impl Scheduler {
             InstanceState::Making => {
                 let runtime = self.slots.items[at as usize].runtime;
                 self.kill(at, KillReason::BlankTimedOut, turn);
-                let limit_ms = self.limits.blank_start_timeout_ns / NS_PER_MS;
+                let limit_ms = self.blank_start_timeout_ns(runtime) / NS_PER_MS;
                 self.blank_trouble(runtime, format!("no sandbox was ready within {limit_ms} ms").into(), turn);
             }
             InstanceState::Loading => {
@@ -233,7 +233,7 @@ impl Scheduler {
         let limits = &self.limits;
         match tenant.state() {
             InstanceState::Free | InstanceState::Blank => u64::MAX,
-            InstanceState::Making => tenant.since_ns.saturating_add(limits.blank_start_timeout_ns),
+            InstanceState::Making => tenant.since_ns.saturating_add(self.blank_start_timeout_ns(tenant.runtime)),
             InstanceState::Loading => tenant.since_ns.saturating_add(limits.cold_start_timeout_ns),
             InstanceState::Idle if tenant.taking_back => tenant.asked_ns.saturating_add(limits.ask_again_ns),
             InstanceState::Idle => match self.idle_ttl(tenant.version) {
@@ -250,6 +250,10 @@ impl Scheduler {
             InstanceState::Busy => self.cut_short_ns(at),
             InstanceState::Ending => tenant.asked_ns.saturating_add(limits.ask_again_ns),
         }
+    }
+
+    fn blank_start_timeout_ns(&self, runtime: u32) -> u64 {
+        self.limits.blank_start_timeout_of_ns(self.runtimes[runtime as usize].id)
     }
 
     /// When a busy instance is ended whatever it does.

@@ -184,7 +184,8 @@ impl Scheduler {
                 runtime.ready.is_empty() || runtime.hopes == 0,
                 "a blank waits beside a version that hopes for one"
             );
-            assert!(runtime.ready.len() <= self.limits.pool_size, "more blanks than the pool holds");
+            let pool = self.limits.pool_size_of(runtime.id);
+            assert!(runtime.ready.len() <= pool, "more blanks than the pool holds");
             let versions = || self.versions.items.iter().filter(|it| it.exists() && it.runtime == r as u32);
             assert_eq!(versions().map(|version| version.wants).sum::<u32>(), runtime.demand);
             let hopes = || versions().filter_map(|version| Some(version.warmth.as_ref()?.hopes));

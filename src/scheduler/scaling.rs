@@ -147,9 +147,10 @@ impl Scheduler {
     }
 
     fn pool_target(&self, r: usize) -> usize {
-        let used = self.runtimes[r].users > 0 || self.runtimes[r].id == self.limits.default_runtime;
+        let id = self.runtimes[r].id;
+        let used = self.runtimes[r].users > 0 || id == self.limits.default_runtime;
         if used && !self.shutting_down {
-            self.limits.pool_size
+            self.limits.pool_size_of(id)
         } else {
             0
         }

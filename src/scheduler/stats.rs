@@ -200,6 +200,14 @@ impl Scheduler {
         })
     }
 
+    /// Whether who lives or is to live in this slot is a container.
+    #[must_use]
+    pub fn is_for_container(&self, slot: Slot) -> bool {
+        let tenant = self.slots.find(slot).map(|at| &self.slots.items[at as usize]);
+        let runtime = tenant.and_then(|tenant| self.runtimes.get(tenant.runtime as usize));
+        runtime.is_some_and(|runtime| runtime.id.is_container())
+    }
+
     /// Calls that the server holds, waiting and running.
     #[must_use]
     pub fn invocations(&self) -> usize {

@@ -3,9 +3,32 @@
 use crate::call::{InvocationId, InvokeError, Slot, VersionKey};
 use crate::limits;
 
-/// One interpreter (or image) from which blanks are made. Numbered by whoever wires the server.
+/// One interpreter (or image) from which blanks are made. Numbered by whoever wires the server; the top bit says that its
+/// blanks are containers, of which fewer are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RuntimeId(pub u32);
+
+impl RuntimeId {
+    const CONTAINER: u32 = 1 << 31;
+
+    /// The runtime with this number, which is below 2^31, of those whose blanks are containers.
+    #[must_use]
+    pub const fn container(number: u32) -> Self {
+        RuntimeId(number | Self::CONTAINER)
+    }
+
+    /// Whether its blanks are containers.
+    #[must_use]
+    pub const fn is_container(self) -> bool {
+        self.0 & Self::CONTAINER != 0
+    }
+
+    /// Its number among those of its kind.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        self.0 & !Self::CONTAINER
+    }
+}
 
 /// When an idle instance is stopped that `min_instances` does not keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,8 +65,10 @@ impl Default for IdleScale {
 pub struct SchedulerLimits {
     /// Instances and blanks together.
     pub slots_max: usize,
-    /// Blanks kept ready, or in the making, for each runtime in use.
+    /// Blanks kept ready, or in the making, for each runtime in use whose blanks are processes.
     pub pool_size: usize,
+    /// The same for each whose blanks are containers.
+    pub container_pool_size: usize,
     /// Calls of one function that may wait for an instance.
     pub queue_per_function_max: usize,
     /// A call that has waited for this long for an instance is given up.
@@ -64,8 +89,10 @@ pub struct SchedulerLimits {
     pub idle_scale: IdleScale,
     /// A function's instance must be loaded this long after it was asked for.
     pub cold_start_timeout_ns: u64,
-    /// A blank must be ready this long after it was asked for.
+    /// A blank that is a process must be ready this long after it was asked for.
     pub blank_start_timeout_ns: u64,
+    /// The same for a container.
+    pub container_start_timeout_ns: u64,
     /// A request to a worker (take back, kill) that has no answer for this long is made again.
     pub ask_again_ns: u64,
     /// At least this long an idle instance is left to a function that has no more than another that needs room.
@@ -95,6 +122,7 @@ impl Default for SchedulerLimits {
         SchedulerLimits {
             slots_max: limits::SLOTS_DEFAULT,
             pool_size: limits::POOL_SIZE_DEFAULT,
+            container_pool_size: limits::CONTAINER_POOL_SIZE_DEFAULT,
             queue_per_function_max: limits::QUEUE_PER_FUNCTION_MAX,
             queue_wait_max_ns: ns(limits::QUEUE_WAIT_MAX),
             invocations_max: limits::INVOCATIONS_MAX,
@@ -106,6 +134,7 @@ impl Default for SchedulerLimits {
             idle_scale: IdleScale::default(),
             cold_start_timeout_ns: ns(limits::COLD_START_TIMEOUT_DEFAULT),
             blank_start_timeout_ns: ns(limits::BLANK_START_TIMEOUT),
+            container_start_timeout_ns: ns(limits::CONTAINER_BLANK_TIMEOUT),
             ask_again_ns: ns(limits::WORKER_ASK_AGAIN),
             eviction_grace_ns: ns(limits::EVICTION_GRACE),
             share_quantum_ns: ns(limits::SHARE_QUANTUM),
@@ -120,6 +149,24 @@ impl Default for SchedulerLimits {
 }
 
 impl SchedulerLimits {
+    /// Blanks kept ready of this runtime while it is in use.
+    pub(super) fn pool_size_of(&self, runtime: RuntimeId) -> usize {
+        if runtime.is_container() {
+            self.container_pool_size
+        } else {
+            self.pool_size
+        }
+    }
+
+    /// How long a blank of this runtime may take until it is ready.
+    pub(super) fn blank_start_timeout_of_ns(&self, runtime: RuntimeId) -> u64 {
+        if runtime.is_container() {
+            self.container_start_timeout_ns
+        } else {
+            self.blank_start_timeout_ns
+        }
+    }
+
     /// How long to pause after the given number of failures in a row (1, 2, …).
     pub(super) fn backoff_ns(&self, failures: u32) -> u64 {
         let doublings = failures.saturating_sub(1).min(20);
@@ -248,6 +295,15 @@ impl KillReason {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_containers_runtime_is_another_than_the_process_with_its_number() {
+        for number in [0, 1, 7, u32::MAX >> 1] {
+            let (container, process) = (RuntimeId::container(number), RuntimeId(number));
+            assert!(container.is_container() && !process.is_container() && container != process);
+            assert_eq!((container.number(), process.number()), (number, number));
+        }
+    }
 
     #[test]
     fn backoff_doubles_up_to_its_cap() {

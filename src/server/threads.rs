@@ -13,6 +13,7 @@ use crate::sandbox::cgroup::CgroupRoot;
 use crate::watchdog::{Pulse, Watchdog};
 use crate::worker::{self, WorkerSettings};
 
+use super::containers::Containers;
 use super::error::{system, StartError};
 
 /// Workers and supervisor, and the lines to them.
@@ -61,13 +62,16 @@ impl Threads {
         Ok(Threads { workers, supervisor, worker_threads, supervisor_thread })
     }
 
-    /// Ends every instance, then the zygotes, then the threads.
-    pub(super) fn end(self) {
+    /// Ends every instance, then the zygotes and what is left of containers, then the threads.
+    pub(super) fn end(self, containers: Option<Containers>) {
         for worker in &self.workers {
             let _ = worker.send(WorkerJob::Shutdown);
         }
         for thread in self.worker_threads {
             let _ = thread.join();
+        }
+        if let Some(containers) = containers {
+            containers.end();
         }
         let _ = self.supervisor.send(SupervisorJob::Shutdown);
         let _ = self.supervisor_thread.join();

@@ -10,7 +10,7 @@ use nix::fcntl::OFlag;
 use nix::sys::memfd::{memfd_create, MFdFlags};
 use nix::sys::socket::{
     accept4, recvmsg, sendmsg, socketpair, AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag,
-    SockType,
+    SockType, UnixAddr,
 };
 
 /// A connected pair of sockets that keep the boundaries and the order of datagrams (`SOCK_SEQPACKET`).
@@ -31,6 +31,15 @@ pub fn refuse_descriptors(socket: impl AsFd) {
     let length = std::mem::size_of_val(&no) as libc::socklen_t;
     // SAFETY: the address and the length are those of one int, which the kernel only reads.
     let _ = unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, SO_PASSRIGHTS, (&raw const no).cast(), length) };
+}
+
+/// The address of the Unix socket with this name in an open directory. By the directory's descriptor, since the path to it
+/// may be longer than the 108 bytes of an address; it has to be open for as long as the address is used.
+///
+/// # Errors
+/// `ENAMETOOLONG` for a name that is too long by itself.
+pub fn address_in(directory: &impl AsFd, name: &str) -> io::Result<UnixAddr> {
+    Ok(UnixAddr::new(format!("/proc/self/fd/{}/{name}", directory.as_fd().as_raw_fd()).as_str())?)
 }
 
 /// A pipe: the read end, which does not block, and the write end, which does.

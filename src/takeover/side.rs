@@ -83,6 +83,11 @@ impl Side {
         self.first_uid
     }
 
+    /// Which side it is: 0 or 1.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
     /// The name of this side's control groups, given that of the state directory.
     pub fn group_name(&self, state_id: &str) -> String {
         group_name(state_id, self.number)

@@ -1,7 +1,6 @@
 //! The Unix socket in the state directory on which a server can be asked for its place.
 //!
-//! Owns its name, who may use it, and sending and receiving of messages with descriptors. A path may be longer than the
-//! 108 bytes of an address, so the directory is opened and named by its descriptor.
+//! Owns its name, who may use it, and sending and receiving of messages with descriptors.
 //!
 //! Invariants: the socket is 0600 in a directory of mode 0700, and the kernel is asked besides who is at the other end;
 //! it appears under its name when it listens, and takes the place of one that was there.
@@ -15,13 +14,13 @@ use std::time::Instant;
 
 use nix::sys::socket::{
     bind, connect as connect_to, getsockopt, listen, setsockopt, socket, sockopt, AddressFamily, Backlog, SockFlag,
-    SockType, UnixAddr,
+    SockType,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::message::Message;
 use crate::limits::{TAKEOVER_GREETING_TIMEOUT, TAKEOVER_MESSAGE_BYTES_MAX};
-use crate::sys::io::{recv_descriptors, send_with_descriptors, wait_readable};
+use crate::sys::io::{address_in, recv_descriptors, send_with_descriptors, wait_readable};
 
 const NAME: &str = "takeover";
 
@@ -41,7 +40,7 @@ pub fn listen_in(state: &Path) -> io::Result<OwnedFd> {
     let _ = fs::remove_file(state.join(&temporary));
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let listener = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
-    bind(listener.as_raw_fd(), &address(&directory, &temporary)?)?;
+    bind(listener.as_raw_fd(), &address_in(&directory, &temporary)?)?;
     let prepared = fs::set_permissions(state.join(&temporary), Permissions::from_mode(0o600))
         .and_then(|()| Ok(listen(&listener, Backlog::new(4)?)?))
         .and_then(|()| fs::rename(state.join(&temporary), path(state)));
@@ -69,7 +68,7 @@ pub fn connect(state: &Path) -> io::Result<Option<(OwnedFd, u32)>> {
     let stream = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
     // The queue of one that is stopped fills up, and who comes then would wait for ever.
     setsockopt(&stream, sockopt::SendTimeout, &TimeVal::seconds(TAKEOVER_GREETING_TIMEOUT.as_secs() as i64))?;
-    match connect_to(stream.as_raw_fd(), &address(&directory, NAME)?).map_err(io::Error::from) {
+    match connect_to(stream.as_raw_fd(), &address_in(&directory, NAME)?).map_err(io::Error::from) {
         Ok(()) => {}
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
             return Ok(None);
@@ -153,10 +152,6 @@ pub fn receive_by(stream: impl AsFd, buffer: &mut [u8], deadline: Instant) -> io
 /// A buffer that any message fits, and one byte more, by which one that is too long is known.
 pub fn buffer() -> Vec<u8> {
     vec![0; TAKEOVER_MESSAGE_BYTES_MAX + 1]
-}
-
-fn address(directory: &File, name: &str) -> io::Result<UnixAddr> {
-    Ok(UnixAddr::new(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()).as_str())?)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 use super::*;
-use crate::backend::Custody;
+use crate::backend::{Custody, Limits};
 use crate::fuzzing::Steps;
 use crate::limits::{
     FUNCTION_CPU_MILLIS_DEFAULT, FUNCTION_MEMORY_BYTES_DEFAULT, LOG_ENTRY_BYTES_MAX, PIPE_DEPTH_MAX,
@@ -34,11 +34,12 @@ const SLOT: Slot = Slot { index: 0, generation: 1 };
 struct FakeCustody {
     ended: OwnedFd,
     is_killed: Arc<AtomicBool>,
+    limits_come_later: Arc<AtomicBool>,
 }
 
 impl Custody for FakeCustody {
-    fn set_limits(&mut self, _: &FunctionConfig) -> io::Result<()> {
-        Ok(())
+    fn set_limits(&mut self, _: &FunctionConfig) -> io::Result<Limits> {
+        Ok(if self.limits_come_later.load(Ordering::Relaxed) { Limits::Awaited } else { Limits::InForce })
     }
 
     fn ended(&self) -> BorrowedFd<'_> {
@@ -64,6 +65,14 @@ struct Seen {
     violations: usize,
 }
 
+/// What has become of limits that were not set at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LimitsFate {
+    Awaited,
+    Set,
+    Refused,
+}
+
 /// A worker, the server's other half and the instance, all played by one thread.
 struct Play {
     worker: Worker,
@@ -73,6 +82,7 @@ struct Play {
     channel: OwnedFd,
     output: OwnedFd,
     is_killed: Arc<AtomicBool>,
+    limits_come_later: Arc<AtomicBool>,
     /// Calls in the pipe, as the server gave them: id and nonce.
     pipe: VecDeque<(u64, u64)>,
     /// How often each call has had an end.
@@ -80,6 +90,7 @@ struct Play {
     last_id: u64,
     greeted: bool,
     assigned: bool,
+    limits: Option<LimitsFate>,
     loaded: bool,
     stopped: bool,
     /// Frames that the instance has not sent yet.
@@ -105,8 +116,13 @@ impl Play {
         nix::fcntl::fcntl(&output_writer, nix::fcntl::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).expect("a pipe");
         let (ended, _) = sys::io::output_pipe().expect("a pipe");
         let is_killed = Arc::new(AtomicBool::new(false));
+        let limits_come_later = Arc::new(AtomicBool::new(false));
         let theirs = instance_end.try_clone().expect("a descriptor");
-        let custody = Box::new(FakeCustody { ended, is_killed: Arc::clone(&is_killed) });
+        let custody = Box::new(FakeCustody {
+            ended,
+            is_killed: Arc::clone(&is_killed),
+            limits_come_later: Arc::clone(&limits_come_later),
+        });
         worker.take(WorkerJob::Adopt(Box::new(Instance {
             slot: SLOT,
             pid: 1,
@@ -123,11 +139,13 @@ impl Play {
             channel: theirs,
             output: output_writer,
             is_killed,
+            limits_come_later,
             pipe: VecDeque::new(),
             ends: BTreeMap::new(),
             last_id: 0,
             greeted: false,
             assigned: false,
+            limits: None,
             loaded: false,
             stopped: false,
             draft: Vec::new(),
@@ -140,10 +158,10 @@ impl Play {
     }
 
     fn step(&mut self, deed: u8, steps: &mut Steps<'_>) {
-        match deed % 18 {
+        match deed % 20 {
             0 => self.say(Kind::Hello, 0, (0, 0), br#"{"python":"3.11.7"}"#),
             1 => self.say(Kind::Loaded, 0, (0, 0), b""),
-            2 => self.assign(),
+            2 => self.assign(Limits::InForce),
             3 => self.call(steps.byte()),
             4 => self.receive(),
             5 => self.answer(usize::from(steps.byte()), steps.byte()),
@@ -187,7 +205,9 @@ impl Play {
                 let _ = nix::sys::socket::shutdown(self.raw_channel(), nix::sys::socket::Shutdown::Write);
                 self.hear_instance(&mut VecDeque::new());
             }
-            _ => self.worker.take(WorkerJob::Kill { slot: SLOT }),
+            17 => self.worker.take(WorkerJob::Kill { slot: SLOT }),
+            18 => self.assign(Limits::Awaited),
+            _ => self.limits_set(steps.byte() % 4 != 0),
         }
     }
 
@@ -197,11 +217,26 @@ impl Play {
 
     // ---- The server ----
 
-    fn assign(&mut self) {
+    fn assign(&mut self, limits: Limits) {
         if self.greeted && !self.assigned {
             self.assigned = true;
+            if limits == Limits::Awaited {
+                self.limits = Some(LimitsFate::Awaited);
+                self.limits_come_later.store(true, Ordering::Relaxed);
+                // What it was sent as a blank is not what must not come now.
+                while sys::io::recv(&self.channel, &mut [0; 1]).is_ok_and(|(length, _)| length > 0) {}
+            }
             self.worker.take(WorkerJob::Assign { slot: SLOT, function: function("pass") });
         }
+    }
+
+    /// Also when nobody has asked for limits, or nobody any more.
+    fn limits_set(&mut self, are_set: bool) {
+        if self.limits == Some(LimitsFate::Awaited) {
+            self.limits = Some(if are_set { LimitsFate::Set } else { LimitsFate::Refused });
+        }
+        let result = if are_set { Ok(()) } else { Err("no".to_owned()) };
+        self.worker.take(WorkerJob::LimitsSet { slot: SLOT, result });
     }
 
     fn call(&mut self, size: u8) {
@@ -370,6 +405,7 @@ pub(super) fn function(code: &str) -> Arc<FunctionVersion> {
         config: FunctionConfig {
             runtime: "python3".to_owned(),
             execution_mode: ExecutionMode::Process,
+            image: None,
             handler: Handler { module: "function".to_owned(), name: "handle".to_owned() },
             timeout_ms: 1000,
             memory_bytes: FUNCTION_MEMORY_BYTES_DEFAULT,
@@ -382,6 +418,7 @@ pub(super) fn function(code: &str) -> Arc<FunctionVersion> {
             idle_ttl: None,
             network: Network::None,
         },
+        image_id: None,
         created_at_ms: 0,
         updated_at_ms: 0,
     })
@@ -399,6 +436,7 @@ fn live(input: &[u8]) -> Seen {
         let Some(deed) = steps.next() else { break };
         play.step(deed, &mut steps);
         play.hear_front(&mut VecDeque::new());
+        play.assert_held_back();
     }
     play.finish()
 }
@@ -427,6 +465,27 @@ mod tests {
     fn a_call_that_was_not_taken_comes_back() {
         let seen = live(&[&LOADED[..], &[3, 10, 3, 20, 4, 6]].concat());
         assert_eq!((seen.completed, seen.taken_back), (0, 1), "{seen:?}");
+    }
+
+    /// Greets and is assigned a function, whose limits are awaited; has a call in its pipe.
+    const LIMITING: [u8; 4] = [0, 18, 3, 10];
+
+    #[test]
+    fn what_waits_for_limits_goes_when_they_are_set_and_is_run() {
+        let seen = live(&[&LIMITING[..], &[13, 19, 1, 4, 1, 4, 5, 0, 0]].concat());
+        assert_eq!((seen.completed, seen.taken_back, seen.violations), (1, 0, 0), "{seen:?}");
+    }
+
+    #[test]
+    fn what_waits_for_limits_comes_back_and_goes_nowhere_when_they_are_refused() {
+        let seen = live(&[&LIMITING[..], &[6, 3, 10, 19, 0, 19, 1, 3, 10, 6, 3, 10]].concat());
+        assert_eq!((seen.completed, seen.taken_back, seen.violations), (0, 3, 0), "{seen:?}");
+    }
+
+    #[test]
+    fn nothing_is_loaded_before_the_limits_are_set() {
+        let seen = live(&[&LIMITING[..], &[1, 19, 1, 4, 1]].concat());
+        assert_eq!((seen.completed, seen.violations), (0, 1), "{seen:?}");
     }
 
     #[test]

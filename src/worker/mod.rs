@@ -8,6 +8,7 @@
 //!   `Exited` (as `begun` or among `returned`).
 //! - `Exited` is the last event of a slot's tenant, except that a call sent to it in the meantime is still given
 //!   back as `TakenBack`.
+//! - Nothing of a function goes to an instance before its limits are in force there.
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -30,7 +31,7 @@ use mio::{Events, Interest, Token};
 use slab::Slab;
 
 use crate::backend::Instance;
-use crate::call::{BlankFailure, CallRequest, ExitReason, FrontEvent, InvocationId, Slot, WorkerJob};
+use crate::call::{BlankFailure, CallRequest, ExitReason, FrontEvent, InvocationId, InvokeError, Slot, WorkerJob};
 use crate::doorbell::{line, Desk, Line, DOORBELL_TOKEN};
 use crate::limits::{WIRE_MESSAGE_BYTES_MAX, WORKER_OUTPUT_READ_BYTES, WORKER_QUEUE_MAX};
 use crate::logs::LogSink;
@@ -206,10 +207,11 @@ impl Worker {
         match job {
             WorkerJob::Adopt(instance) => self.adopt(*instance),
             WorkerJob::Assign { slot, function } => self.assign(slot, function),
+            WorkerJob::LimitsSet { slot, result } => self.limits_set(slot, result),
             WorkerJob::Call { slot, invocation, nonce, request } => self.call(slot, invocation, nonce, request),
             WorkerJob::TakeBack { slot } => {
                 let calls = match self.key(slot) {
-                    Some(key) if self.tenants[key].phase == Phase::Serving => self.tenants[key].take_back(),
+                    Some(key) if self.tenants[key].gives_back() => self.tenants[key].take_back(),
                     _ => Vec::new(),
                 };
                 self.tell(FrontEvent::TakenBack { slot, calls });
@@ -290,17 +292,39 @@ impl Worker {
     fn assign(&mut self, slot: Slot, function: Arc<FunctionVersion>) {
         let Some(key) = self.key(slot) else { return };
         let tenant = &mut self.tenants[key];
-        if let Err(error) = tenant.instance.custody.set_limits(&function.config) {
-            log::error!("{slot}: limits of function {} cannot be set: {error}", function.name);
-            tenant.instance.custody.kill();
-            return;
-        }
-        if let Err(error) = tenant.push_assign(function, self.response_bytes_max.load(Ordering::Relaxed)) {
+        let limits = match tenant.instance.custody.set_limits(&function.config) {
+            Ok(limits) => limits,
+            Err(error) => return self.refuse(key, &error.to_string()),
+        };
+        if let Err(error) = tenant.push_assign(function, limits, self.response_bytes_max.load(Ordering::Relaxed)) {
             log::error!("{slot}: the function cannot be sent: {error}");
             tenant.instance.custody.kill();
             return;
         }
         self.flush(key);
+    }
+
+    fn limits_set(&mut self, slot: Slot, result: Result<(), String>) {
+        let Some(key) = self.key(slot).filter(|&key| self.tenants[key].phase == Phase::Limiting) else { return };
+        match result {
+            Ok(()) => {
+                self.tenants[key].release();
+                self.flush(key);
+            }
+            Err(reason) => self.refuse(key, &reason),
+        }
+    }
+
+    /// The limits of its function are not to be had for this instance. That is nobody's crash, so the front is told why
+    /// before it hears of the end.
+    fn refuse(&mut self, key: usize, reason: &str) {
+        let tenant = &mut self.tenants[key];
+        tenant.phase = Phase::Refused;
+        tenant.instance.custody.kill();
+        let slot = tenant.instance.slot;
+        let reason = format!("the limits of its function cannot be set: {reason}");
+        log::error!("{slot}: {reason}");
+        self.tell(FrontEvent::Loaded { slot, result: Err(InvokeError::NoInstances(reason.into())) });
     }
 
     fn call(&mut self, slot: Slot, invocation: InvocationId, nonce: u64, request: CallRequest) {

@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::backend::Instance;
+use crate::backend::{Instance, Limits};
 use crate::call::{CallRequest, InvocationId};
 use crate::limits::{LOG_INVOCATION_BYTES_MAX, LOG_INVOCATION_ENTRIES_MAX, WIRE_MESSAGE_BYTES_MAX};
 use crate::registry::function::FunctionVersion;
@@ -24,7 +24,11 @@ pub(super) enum Phase {
     Hatching,
     /// It waits for a function.
     Blank,
-    /// It has been given a function and runs its top-level code.
+    /// It has a function, whose limits are not in force yet: whatever is for it is held back.
+    Limiting,
+    /// Its function's limits were refused, so that nothing is sent to it any more; it is being ended.
+    Refused,
+    /// It has been sent its function and runs the top-level code.
     Loading,
     /// Its top-level code failed; it is of no use, and has nothing more to say.
     Failed,
@@ -110,14 +114,27 @@ impl Tenant {
 
     /// Whether anything waits for room in the channel.
     pub(super) fn has_unsent(&self) -> bool {
-        self.scratch_full || !self.outbox.is_empty() || self.unsent_calls > 0
+        !self.is_held() && (self.scratch_full || !self.outbox.is_empty() || self.unsent_calls > 0)
     }
 
+    /// Whether nothing may be sent to it.
+    fn is_held(&self) -> bool {
+        matches!(self.phase, Phase::Limiting | Phase::Refused)
+    }
+
+    /// Whether calls can be taken out of its pipe while it lives: not while its function may still be in the channel.
+    pub(super) fn gives_back(&self) -> bool {
+        self.phase == Phase::Serving || self.is_held()
+    }
+
+    /// The function goes to the instance, at once or when it is [released](Self::release).
+    ///
     /// # Errors
     /// When the function cannot be put into frames.
     pub(super) fn push_assign(
         &mut self,
         function: Arc<FunctionVersion>,
+        limits: Limits,
         response_bytes_max: usize,
     ) -> Result<(), WireError> {
         let instance = self.instance.slot.to_string();
@@ -134,9 +151,17 @@ impl Tenant {
         self.outbox.extend(CodeMessages::assign(&head, &function.code)?);
         self.function = Some(function);
         self.response_bytes_max = response_bytes_max;
+        match limits {
+            Limits::InForce => self.release(),
+            Limits::Awaited => self.phase = Phase::Limiting,
+        }
+        Ok(())
+    }
+
+    /// The limits are in force: what was held back may be sent, and its time begins.
+    pub(super) fn release(&mut self) {
         self.phase = Phase::Loading;
         self.running_since = Instant::now();
-        Ok(())
     }
 
     pub(super) fn push_stop(&mut self) {
@@ -168,11 +193,15 @@ impl Tenant {
     }
 
     /// Sends until everything is sent or the channel is full, in the order in which it was pushed: what is not part
-    /// of a call goes before the calls, except `Stop`, which is only pushed when no call will follow.
+    /// of a call goes before the calls, except `Stop`, which is only pushed when no call will follow. Sends nothing while
+    /// it is held back.
     ///
     /// # Errors
     /// When the channel is closed.
     pub(super) fn flush(&mut self) -> io::Result<()> {
+        if self.is_held() {
+            return Ok(());
+        }
         loop {
             if !self.scratch_full && !self.load_scratch() {
                 return Ok(());
@@ -209,7 +238,8 @@ impl Tenant {
     /// Takes the calls out of the pipe that the instance has not begun, in their order.
     ///
     /// A datagram that is received here was not received by the instance, and never will be: that is what makes the
-    /// call unbegun. Only for an instance that has ended, or has loaded its function and has more than one call.
+    /// call unbegun. Only for an instance that has ended, has loaded its function and has more than one call, or has been
+    /// sent nothing of it.
     pub(super) fn take_back(&mut self) -> Vec<(InvocationId, CallRequest)> {
         let mut unclaimed = Vec::new();
         let mut buffer = vec![0; WIRE_MESSAGE_BYTES_MAX + 1];

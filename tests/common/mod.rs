@@ -1,11 +1,15 @@
 //! What the tests of the running server share: a server of their own on a free port, and a small HTTP client.
 //!
 //! A server is ended by its pid when its value is dropped; nothing else is ever signalled.
+//!
+//! How functions of these servers run that do not say it themselves is decided in `mode.rs`.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // every test binary uses its own part of this
 
+pub mod engine;
 pub mod functions;
 pub mod host;
 pub mod injection;
+pub mod mode;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -114,6 +118,7 @@ impl Home {
 
     /// Writes the configuration: these lines in its `system:` section, and the file goes on with `rest`.
     pub fn configured(self, system: &str, rest: &str) -> Home {
+        let system = mode::system_section(system);
         let indented: String = system.lines().map(|line| format!("  {}\n", line.trim_start())).collect();
         let config = format!(
             "system:\n  function_storage_path: {}\n  api_gateway_port: 0\n{indented}{rest}\n",
@@ -264,6 +269,7 @@ impl Server {
         let body = serde_json::json!({ "name": name, "code": code, "config": config }).to_string();
         let reply = self.post("/functions", &body);
         assert_eq!(reply.status, 201, "{}", reply.text());
+        mode::await_stock(self);
         reply
     }
 
@@ -318,7 +324,8 @@ pub fn as_nobody(home: &Home) -> Command {
 pub fn prepared(home: &Home, mut command: Command) -> Command {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(home.path().join("stderr")).unwrap();
     command.arg(home.path().join("faas.yaml")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
-    for name in ["FAAS_CONFIG_FILE", "FAAS_DEFAULT_MODE", "FAAS_API_PORT", "FAAS_LOG_LEVEL", "FAAS_DISABLE_CONTAINER"] {
+    let ours = ["CONFIG_FILE", "DEFAULT_MODE", "API_PORT", "LOG_LEVEL", "DISABLE_CONTAINER"];
+    for name in ours.map(|name| format!("FAAS_{name}")).iter().map(String::as_str).chain(["DOCKER_HOST"]) {
         command.env_remove(name);
     }
     command

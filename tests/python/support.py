@@ -41,16 +41,22 @@ def apply(plan):
 '''
 
 
+def shim_directory():
+    """A directory with the shim's files and the fake of the native module."""
+    directory = tempfile.mkdtemp(prefix="faas-shim-")
+    for name in os.listdir(SHIM):
+        if name.endswith(".py"):
+            shutil.copy(os.path.join(SHIM, name), directory)
+    with open(os.path.join(directory, "_faas.py"), "w") as file:
+        file.write(FAKE_NATIVE)
+    return directory
+
+
 class Zygote:
     """A running zygote."""
 
     def __init__(self):
-        self.directory = tempfile.mkdtemp(prefix="faas-shim-")
-        for name in os.listdir(SHIM):
-            if name.endswith(".py"):
-                shutil.copy(os.path.join(SHIM, name), self.directory)
-        with open(os.path.join(self.directory, "_faas.py"), "w") as file:
-            file.write(FAKE_NATIVE)
+        self.directory = shim_directory()
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control.settimeout(TIMEOUT_SECONDS)
 

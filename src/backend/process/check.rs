@@ -8,10 +8,14 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 
+use crate::backend::docker::job::ContainerJob;
 use crate::backend::Instance;
 use crate::call::ExitReason;
 use crate::doorbell::Line;
-use crate::limits::{BLANK_START_TIMEOUT, CHECK_SANDBOXES_MAX, CHECK_TIMEOUT, WIRE_MESSAGE_BYTES_MAX};
+use crate::limits::{
+    BLANK_START_TIMEOUT, CHECK_SANDBOXES_MAX, CHECK_TIMEOUT, CONTAINER_BLANK_TIMEOUT, CONTAINER_EXIT_WAIT,
+    WIRE_MESSAGE_BYTES_MAX,
+};
 use crate::registry::function::{FunctionConfig, Network};
 use crate::scheduler::RuntimeId;
 use crate::sys;
@@ -25,6 +29,7 @@ use super::supervisor::SupervisorJob;
 pub struct Checker {
     runtimes: Arc<Runtimes>,
     supervisor: Line<SupervisorJob>,
+    containers: Option<Line<ContainerJob>>,
 }
 
 /// What kind of fault code has.
@@ -102,6 +107,11 @@ impl Throwaway {
     pub fn new(instance: Instance) -> Self {
         Throwaway(Some(instance))
     }
+
+    /// Lets go of it without ending it.
+    pub fn into_instance(mut self) -> Option<Instance> {
+        self.0.take()
+    }
 }
 
 impl Drop for Throwaway {
@@ -118,9 +128,13 @@ impl Drop for Throwaway {
 }
 
 impl Checker {
-    /// A checker that asks this supervisor for its sandboxes.
-    pub fn new(runtimes: Arc<Runtimes>, supervisor: Line<SupervisorJob>) -> Self {
-        Checker { runtimes, supervisor }
+    /// A checker that asks these for its sandboxes.
+    pub fn new(
+        runtimes: Arc<Runtimes>,
+        supervisor: Line<SupervisorJob>,
+        containers: Option<Line<ContainerJob>>,
+    ) -> Self {
+        Checker { runtimes, supervisor, containers }
     }
 
     /// Whether functions may have this network here.
@@ -131,11 +145,6 @@ impl Checker {
         self.runtimes.permit(network)
     }
 
-    /// The interpreters, and what sandboxes are made with.
-    pub fn runtimes(&self) -> &Runtimes {
-        &self.runtimes
-    }
-
     /// Looks at the code of a function. Blocks for some milliseconds, at most for the limits' sum.
     ///
     /// A look changes nothing, so one that failed for its sandbox's sake (its zygote died at that moment) is repeated.
@@ -144,6 +153,14 @@ impl Checker {
     /// [`CheckError::Rejected`] when the code is at fault, another variant when it could not be looked at.
     pub fn check(&self, code: &str, config: &FunctionConfig) -> Result<(), CheckError> {
         let runtime = self.runtimes.resolve(&config.runtime).map_err(CheckError::Runtime)?;
+        self.check_with(runtime, code, config)
+    }
+
+    /// The same with a runtime that is known: that of an image, for instance.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn check_with(&self, runtime: RuntimeId, code: &str, config: &FunctionConfig) -> Result<(), CheckError> {
         let mut sandboxes = 0;
         loop {
             sandboxes += 1;
@@ -168,12 +185,18 @@ impl Checker {
     fn sandbox(&self, runtime: RuntimeId) -> Result<Throwaway, CheckError> {
         let no_sandbox = |reason: &str| CheckError::NoSandbox { reason: reason.to_owned() };
         let (answer, sandbox) = bounded(1);
-        self.supervisor
-            .send(SupervisorJob::MakeChecker { runtime, answer })
-            .map_err(|_| no_sandbox("the server is stopping"))?;
-        // The supervisor answers within its own limit; the margin is for a busy machine.
+        let (is_ordered, limit) = match &self.containers {
+            Some(containers) if runtime.is_container() => {
+                (containers.send(ContainerJob::MakeChecker { runtime, answer }).is_ok(), CONTAINER_BLANK_TIMEOUT)
+            }
+            _ => (self.supervisor.send(SupervisorJob::MakeChecker { runtime, answer }).is_ok(), BLANK_START_TIMEOUT),
+        };
+        if !is_ordered {
+            return Err(no_sandbox("the server is stopping"));
+        }
+        // Who was asked answers within a limit of its own; the margin is for a busy machine.
         sandbox
-            .recv_timeout(BLANK_START_TIMEOUT + Duration::from_secs(5))
+            .recv_timeout(limit + Duration::from_secs(5))
             .map_err(|_| no_sandbox("the supervisor does not answer"))?
             .map_err(|reason| CheckError::NoSandbox { reason })
     }
@@ -257,12 +280,23 @@ fn ended(exit: Option<ExitReason>) -> CheckError {
     CheckError::Rejected { reason: Fault::Limit, line: None, column: None, message }
 }
 
+/// How a sandbox ended, which may have to be asked for.
+fn exit_of(instance: &mut Instance) -> Option<ExitReason> {
+    let limit = Instant::now() + CONTAINER_EXIT_WAIT + Duration::from_secs(1);
+    loop {
+        match instance.custody.exit_reason() {
+            None if Instant::now() < limit => std::thread::sleep(Duration::from_millis(1)),
+            exit => return exit,
+        }
+    }
+}
+
 /// Waits until the sandbox has said something or is gone: when it ends, its end of the channel stays open in this
 /// process, so its process is watched too.
 fn wait(instance: &mut Instance, deadline: Instant) -> Result<(), CheckError> {
     match sys::io::wait_either(&instance.channel, instance.custody.ended(), deadline) {
         Ok(sys::io::Woken::First) => Ok(()),
-        Ok(sys::io::Woken::Second) => Err(ended(instance.custody.exit_reason())),
+        Ok(sys::io::Woken::Second) => Err(ended(exit_of(instance))),
         Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(CheckError::TimedOut),
         Err(error) => Err(broken(&error)),
     }

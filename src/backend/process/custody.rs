@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use crate::backend::Custody;
+use crate::backend::{self, Custody};
 use crate::call::{ExitReason, Slot};
 use crate::doorbell::Line;
 use crate::limits::INSTANCE_TASKS_MAX;
@@ -38,15 +38,15 @@ pub(super) struct ProcessCustody {
 }
 
 impl Custody for ProcessCustody {
-    fn set_limits(&mut self, config: &FunctionConfig) -> io::Result<()> {
+    fn set_limits(&mut self, config: &FunctionConfig) -> io::Result<backend::Limits> {
         let limits =
             Limits { memory_bytes: config.memory_bytes, cpu_millis: config.cpu_millis, tasks: INSTANCE_TASKS_MAX };
         self.memory_bytes = config.memory_bytes;
-        match &mut self.cgroup {
-            Some(cgroup) => cgroup.set_limits(limits).map_err(io::Error::other),
-            // Without cgroups the isolation level has been checked to allow that when the server started.
-            None => Ok(()),
+        // Without cgroups the isolation level has been checked to allow that when the server started.
+        if let Some(cgroup) = &mut self.cgroup {
+            cgroup.set_limits(limits).map_err(io::Error::other)?;
         }
+        Ok(backend::Limits::InForce)
     }
 
     fn ended(&self) -> BorrowedFd<'_> {

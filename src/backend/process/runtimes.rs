@@ -1,7 +1,9 @@
 //! Interpreters by name, and the sandbox plans that go with them.
 //!
 //! A runtime's name is resolved once (which runs the candidate, so never on the front thread); from then on it is a
-//! number that everybody can look up without waiting. The number stands for an interpreter with a network.
+//! number that everybody can look up without waiting. The number stands for an interpreter with a network: each pair has
+//! a pool of its own, all networks of an interpreter one zygote, since what differs is in the plans that come with each
+//! blank. How it is made is `backend::runtimes`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -9,6 +11,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::backend::runtimes::{index_of, network_of, of_interpreter, with_network};
 use crate::limits::SANDBOX_ETC_FILE_BYTES_MAX;
 use crate::sandbox::description::Description;
 use crate::sandbox::layer::{Layer, Layers};
@@ -88,31 +91,9 @@ fn host_etc(name: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-// A runtime's number stands for an interpreter and a network: each pair has a pool of its own, all networks of an
-// interpreter one zygote, since what differs is in the plans that come with each blank.
-
-fn number(index: usize, network: Network) -> RuntimeId {
-    RuntimeId(index as u32 * NETWORKS + network as u32)
-}
-
-fn index_of(id: RuntimeId) -> usize {
-    (id.0 / NETWORKS) as usize
-}
-
-/// The same interpreter with another network.
-pub fn with_network(id: RuntimeId, network: Network) -> RuntimeId {
-    number(index_of(id), network)
-}
-
-/// The network of instances of this runtime.
-pub(super) fn network_of(id: RuntimeId) -> Network {
-    let by_number = |network: &Network| *network as u32 == id.0 % NETWORKS;
-    Network::NAMES.map(|(_, network)| network).into_iter().find(by_number).unwrap_or(Network::None)
-}
-
 /// The runtime that stands for all that share its zygote.
 pub(super) fn zygote_of(id: RuntimeId) -> RuntimeId {
-    number(index_of(id), Network::None)
+    with_network(id, Network::None)
 }
 
 fn sockets(network: Network) -> Sockets {
@@ -121,8 +102,6 @@ fn sockets(network: Network) -> Sockets {
         Network::None | Network::Host => Sockets::Direct,
     }
 }
-
-const NETWORKS: u32 = Network::NAMES.len() as u32;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -171,7 +150,7 @@ impl Runtimes {
             table.interpreters.push((name.to_owned(), interpreter));
             table.interpreters.len() - 1
         });
-        let id = number(index, Network::None);
+        let id = of_interpreter(index, Network::None);
         table.by_name.insert(name.to_owned(), id);
         Ok(id)
     }
@@ -179,12 +158,6 @@ impl Runtimes {
     /// The number of a runtime that has been resolved, without network.
     pub fn known(&self, name: &str) -> Option<RuntimeId> {
         self.table().by_name.get(name).copied()
-    }
-
-    /// The number of a runtime that has been resolved, with this network; none where [`permit`](Self::permit) refuses it.
-    pub fn known_with(&self, name: &str, network: Network) -> Option<RuntimeId> {
-        self.permit(network).ok()?;
-        self.known(name).map(|id| with_network(id, network))
     }
 
     /// Whether functions may have this network here.
@@ -210,7 +183,7 @@ impl Runtimes {
 
     /// A name for people.
     pub fn name(&self, id: RuntimeId) -> String {
-        match self.table().interpreters.get(index_of(id)) {
+        match self.interpreter(id) {
             Some((name, interpreter)) => {
                 let (major, minor, micro) = interpreter.version;
                 format!("{name} ({major}.{minor}.{micro}, {})", interpreter.executable.display())
@@ -224,8 +197,7 @@ impl Runtimes {
     /// # Errors
     /// When the runtime does not exist.
     pub fn zygote_plan(&self, id: RuntimeId) -> io::Result<Vec<u8>> {
-        let interpreter = self.table().interpreters.get(index_of(id)).map(|(_, interpreter)| interpreter.clone());
-        let interpreter = interpreter.ok_or(io::ErrorKind::NotFound)?;
+        let (_, interpreter) = self.interpreter(id).ok_or(io::ErrorKind::NotFound)?;
         Ok(self.plan_of(&interpreter).encode())
     }
 
@@ -286,7 +258,7 @@ impl Runtimes {
 
     /// The sandbox of this runtime's instances, for people. Looks at the host's files: not for the front thread.
     pub fn description(&self, id: RuntimeId) -> Option<Description> {
-        let interpreter = self.table().interpreters.get(index_of(id)).map(|(_, known)| known.clone())?;
+        let (_, interpreter) = self.interpreter(id)?;
         let spec = self.instance_spec(0, network_of(id));
         Some(Description {
             required: spec.required(),
@@ -298,6 +270,12 @@ impl Runtimes {
             arch: Arch::native(),
             sockets: sockets(spec.network),
         })
+    }
+
+    /// An image is no interpreter, whatever its number.
+    fn interpreter(&self, id: RuntimeId) -> Option<(String, Interpreter)> {
+        let found = |table: &Table| table.interpreters.get(index_of(id)).cloned();
+        found(&self.table()).filter(|_| !id.is_container())
     }
 
     fn allowed(&self) -> MutexGuard<'_, Vec<Network>> {

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Token};
 
+use crate::backend::runtimes::network_of;
 use crate::call::{FrontEvent, Slot, WorkerJob};
 use crate::doorbell::{Desk, Line, DOORBELL_TOKEN};
 use crate::egress::Egress;
@@ -35,7 +36,7 @@ pub use super::job::SupervisorJob;
 
 use super::networks::Networks;
 use super::nursery::{Client, Nursery, Order};
-use super::runtimes::{network_of, zygote_of, Runtimes};
+use super::runtimes::{zygote_of, Runtimes};
 use super::strays::Strays;
 
 /// What the supervisor needs to know.

@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
-use serde_json::json;
+use serde_json::{json, Value};
 
+use crate::backend::docker::health::EngineState;
 use crate::call::BlankFailure;
 use crate::http::Response;
 use crate::limits::STORE_TROUBLE_TOLD;
@@ -15,7 +16,8 @@ impl Front {
     /// Why there are no sandboxes in stock, if that is so. A blank that failed is no reason while others are ready: one
     /// interpreter of several may be broken, or one fork have had bad luck.
     fn sandbox_trouble(&self) -> Option<&BlankFailure> {
-        let any_ready = self.scheduler.pool_stats().any(|pool| pool.ready > 0);
+        let mut pools = self.scheduler.pool_stats().filter(|pool| !pool.runtime.is_container());
+        let any_ready = pools.any(|pool| pool.ready > 0);
         self.blank_trouble.as_ref().filter(|_| !any_ready)
     }
 
@@ -37,6 +39,22 @@ impl Front {
         super::json(503, &json!({ "status": "not ready", "reasons": reasons }))
     }
 
+    /// How container mode is. It is no part of the server's own health: an engine may be away where nobody needs it.
+    fn container_mode(&self) -> Value {
+        match self.lines.engine.state() {
+            EngineState::Disabled { reason } => json!({ "status": "disabled", "detail": reason }),
+            EngineState::Unknown => {
+                json!({ "status": "unknown", "detail": "the container engine has not answered yet" })
+            }
+            EngineState::Up { name, api } => json!({ "status": "available", "engine": name, "api": api }),
+            // The reason is for the server's log: it may name paths.
+            EngineState::Down { .. } => {
+                let detail = "the container engine does not answer as it should; the server's log says why";
+                json!({ "status": "unavailable", "detail": detail })
+            }
+        }
+    }
+
     /// 200 when a function can be called, 503 when not, with the reason either way.
     pub(crate) fn health(&self) -> Option<Response> {
         let draining = self.stop.is_some();
@@ -44,7 +62,7 @@ impl Front {
         let mut process = json!({
             "status": if trouble.is_some() { "unavailable" } else { "available" },
             "isolation": self.settings.isolation,
-            "missing": self.runtimes.absent().iter().map(Layer::name).collect::<Vec<_>>(),
+            "missing": self.runtimes.process().absent().iter().map(Layer::name).collect::<Vec<_>>(),
         });
         if let Some(failure) = trouble {
             // The reason is for the server's log: it may name paths.
@@ -63,7 +81,7 @@ impl Front {
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_seconds": self.now_ns() / 1_000_000_000,
             "functions": self.functions.registry.len(),
-            "modes": { "process": process, "container": { "status": "unavailable", "detail": self.settings.container } },
+            "modes": { "process": process, "container": self.container_mode() },
         });
         Some(super::json(if healthy { 200 } else { 503 }, &document))
     }

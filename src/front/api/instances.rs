@@ -26,13 +26,19 @@ impl Front {
         its.map(|stats| (self.instance(&stats), stats.slot)).unzip()
     }
 
+    /// A slot, and the process that lives there if that is a container.
+    pub(super) fn with_container(&self, slot: Slot) -> (Slot, Option<u32>) {
+        let pid = self.pids.get(&slot).copied().filter(|_| self.scheduler.is_for_container(slot));
+        (slot, pid)
+    }
+
     fn instance(&self, stats: &InstanceStats) -> Value {
         let function = self.functions.version(stats.version);
         json!({
             "id": stats.slot.to_string(),
             "function": function.map(|function| &function.name),
             "version": function.map(|function| function.version),
-            "mode": "process",
+            "mode": if self.scheduler.is_for_container(stats.slot) { "container" } else { "process" },
             "state": state_name(stats),
             "pid": self.pids.get(&stats.slot),
             "started_at": self.wall_time(stats.started_ns),

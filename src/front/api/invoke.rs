@@ -31,10 +31,8 @@ impl Front {
     fn begin_call(&mut self, client: ClientId, name: &str, path: &str, request: Request) -> Result<(), Problem> {
         let live = self.functions.get(name).ok_or_else(|| Problem::no_function(name))?;
         let version = live.key.ok_or_else(|| {
-            let config = &live.function.config;
-            let permitted = self.runtimes.permit(config.network).is_ok();
-            let code = if permitted { "runtime_unavailable" } else { "network_unavailable" };
-            Problem::unavailable(code, self.what_is_missing(&live.function))
+            let missing = self.what_is_missing(&live.function);
+            Problem::unavailable(missing.code(), missing.to_string())
         })?;
         let Request { head, body } = request;
         let timeout_ns = callers_timeout_ns(head.headers_named(TIMEOUT))?;

@@ -19,7 +19,7 @@ impl Front {
         let mut instances = Vec::new();
         for stats in self.scheduler.instance_stats() {
             *by_state.entry(state_name(&stats)).or_default() += 1;
-            instances.push(stats.slot);
+            instances.push(self.with_container(stats.slot));
         }
         let mut document = self.functions.total.to_json();
         document["uptime_seconds"] = (self.now_ns() / 1_000_000_000).into();
@@ -47,7 +47,7 @@ impl Front {
         document["idle"] = idle.as_ref().map_or(Value::Null, idle_document);
         document["trouble"] = self.trouble_of(name);
         let its = self.scheduler.instance_stats().filter(|instance| is_of_it(instance.version));
-        let instances = its.map(|instance| instance.slot).collect();
+        let instances = its.map(|instance| self.with_container(instance.slot)).collect();
         self.ask_control(client, request_id, Work::MemorySum { document, instances });
         Ok(None)
     }

@@ -22,8 +22,8 @@ fn nothing_given_is_the_defaults() {
     assert_eq!(
         config.to_json(true),
         json!({
-            "runtime": "python3", "execution_mode": "process", "network": "none", "handler": "handle", "timeout": 30,
-            "memory": "256Mi", "cpu_limit": "1000m", "dependencies": [], "environment": {}, "min_instances": 0, "max_instances": 10,
+            "runtime": "python3", "execution_mode": "process", "image": "default", "network": "none", "handler": "handle",
+            "timeout": 30, "memory": "256Mi", "cpu_limit": "1000m", "dependencies": [], "environment": {}, "min_instances": 0, "max_instances": 10,
             "max_invocations_per_instance": "unlimited", "idle_ttl": "default",
         })
     );
@@ -77,6 +77,19 @@ fn each_wrong_value_is_refused_by_name() {
             ],
         ),
         ("execution_mode", vec![json!("vm"), json!(""), json!(true)]),
+        (
+            "image",
+            vec![
+                json!(""),
+                json!("a b"),
+                json!("../a"),
+                json!("a:"),
+                json!("A"),
+                json!("x".repeat(600)),
+                json!(3.11),
+                json!(["python"]),
+            ],
+        ),
         ("network", vec![json!("bridge"), json!(""), json!(false), json!(["none"])]),
         (
             "handler",
@@ -244,11 +257,46 @@ fn function_names() {
     }
 }
 
+#[test]
+fn an_image_is_a_name_or_the_servers_and_an_update_can_take_it_back() {
+    let boxed = |fields: Value| read(fields).unwrap().resolve(ExecutionMode::Container).map(|config| config.image);
+    assert_eq!(boxed(json!({})), Ok(None));
+    assert_eq!(boxed(json!({ "image": null })), Ok(None));
+    assert_eq!(boxed(json!({ "image": "Default" })), Ok(None));
+    assert_eq!(boxed(json!({ "image": "default:latest" })), Ok(Some("default:latest".to_owned())));
+    let given = read(json!({ "execution_mode": "container", "image": "python:3.12-slim" })).unwrap();
+    let image = |over: Value| {
+        let merged = given.clone().merge(read(over).unwrap());
+        merged.resolve(ExecutionMode::Process).map(|config| config.image).map_err(|error| error.to_string())
+    };
+    assert_eq!(image(json!({ "timeout": 1 })), Ok(Some("python:3.12-slim".to_owned())));
+    assert_eq!(image(json!({ "image": "default" })), Ok(None));
+    assert_eq!(image(json!({ "execution_mode": "process", "image": "default" })), Ok(None));
+}
+
+#[test]
+fn an_image_without_a_container_is_refused_by_its_name() {
+    let refused = |fields: Value, mode| read(fields).unwrap().resolve(mode).unwrap_err().to_string();
+    let expected = "image: got \"python:3\"; expected default, unless execution_mode is container";
+    assert_eq!(refused(json!({ "image": "python:3" }), ExecutionMode::Process), expected);
+    let both = json!({ "image": "python:3", "execution_mode": "process" });
+    assert_eq!(refused(both, ExecutionMode::Container), expected);
+}
+
+#[test]
+fn which_image_a_version_has_is_no_setting() {
+    let id = format!("sha256:{}", "a".repeat(64));
+    assert!(refusal(json!({ "image_id": id })).starts_with("image_id: unknown key"));
+}
+
 fn any_config() -> impl Strategy<Value = FunctionConfig> {
     let identifier = "[a-zA-Z_][a-zA-Z0-9_]{0,20}".prop_filter("no keyword", |text| is_identifier(text));
     let handler = (identifier.clone(), identifier).prop_map(|(module, name)| Handler { module, name });
     let runtime = prop_oneof![Just("python3".to_owned()), (8..100_u32).prop_map(|minor| format!("python3.{minor}"))];
-    let mode = prop_oneof![Just(ExecutionMode::Process), Just(ExecutionMode::Container)];
+    let image = prop_oneof![Just(None), "[a-z]{1,9}(:[a-z0-9][a-z0-9.]{0,9})?".prop_map(Some)];
+    let image = image.prop_filter("not the word", |image| image.as_deref() != Some("default"));
+    let mode =
+        prop_oneof![Just((ExecutionMode::Process, None)), image.prop_map(|image| (ExecutionMode::Container, image))];
     let network = prop_oneof![Just(Network::None), Just(Network::Outbound), Just(Network::Host)];
     let numbers = (
         limits::FUNCTION_TIMEOUT_MS_MIN..=limits::FUNCTION_TIMEOUT_MS_MAX,
@@ -265,9 +313,10 @@ fn any_config() -> impl Strategy<Value = FunctionConfig> {
     let dependencies = prop::collection::vec("[a-z]{1,9}(==[0-9.]{1,5})?", 0..4);
     let environment = prop::collection::btree_map("[A-Za-z_][A-Za-z0-9_]{0,9}", "[^\0]{0,20}", 0..4);
     (runtime, mode, network, handler, numbers, dependencies, environment).prop_map(
-        |(runtime, execution_mode, network, handler, numbers, dependencies, environment)| FunctionConfig {
+        |(runtime, (execution_mode, image), network, handler, numbers, dependencies, environment)| FunctionConfig {
             runtime,
             execution_mode,
+            image,
             network,
             handler,
             timeout_ms: numbers.0,

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
 use crate::registry::function::{ExecutionMode, FunctionConfig, Handler, IdleTtl, InvocationsMax, Network};
+use crate::registry::image::ImageId;
 
 /// SHA-256 of a function's source, 64 lower-case hexadecimal digits.
 pub fn code_sha256(code: &str) -> String {
@@ -53,6 +54,12 @@ impl Sealed<'_> {
 struct StoredConfig {
     runtime: String,
     execution_mode: StoredMode,
+    /// Absent: as the server's configuration says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    image: Option<String>,
+    /// No setting, but what the image was: it lies here so that the seal covers it. Absent: no container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    image_id: Option<ImageId>,
     #[serde(default)]
     network: StoredNetwork,
     handler_module: String,
@@ -96,11 +103,12 @@ enum StoredNetwork {
     Host,
 }
 
-pub(super) fn encode_config(config: &FunctionConfig) -> Result<String, serde_json::Error> {
+pub(super) fn encode_config(config: &FunctionConfig, image_id: Option<&ImageId>) -> Result<String, serde_json::Error> {
     // Destructured whole, so that a new field cannot be forgotten here.
     let FunctionConfig {
         runtime,
         execution_mode,
+        image,
         network,
         handler: Handler { module, name },
         timeout_ms,
@@ -119,6 +127,8 @@ pub(super) fn encode_config(config: &FunctionConfig) -> Result<String, serde_jso
             ExecutionMode::Process => StoredMode::Process,
             ExecutionMode::Container => StoredMode::Container,
         },
+        image,
+        image_id: image_id.cloned(),
         network: match network {
             Network::None => StoredNetwork::None,
             Network::Outbound => StoredNetwork::Outbound,
@@ -146,14 +156,15 @@ pub(super) fn encode_config(config: &FunctionConfig) -> Result<String, serde_jso
 
 /// Reads what [`encode_config`] wrote. Values are not checked again: they were valid when they were written, and the
 /// seal says that they are what was written.
-pub(super) fn decode_config(text: &str) -> Result<FunctionConfig, serde_json::Error> {
+pub(super) fn decode_config(text: &str) -> Result<(FunctionConfig, Option<ImageId>), serde_json::Error> {
     let stored: StoredConfig = serde_json::from_str(text)?;
-    Ok(FunctionConfig {
+    let config = FunctionConfig {
         runtime: stored.runtime,
         execution_mode: match stored.execution_mode {
             StoredMode::Process => ExecutionMode::Process,
             StoredMode::Container => ExecutionMode::Container,
         },
+        image: stored.image,
         network: match stored.network {
             StoredNetwork::None => Network::None,
             StoredNetwork::Outbound => Network::Outbound,
@@ -174,7 +185,8 @@ pub(super) fn decode_config(text: &str) -> Result<FunctionConfig, serde_json::Er
             StoredIdleTtl::AfterMs(ms) => IdleTtl::AfterMs(ms),
             StoredIdleTtl::Adaptive => IdleTtl::Adaptive,
         }),
-    })
+    };
+    Ok((config, stored.image_id))
 }
 
 #[cfg(test)]
@@ -185,7 +197,10 @@ mod tests {
     #[test]
     fn settings_survive_the_way_to_text_and_back() {
         let config = testing::config();
-        assert_eq!(decode_config(&encode_config(&config).unwrap()).unwrap(), config);
+        for image_id in [None, Some(testing::image_id('b'))] {
+            let text = encode_config(&config, image_id.as_ref()).unwrap();
+            assert_eq!(decode_config(&text).unwrap(), (config.clone(), image_id));
+        }
     }
 
     #[test]
@@ -194,12 +209,17 @@ mod tests {
             "timeout_ms":1500,"memory_bytes":67108864,"cpu_millis":100,"dependencies":["requests==2.28.0"],
             "environment":{"EMPTY":"","KEY":"secret"},"min_instances":1,"max_instances":3}"#;
         let expected = FunctionConfig {
+            image: None,
             network: Network::None,
             max_invocations_per_instance: InvocationsMax::Unlimited,
             idle_ttl: None,
             ..testing::config()
         };
-        assert_eq!(decode_config(text).unwrap(), expected);
+        assert_eq!(decode_config(text).unwrap(), (expected.clone(), None));
+        // And it is written as it was, or its seal would not be the one that it has.
+        let again =
+            encode_config(&FunctionConfig { execution_mode: ExecutionMode::Process, ..expected }, None).unwrap();
+        assert!(!again.contains("image"), "{again}");
     }
 
     /// `environment` may not name it any more, and was ignored when it could.
@@ -207,7 +227,7 @@ mod tests {
     fn a_stored_variable_that_the_server_sets_does_not_make_its_function_unreadable() {
         let mut config = testing::config();
         config.environment.insert("FAAS_FUNCTION".to_owned(), "other".to_owned());
-        assert_eq!(decode_config(&encode_config(&config).unwrap()).unwrap(), config);
+        assert_eq!(decode_config(&encode_config(&config, None).unwrap()).unwrap(), (config, None));
     }
 
     #[test]

@@ -1,16 +1,17 @@
 use super::*;
-use crate::registry::testing::config;
+use crate::registry::testing::{config, image_id};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 fn new(name: &str, code: &str) -> NewFunction {
-    NewFunction { name: name.to_string(), code: code.to_string(), config: config(), now_ms: 1000 }
+    let (name, code) = (name.to_string(), code.to_string());
+    NewFunction { name, code, config: config(), image_id: Some(image_id('a')), now_ms: 1000 }
 }
 
 fn update(store: &mut Store, name: &str, expected: u64, code: &str) -> Result<FunctionVersion, StoreError> {
-    store.update(name, expected, code.to_string(), config(), 2000)
+    store.update(name, expected, code.to_string(), config(), Some(image_id('b')), 2000)
 }
 
 /// The store's directory inside a temporary one, so that the store makes it itself.
@@ -95,7 +96,7 @@ fn a_clock_that_was_set_back_does_not_put_an_update_before_the_creation() {
     let (_root, dir) = directory();
     let mut store = Store::open(&dir).unwrap();
     store.create(new("f", "1")).unwrap();
-    assert_eq!(store.update("f", 1, "2".to_string(), config(), 5).unwrap().updated_at_ms, 1000);
+    assert_eq!(store.update("f", 1, "2".to_string(), config(), None, 5).unwrap().updated_at_ms, 1000);
 }
 
 #[test]
@@ -476,4 +477,19 @@ fn a_lock_that_is_shared_is_held_until_the_last_who_has_it_is_gone() {
     let mut store = Store::open_beside(&dir, other).unwrap();
     store.create(new("f", "1")).unwrap();
     assert_eq!(names(&store.load_all().unwrap()), ["f"]);
+}
+
+#[test]
+fn an_image_that_was_not_deployed_is_refused_like_code_that_was_not() {
+    let (_root, dir) = directory();
+    let mut store = Store::open(&dir).unwrap();
+    let stored = store.create(new("f", "code")).unwrap();
+    assert_eq!(stored.image_id, Some(image_id('a')));
+    drop(store);
+    let sql = "UPDATE versions SET config = replace(config, ?1, ?2)";
+    let ids = [image_id('a'), image_id('b')].map(|id| id.to_string());
+    assert_eq!(tamper(&dir).execute(sql, params![ids[0], ids[1]]).unwrap(), 1);
+    let loaded = Store::open(&dir).unwrap().load_all().unwrap();
+    assert!(loaded.functions.is_empty());
+    assert!(matches!(loaded.refused[0].reason, RefusalReason::RowChanged));
 }

@@ -68,6 +68,27 @@ impl FigureSource {
         number(&self.text(name, Controller::Memory, "memory.usage_in_bytes", "memory.current")?)
     }
 
+    /// Where the figures are of the group that this process is in, which somebody else has made: a container's. Read them
+    /// by the name `""`. Nothing is found of a group that this process cannot see.
+    pub fn of_process(&self, pid: u32) -> FigureSource {
+        let memberships = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let groups = self.groups.iter().filter_map(|group| {
+            let path = memberships.lines().find_map(|line| {
+                let mut parts = line.splitn(3, ':').skip(1);
+                let (names, path) = (parts.next()?, parts.next()?);
+                let is_it = match group.version {
+                    Version::V2 => names.is_empty(),
+                    Version::V1 => group.controllers.iter().any(|one| names.split(',').any(|name| name == one.name())),
+                };
+                is_it.then_some(path.trim_start_matches('/'))
+            })?;
+            // The hierarchy is mounted somewhere above our own group.
+            let dir = group.dir.ancestors().map(|above| above.join(path)).find(|dir| dir.is_dir())?;
+            Some(Group { dir, ..group.clone() })
+        });
+        FigureSource { groups: groups.collect() }
+    }
+
     fn group(&self, controller: Controller) -> Option<&Group> {
         self.groups.iter().find(|group| group.controllers.contains(&controller))
     }

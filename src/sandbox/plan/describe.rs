@@ -71,6 +71,7 @@ impl fmt::Display for Step {
                 write!(f, "wait until the process behind descriptor {fd} has ended, {timeout_ms} ms at most")
             }
             Step::OpenAs { path, fd } => write!(f, "descriptor {fd} is {}", path.display()),
+            Step::Connect { path, fd } => write!(f, "descriptor {fd} is connected to {}", path.display()),
             Step::Dup2 { from, to } => write!(f, "descriptor {to} is what {from} is"),
             Step::CloseFrom(first) => write!(f, "close descriptors from {first} on"),
             Step::WriteFd { fd, bytes } => write!(f, "write {:?} to descriptor {fd}", String::from_utf8_lossy(bytes)),

@@ -90,6 +90,7 @@ impl Step {
             Step::OpenOwnPidfd { fd } => out.number(Opcode::OpenOwnPidfd, *fd),
             Step::AwaitExit { fd, timeout_ms } => out.u32(*fd).number(Opcode::AwaitExit, *timeout_ms),
             Step::OpenAs { path, fd } => out.text(path).number(Opcode::OpenAs, *fd),
+            Step::Connect { path, fd } => out.text(path).number(Opcode::Connect, *fd),
             Step::Dup2 { from, to } => out.u32(*from).number(Opcode::Dup2, *to),
             Step::CloseFrom(first) => out.number(Opcode::CloseFrom, *first),
             Step::WriteFd { fd, bytes } => {

@@ -24,14 +24,14 @@ const PARENT_PIDFD: u32 = 9;
 /// The instance's channel as the instance knows it.
 const INSTANCE_CHANNEL_FD: u32 = 3;
 /// The socket to the broker, until the plan's last step closes it.
-const INSTANCE_EGRESS_FD: u32 = 4;
+pub(super) const INSTANCE_EGRESS_FD: u32 = 4;
 
 /// The user id, and group id, that an instance sees as its own.
 pub(super) const INSTANCE_UID: u32 = 1000;
 const SIGKILL: u32 = 9;
 
 /// Parts of /proc that tell of the host; absent where `subset=pid` works.
-const PROC_MASKED: [&str; 16] = [
+pub(crate) const PROC_MASKED: [&str; 16] = [
     "acpi",
     "asound",
     "kcore",
@@ -50,7 +50,7 @@ const PROC_MASKED: [&str; 16] = [
     "kpageflags",
 ];
 /// Parts of /proc that act on the host.
-const PROC_READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
+pub(crate) const PROC_READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
 
 /// Which network an instance is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

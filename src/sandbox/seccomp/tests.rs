@@ -7,7 +7,7 @@ use super::*;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
-const ARCHES: [Arch; 2] = [Arch::X86_64, Arch::Aarch64];
+pub(crate) const ARCHES: [Arch; 2] = [Arch::X86_64, Arch::Aarch64];
 const I386: u32 = 0x4000_0003;
 
 /// `struct seccomp_data`, as far as the filter may look.
@@ -49,10 +49,26 @@ fn answer(arch: Arch, name: &str, arguments: &[u64]) -> Verdict {
 }
 
 fn answer_of(sockets: Sockets, arch: Arch, name: &str, arguments: &[u64]) -> Verdict {
-    let number = numbers(arch)[name];
-    let mut padded = [0; 6];
-    padded[..arguments.len()].copy_from_slice(arguments);
-    decode(run(&program(arch, sockets), Call { number, arch: arch.audit(), arguments: padded }).0)
+    Filter::new(sockets, arch).answer(name, arguments)
+}
+
+/// A filter that is asked more than once.
+pub(crate) struct Filter {
+    arch: Arch,
+    program: Vec<Instruction>,
+    numbers: BTreeMap<&'static str, u32>,
+}
+
+impl Filter {
+    pub(crate) fn new(sockets: Sockets, arch: Arch) -> Self {
+        Filter { arch, program: program(arch, sockets), numbers: numbers(arch) }
+    }
+
+    pub(crate) fn answer(&self, name: &str, arguments: &[u64]) -> Verdict {
+        let mut padded = [0; 6];
+        padded[..arguments.len()].copy_from_slice(arguments);
+        decode(run(&self.program, Call { number: self.numbers[name], arch: self.arch.audit(), arguments: padded }).0)
+    }
 }
 
 fn decode(action: u32) -> Verdict {
@@ -70,7 +86,7 @@ fn numbers(arch: Arch) -> BTreeMap<&'static str, u32> {
 }
 
 /// What no function may ever do, from the requirement.
-const FORBIDDEN: &str = "unshare setns userfaultfd bpf perf_event_open keyctl add_key request_key ptrace \
+pub(crate) const FORBIDDEN: &str = "unshare setns userfaultfd bpf perf_event_open keyctl add_key request_key ptrace \
     process_vm_readv process_vm_writev process_madvise process_mrelease pidfd_getfd kcmp mount umount2 open_tree \
     open_tree_attr move_mount fsopen fsconfig fsmount fspick mount_setattr statmount listmount pivot_root chroot \
     name_to_handle_at open_by_handle_at kexec_load kexec_file_load init_module finit_module delete_module \
@@ -82,7 +98,8 @@ const FORBIDDEN: &str = "unshare setns userfaultfd bpf perf_event_open keyctl ad
     sched_setattr remap_file_pages _sysctl sysfs ustat";
 
 /// What CPython, its standard library and glibc 2.31 to 2.41 call in the course of ordinary work.
-const NEEDED: &str = "read write openat close fstat newfstatat statx lseek mmap mprotect munmap brk rt_sigaction \
+pub(crate) const NEEDED: &str =
+    "read write openat close fstat newfstatat statx lseek mmap mprotect munmap brk rt_sigaction \
     rt_sigprocmask rt_sigreturn pread64 pwrite64 readv writev faccessat faccessat2 pipe2 pselect6 sched_yield mremap \
     madvise dup dup3 nanosleep getpid sendfile connect accept4 sendto recvfrom sendmsg recvmsg shutdown bind listen \
     getsockname getpeername setsockopt getsockopt execve exit wait4 kill uname fcntl flock fsync fdatasync \
@@ -95,7 +112,8 @@ const NEEDED: &str = "read write openat close fstat newfstatat statx lseek mmap 
     get_robust_list setitimer restart_syscall shmget semget msync mincore mlock timer_create splice";
 
 /// Of the above, what only x86_64 has.
-const NEEDED_X86_64: &str = "open stat lstat poll access pipe select dup2 alarm fork vfork rename mkdir rmdir unlink \
+pub(crate) const NEEDED_X86_64: &str =
+    "open stat lstat poll access pipe select dup2 alarm fork vfork rename mkdir rmdir unlink \
     symlink readlink chmod chown time getdents epoll_create epoll_wait eventfd utime utimes arch_prctl getpgrp";
 
 #[test]

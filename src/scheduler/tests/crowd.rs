@@ -64,6 +64,7 @@ impl Crowd {
         let limits = SchedulerLimits {
             slots_max: slots_max as usize,
             pool_size: dice.roll(3) as usize,
+            container_pool_size: dice.roll(2) as usize,
             share_quantum_ns: QUANTUM_NS,
             queue_wait_max_ns: 3600 * SECOND,
             ..SchedulerLimits::default()
@@ -93,7 +94,7 @@ impl Crowd {
             let most = if crowd.dice.one_in(3) { 1 + crowd.dice.roll(3) as u32 } else { 100 };
             let key = VersionKey(n as u64 + 1);
             let policy = FunctionPolicy {
-                runtime: RuntimeId(crowd.dice.roll(2) as u32),
+                runtime: [RuntimeId(0), RuntimeId(1), RuntimeId::container(0)][crowd.dice.roll(3) as usize],
                 timeout_ns: 3600 * SECOND,
                 min_instances: 0,
                 max_instances: most,

@@ -45,6 +45,31 @@ fn a_smaller_pool_gives_up_its_surplus_and_a_larger_one_is_filled_at_once() {
 }
 
 #[test]
+fn the_pools_of_processes_and_of_containers_change_each_for_itself() {
+    let limits = SchedulerLimits { slots_max: 12, pool_size: 2, container_pool_size: 2, ..SchedulerLimits::default() };
+    let mut stage = Stage::with(limits);
+    let processes = stage.asked();
+    let policy = FunctionPolicy { runtime: RuntimeId::container(3), ..policy(0, 1) };
+    stage.step(|it, now, out| it.deploy(VersionKey(1), policy, None, now, out));
+    let containers = stage.asked();
+    assert_eq!((processes.len(), containers.len()), (2, 2));
+    processes.iter().chain(&containers).for_each(|&slot| stage.ready(slot));
+    stage.reconfigure(|limits| limits.container_pool_size = 1);
+    assert_eq!((stage.killed().len(), stage.asked().len()), (1, 0));
+    assert!(containers.contains(&stage.killed()[0].0));
+    stage.exit(stage.killed()[0].0, None, &[]);
+    stage.reconfigure(|limits| (limits.pool_size, limits.container_pool_size) = (3, 4));
+    let asked = |container: bool| {
+        let is_asked =
+            |it: &&Action| matches!(it, Action::MakeBlank { runtime, .. } if runtime.is_container() == container);
+        stage.out.iter().filter(is_asked).count()
+    };
+    assert_eq!((asked(false), asked(true)), (1, 3));
+    stage.reconfigure(|limits| limits.container_pool_size = 0);
+    assert!(stage.killed().iter().all(|(slot, _)| containers.contains(slot)) && stage.killed().len() == 1);
+}
+
+#[test]
 fn a_shorter_idle_time_ends_what_has_been_idle_for_longer_and_a_longer_one_keeps_it() {
     for (ttl_s, is_killed) in [(100, true), (1200, false)] {
         let mut stage = Stage::new();

@@ -63,6 +63,30 @@ fn a_pool_makes_way_for_another_runtime() {
 }
 
 #[test]
+fn a_pool_of_containers_has_a_size_of_its_own() {
+    let image = RuntimeId::container(0);
+    let limits = SchedulerLimits { slots_max: 16, pool_size: 5, container_pool_size: 2, ..SchedulerLimits::default() };
+    let mut stage = Stage::with(limits);
+    assert_eq!(stage.asked().len(), 5, "of the default interpreter");
+    let in_containers = |key: u64, runtime: RuntimeId, stage: &mut Stage| {
+        let policy = FunctionPolicy { runtime, ..policy(0, 1) };
+        stage.step(|it, now, out| it.deploy(VersionKey(key), policy, None, now, out));
+        stage.out.iter().all(|it| matches!(it, Action::MakeBlank { runtime: of, .. } if *of == runtime))
+    };
+    assert!(in_containers(1, image, &mut stage));
+    let blanks = stage.asked();
+    assert_eq!(blanks.len(), 2);
+    blanks.iter().for_each(|&slot| stage.ready(slot));
+    // Another function of the same image shares the pool, one of another has its own.
+    assert!(in_containers(2, image, &mut stage) && stage.asked().is_empty());
+    assert!(in_containers(3, RuntimeId::container(1), &mut stage));
+    assert_eq!(stage.asked().len(), 2);
+    // A call takes one, and it is made up for.
+    let call = stage.submit(1);
+    assert_eq!((stage.dispatched(), stage.asked().len()), (vec![(blanks[1], call)], 1));
+}
+
+#[test]
 fn a_lost_exit_is_asked_for_again() {
     let mut stage = Stage::new();
     stage.deploy(1, 0, 1);

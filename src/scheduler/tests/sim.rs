@@ -89,6 +89,9 @@ struct Storm {
     seen: BTreeSet<String>,
 }
 
+/// Two interpreters, the first of which is the default, and an image.
+const RUNTIMES: [RuntimeId; 3] = [RuntimeId(0), RuntimeId(1), RuntimeId::container(0)];
+
 /// Storms of each kind, and steps of one: many short ones reach more corners than a few long ones.
 const STORMS: u64 = 1000;
 const STEPS: usize = 400;
@@ -104,6 +107,7 @@ fn random_limits(dice: &mut Dice) -> SchedulerLimits {
     SchedulerLimits {
         slots_max: 2 + dice.roll(10) as usize,
         pool_size: dice.roll(3) as usize,
+        container_pool_size: dice.roll(3) as usize,
         queue_wait_max_ns: [30, 80, 500][dice.roll(3) as usize] * MS,
         queue_per_function_max: 1 + dice.roll(8) as usize,
         invocations_max: 4 + dice.roll(30) as usize,
@@ -116,6 +120,7 @@ fn random_limits(dice: &mut Dice) -> SchedulerLimits {
         idle_scale: IdleScale { bin_ns: 2 * MS, unsure_ns: 200 * MS, half_life_ns: SECOND },
         cold_start_timeout_ns: [100, 200, 300][dice.roll(3) as usize] * MS,
         blank_start_timeout_ns: 150 * MS,
+        container_start_timeout_ns: 200 * MS,
         ask_again_ns: 100 * MS,
         drain_timeout_ns: 50 * MS,
         backoff_min_ns: 10 * MS,
@@ -176,7 +181,10 @@ impl Storm {
                 Action::Drained { version } => {
                     assert!(self.versions.iter().all(|(key, _)| key != version), "{version:?} is deployed");
                 }
-                Action::MakeBlank { slot, .. } => {
+                Action::MakeBlank { slot, runtime } => {
+                    if runtime.is_container() {
+                        self.seen.insert("MakeContainer".to_owned());
+                    }
                     let last = self.generations.insert(slot.index, slot.generation);
                     assert!(last.is_none_or(|last| last < slot.generation), "{slot} is not new");
                     let alive = self.tenants.keys().filter(|it| it.index == slot.index).count();
@@ -297,13 +305,20 @@ impl Storm {
         assert!(self.news.is_empty() && self.jobs.len() < 10, "it does not come to rest: {:?}", self.jobs);
     }
 
+    fn pool_size_of(&self, runtime: RuntimeId) -> usize {
+        match runtime.is_container() {
+            true => self.limits.container_pool_size,
+            false => self.limits.pool_size,
+        }
+    }
+
     fn check_rest(&self) {
         let waiting: Vec<_> = self.fates.iter().filter(|(_, fate)| **fate == Fate::Waiting).collect();
         assert!(waiting.is_empty(), "no outcome: {waiting:?}");
         assert_eq!(self.scheduler.invocations(), 0, "calls are remembered");
         let kept: usize =
             self.versions.iter().map(|(_, policy)| policy.min_instances.min(policy.max_instances) as usize).sum();
-        let pools = self.limits.pool_size * 2;
+        let pools: usize = RUNTIMES.iter().map(|&runtime| self.pool_size_of(runtime)).sum();
         if kept + pools > self.limits.slots_max {
             return;
         }
@@ -314,7 +329,7 @@ impl Storm {
         }
         for pool in self.scheduler.pool_stats() {
             let used = self.versions.iter().any(|(_, policy)| policy.runtime == pool.runtime);
-            let wanted = if used || pool.runtime == RuntimeId(0) { self.limits.pool_size } else { 0 };
+            let wanted = if used || pool.runtime == RUNTIMES[0] { self.pool_size_of(pool.runtime) } else { 0 };
             assert_eq!(pool.ready, wanted, "{pool:?}");
         }
     }
@@ -378,8 +393,9 @@ fn run_all(foul: bool, cases: &[&str]) {
     assert!(seeds.len() == 1 || missed.is_empty(), "no storm reached {missed:?}, only {seen:?}");
 }
 
-const CASES: [&str; 42] = [
+const CASES: [&str; 43] = [
     "MakeBlank",
+    "MakeContainer",
     "Assign",
     "Dispatch",
     "Piped",

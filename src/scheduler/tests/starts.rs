@@ -85,6 +85,23 @@ fn a_blank_that_is_late_is_replaced_and_killed_when_it_comes() {
 }
 
 #[test]
+fn a_container_is_given_longer_to_be_ready_than_a_process() {
+    let limits = SchedulerLimits { queue_wait_max_ns: 300 * SECOND, pool_size: 0, ..SchedulerLimits::default() };
+    let limits = SchedulerLimits { container_pool_size: 0, cold_start_timeout_ns: 300 * SECOND, ..limits };
+    for (runtime, limit_s) in [(RuntimeId(0), 10), (RuntimeId::container(0), 45)] {
+        let mut stage = Stage::with(limits.clone());
+        let policy = FunctionPolicy { runtime, timeout_ns: 300 * SECOND, ..policy(0, 1) };
+        stage.step(|it, now, out| it.deploy(VersionKey(1), policy, None, now, out));
+        stage.submit(1);
+        let slot = stage.asked()[0];
+        stage.later(limit_s * SECOND - 2 * MS);
+        assert_eq!(stage.killed(), [], "{runtime:?}");
+        stage.later(4 * MS);
+        assert_eq!(stage.killed(), [(slot, KillReason::BlankTimedOut)], "{runtime:?}");
+    }
+}
+
+#[test]
 fn a_call_waits_for_its_first_instance_no_longer_than_a_start_may_take() {
     let limits = SchedulerLimits { cold_start_timeout_ns: SECOND, ..SchedulerLimits::default() };
     let mut stage = Stage::with(SchedulerLimits { slots_max: 1, pool_size: 0, ..limits });

@@ -33,6 +33,7 @@ numbers! {
     CHDIR = 80, 49;
     CLOSE = 3, 57;
     CLOSE_RANGE = 436, 436;
+    CONNECT = 42, 203;
     DUP3 = 292, 24;
     EXECVE = 59, 221;
     FCHMOD = 91, 52;
@@ -60,6 +61,7 @@ numbers! {
     SETRESGID = 119, 149;
     SETRESUID = 117, 147;
     SETSID = 112, 157;
+    SOCKET = 41, 198;
     STATFS = 137, 43;
     SYMLINKAT = 266, 36;
     UMASK = 95, 166;
@@ -95,6 +97,9 @@ const NEW_NET: usize = 0x4000_0000;
 const SECCOMP_SET_MODE_FILTER: usize = 1;
 const SECCOMP_NEW_LISTENER: usize = 1 << 3;
 const SECCOMP_WAIT_KILLABLE_RECV: usize = 1 << 5;
+const AF_UNIX: u16 = 1;
+const SOCK_STREAM: usize = 1;
+const SOCK_CLOEXEC: usize = 0o2000000;
 const SOL_SOCKET: u32 = 1;
 const SCM_RIGHTS: u32 = 1;
 const MSG_NOSIGNAL: usize = 0x4000;
@@ -385,6 +390,29 @@ fn load_filter(filter: &[u8], instructions: u16, flags: usize) -> Result<usize, 
     // SAFETY: `program` has the layout of a `struct sock_fprog`, and its filter holds `length` instructions of eight
     // bytes, which was checked above. The kernel copies them and wants no alignment.
     unsafe { call(nr::SECCOMP, arguments) }
+}
+
+/// A stream that is connected to the Unix socket at this path.
+pub(super) fn connect(path: &CStr) -> Result<u32, i32> {
+    #[repr(C)]
+    struct Address {
+        family: u16,
+        path: [u8; 108],
+    }
+    let mut address = Address { family: AF_UNIX, path: [0; 108] };
+    let bytes = path.to_bytes_with_nul();
+    if bytes.len() > address.path.len() {
+        return Err(EINVAL);
+    }
+    address.path.iter_mut().zip(bytes).for_each(|(slot, byte)| *slot = *byte);
+    let socket = call_plain(nr::SOCKET, [AF_UNIX.into(), SOCK_STREAM | SOCK_CLOEXEC, 0, 0])? as u32;
+    let arguments = [socket as usize, (&raw const address) as usize, size_of::<Address>(), 0, 0, 0];
+    // SAFETY: `address` has the layout and the length of a `struct sockaddr_un`, and the kernel only reads it.
+    let connected = unsafe { call(nr::CONNECT, arguments) };
+    if connected.is_err() {
+        close(socket);
+    }
+    connected.map(|_| socket)
 }
 
 /// Sends one byte and with it a duplicate of a descriptor.

@@ -3,8 +3,8 @@
 //! Owns: the order of execution, the meaning of every step, and the report of the step that failed. Does not own what a
 //! plan contains: that is decided by `sandbox::plan`, whose `Step`s are documented there.
 //!
-//! This directory is compiled twice (see `build.rs`): as a module of the server, and without `std` into the Python
-//! extension `_faas.so`. It therefore uses `core` alone, allocates nothing, and calls nothing of libc but `syscall`:
+//! This directory is compiled three times (see `build.rs`): as a module of the server, and without `std` into the Python
+//! extension `_faas.so` and the program `faas-launch`. It therefore uses `core` alone, allocates nothing, and calls nothing of libc but `syscall`:
 //! it may run in the child of a fork, whatever the parent was doing.
 //!
 //! Invariants: a plan whose framing is damaged runs no step at all; a required step that fails ends the run; whoever
@@ -113,6 +113,7 @@ fn execute(opcode: Opcode, mut fields: Fields<'_>) -> Result<(), i32> {
         Opcode::OpenOwnPidfd => open_own_pidfd(f.last_u32()?),
         Opcode::AwaitExit => kernel::await_readable(f.u32()?, f.last_u32()?),
         Opcode::OpenAs => open_as(f.text()?, f.last_u32()?),
+        Opcode::Connect => connect_as(f.text()?, f.last_u32()?),
         Opcode::Dup2 => duplicate(f.u32()?, f.last_u32()?),
         Opcode::CloseFrom => kernel::close_from(f.last_u32()?),
         Opcode::WriteFd => kernel::write_once(f.u32()?, f.last_bytes()?),
@@ -131,6 +132,10 @@ fn open_own_pidfd(target: u32) -> Result<(), i32> {
 
 fn open_as(path: &CStr, target: u32) -> Result<(), i32> {
     move_to(kernel::open(path, kernel::O_RDWR | kernel::O_CLOEXEC, 0)?, target)
+}
+
+fn connect_as(path: &CStr, target: u32) -> Result<(), i32> {
+    move_to(kernel::connect(path)?, target)
 }
 
 /// Duplicates `from` as `to`, which survives an exec. `dup3` refuses equal numbers; then only the flag is cleared.

@@ -83,4 +83,5 @@ opcodes! {
     JoinNetwork = 37, "join network namespace";
     Landlock = 38, "restrict by landlock";
     SeccompNotify = 39, "load seccomp filter that asks";
+    Connect = 40, "connect to a socket";
 }

@@ -6,10 +6,11 @@
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
-use super::{Play, Seen, ANSWER_BYTES_MAX};
+use super::{LimitsFate, Play, Seen, ANSWER_BYTES_MAX};
 use crate::call::{CallReply, FrontEvent, InvokeError};
 use crate::fuzzing::assert_harmless;
 use crate::limits::{ERROR_KIND_BYTES_MAX, ERROR_MESSAGE_BYTES_MAX, LOG_INVOCATION_ENTRIES_MAX};
+use crate::sys;
 use crate::wire::{self, Direction, Kind};
 
 impl Play {
@@ -56,6 +57,13 @@ impl Play {
         assert!(self.worker.again.len() <= 1 && self.worker.ending.len() <= 1);
     }
 
+    /// Nothing comes to it while the limits of its function are not in force.
+    pub(super) fn assert_held_back(&self) {
+        if matches!(self.limits, Some(LimitsFate::Awaited | LimitsFate::Refused)) {
+            assert!(sys::io::recv(&self.channel, &mut [0; 1]).is_err(), "it was sent something without limits");
+        }
+    }
+
     fn is_broken(&self) -> bool {
         self.worker.tenants[self.key].broke_protocol
     }
@@ -67,8 +75,11 @@ impl Play {
                 FrontEvent::BlankReady { .. } => {
                     assert!(!std::mem::replace(&mut self.greeted, true), "it greeted twice");
                 }
-                FrontEvent::Loaded { .. } => {
+                FrontEvent::Loaded { result, .. } => {
                     assert!(self.assigned, "it loaded nothing");
+                    assert!(self.limits != Some(LimitsFate::Awaited), "it loaded what it was not sent");
+                    let for_limits = matches!(result, Err(InvokeError::NoInstances(_)));
+                    assert_eq!(for_limits, self.limits == Some(LimitsFate::Refused), "{result:?}");
                     assert!(!std::mem::replace(&mut self.loaded, true), "it loaded twice");
                     self.shares += 1;
                 }

@@ -1,11 +1,9 @@
 //! The clients and operators of the storm.
 
-use super::{name_of, random_limits, Fate, Storm};
+use super::{name_of, random_limits, Fate, Storm, RUNTIMES};
 use crate::call::{InvocationId, InvokeError, Slot, VersionKey};
 use crate::scheduler::tests::MS;
-use crate::scheduler::{
-    Action, CallTerms, FunctionPolicy, IdleTtl, InstanceState, RuntimeId, Scheduler, SchedulerLimits,
-};
+use crate::scheduler::{Action, CallTerms, FunctionPolicy, IdleTtl, InstanceState, Scheduler, SchedulerLimits};
 
 impl Storm {
     pub(super) fn submit(&mut self) {
@@ -76,7 +74,7 @@ impl Storm {
         let key = VersionKey(self.next_key);
         self.next_key += 1;
         let policy = FunctionPolicy {
-            runtime: RuntimeId(self.dice.roll(2) as u32),
+            runtime: RUNTIMES[self.dice.roll(RUNTIMES.len() as u64) as usize],
             timeout_ns: (1 + self.dice.roll(300)) * MS,
             min_instances: self.dice.roll(3).saturating_sub(1) as u32,
             max_instances: 1 + self.dice.roll(4) as u32,

@@ -1,0 +1,305 @@
+//! The containers' thread: makes blanks as containers (`starts`), ends them (`ends`), sees to images (`pulls`), and knows
+//! how the engine is (`engine`).
+//!
+//! Here are its loop and its state. It alone talks to the engine, and waits for nothing: every question is sent and its
+//! answer heard as it comes. Does not decide how many blanks there are (the scheduler does) and does not talk to
+//! instances (workers do).
+//!
+//! Invariants:
+//! - Every [`ContainerJob::MakeBlank`] ends in exactly one `Adopt` to the slot's worker or one `BlankFailed` to the
+//!   front; every [`ContainerJob::MakeChecker`] and [`ContainerJob::PrepareImage`] in exactly one answer.
+//! - A container that was asked for is removed, however the order went: by name, since an answer that never came may
+//!   have been a success. What cannot be removed is tried again for as long as the server lives, and found by its labels
+//!   by the next one.
+//! - An engine that is away or hangs costs containers alone.
+
+mod ends;
+mod engine;
+mod pulls;
+mod starts;
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Token};
+use slab::Slab;
+
+use crate::call::{FrontEvent, Slot, WorkerJob};
+use crate::doorbell::{Desk, Line, DOORBELL_TOKEN};
+use crate::egress::Egress;
+use crate::limits::{CONTAINERS_STOP_WAIT, ENGINE_ASK_AGAIN, ENGINE_ASK_PATIENCE};
+use crate::takeover::Side;
+use crate::vital::Vital;
+use crate::watchdog::Pulse;
+
+use super::client::{CallId, Client, News};
+use super::hardening::SecurityLabel;
+use super::health::Health;
+use super::http::Request;
+use super::job::ContainerJob;
+use super::profiles::Profiles;
+use crate::backend::runtimes::Images;
+
+use engine::{Engine, Inquiry};
+use pulls::Pulls;
+use starts::{Container, Order, Question};
+
+/// What the thread needs to know.
+pub struct ContainerSettings {
+    /// The engine's socket.
+    pub socket: PathBuf,
+    /// Images by number, and networks.
+    pub images: Arc<Images>,
+    /// Connects for instances with outbound network.
+    pub egress: Arc<Egress>,
+    /// Slots that the scheduler uses; checkers use those from here on.
+    pub slots_max: u32,
+    /// User of slot 0; the others follow.
+    pub uid_base: u32,
+    /// What tells this server's containers from others': its state directory, and the side of it.
+    pub server: String,
+    /// The number of the side.
+    pub side: u32,
+    /// The side itself, which knows whether anybody has the other one.
+    pub sides: Arc<Side>,
+    /// What tells the names of this process's containers from those of the processes before it.
+    pub incarnation: String,
+    /// Where the directories of containers are made: see `files`.
+    pub directory: PathBuf,
+    /// What containers may call.
+    pub profiles: Profiles,
+    /// A profile of the host's security module, if the configuration names one.
+    pub security_label: Option<SecurityLabel>,
+    /// Where others read how the engine is.
+    pub health: Arc<Health>,
+    /// By which the watchdog sees that the thread turns.
+    pub pulse: Pulse,
+}
+
+/// Events of the engine's connections have the tokens from here on. Below, a container's are twice its key: its
+/// listener's, and one more its process's.
+const CLIENT_TOKENS: usize = 1 << 32;
+
+/// A question that was asked.
+#[derive(Debug)]
+struct Asked {
+    request: Request,
+    question: Question,
+    /// Until when it is asked again, should the connection be cut.
+    until: Instant,
+}
+
+struct Supervisor {
+    desk: Desk<ContainerJob>,
+    own_line: Line<ContainerJob>,
+    settings: ContainerSettings,
+    workers: Vec<Line<WorkerJob>>,
+    front: Line<FrontEvent>,
+    client: Client,
+    engine: Engine,
+    /// What each question to the engine is about.
+    questions: HashMap<CallId, Asked>,
+    /// What is to be asked again, since the connection was cut, and when.
+    again: Vec<(Instant, Asked)>,
+    /// Those that have been asked for and are not removed.
+    containers: Slab<Container>,
+    by_slot: HashMap<Slot, usize>,
+    /// Containers whose removal has been asked for and not been answered.
+    removing: usize,
+    /// Blanks that wait until the engine is known to be there, or has less to do.
+    orders: VecDeque<Order>,
+    pulls: Pulls,
+    checker_slots: Vec<u32>,
+    next_checker_slot: u32,
+    next_checker_generation: u32,
+}
+
+/// Starts the thread on a queue that was made before.
+///
+/// # Errors
+/// When the kernel refuses the thread.
+pub fn start(
+    own_line: Line<ContainerJob>,
+    desk: Desk<ContainerJob>,
+    settings: ContainerSettings,
+    workers: Vec<Line<WorkerJob>>,
+    front: Line<FrontEvent>,
+) -> io::Result<JoinHandle<()>> {
+    let supervisor = Supervisor {
+        client: Client::new(settings.socket.clone(), CLIENT_TOKENS),
+        engine: Engine::default(),
+        next_checker_slot: settings.slots_max,
+        desk,
+        own_line,
+        settings,
+        workers,
+        front,
+        questions: HashMap::new(),
+        again: Vec::new(),
+        containers: Slab::new(),
+        by_slot: HashMap::new(),
+        removing: 0,
+        orders: VecDeque::new(),
+        pulls: Pulls::default(),
+        checker_slots: Vec::new(),
+        next_checker_generation: 0,
+    };
+    std::thread::Builder::new().name("faas-containers".to_owned()).spawn(move || {
+        let _vital = Vital;
+        supervisor.settings.pulse.begin();
+        supervisor.run();
+    })
+}
+
+impl Supervisor {
+    fn run(mut self) {
+        let mut events = Events::with_capacity(64);
+        while !self.turn(&mut events, None) {}
+        // The workers have ended every instance by now; what is left are containers to remove, as long as that goes on.
+        self.give_up_all();
+        let (mut left, mut until) = (self.containers.len(), Instant::now() + CONTAINERS_STOP_WAIT);
+        while !self.containers.is_empty() && Instant::now() < until && !self.engine.is_down() {
+            self.turn(&mut events, Some(until));
+            self.give_up_all();
+            if self.containers.len() < left {
+                (left, until) = (self.containers.len(), Instant::now() + CONTAINERS_STOP_WAIT);
+            }
+        }
+        if !self.containers.is_empty() {
+            log::warn!("{} containers are left for the next start to remove", self.containers.len());
+        }
+    }
+
+    /// One turn of the loop; whether the thread is to end.
+    fn turn(&mut self, events: &mut Events, until: Option<Instant>) -> bool {
+        let now = Instant::now();
+        let again = self.again.iter().map(|(at, _)| *at).min();
+        let wakes = [self.client.next_wake(), self.engine.next_wake(), self.next_overdue(), again, until];
+        let timeout = wakes.into_iter().flatten().min().map(|at| at.saturating_duration_since(now));
+        if let Err(error) = self.desk.wait(events, timeout) {
+            log::error!("the poll of the containers' thread failed: {error}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let now = Instant::now();
+        for event in events.iter() {
+            match event.token() {
+                DOORBELL_TOKEN => {}
+                token if self.client.owns(token) => self.client.ready(self.desk.registry(), event, now),
+                Token(number) if number % 2 == 0 => self.meet(number / 2),
+                Token(number) => self.miss(number / 2),
+            }
+        }
+        self.client.expire(self.desk.registry(), now);
+        self.hear_engine();
+        let mut ends = false;
+        while let Some(job) = self.desk.try_recv() {
+            ends |= matches!(job, ContainerJob::Shutdown);
+            self.take(job);
+            self.settings.pulse.turn();
+        }
+        self.expire(now);
+        self.ask_again(now);
+        self.tend_engine(now);
+        self.place_orders(now);
+        // What was answered or refused at once while the above was asked.
+        self.hear_engine();
+        self.settings.pulse.turn();
+        ends
+    }
+
+    fn take(&mut self, job: ContainerJob) {
+        match job {
+            ContainerJob::MakeBlank { slot, runtime } => self.orders.push_back(Order::for_worker(slot, runtime)),
+            ContainerJob::MakeChecker { runtime, answer } => {
+                let slot = self.take_checker_slot();
+                self.orders.push_back(Order::for_checker(slot, runtime, answer));
+            }
+            ContainerJob::SetLimits { slot, memory_bytes, cpu_millis } => {
+                self.set_limits(slot, memory_bytes, cpu_millis);
+            }
+            ContainerJob::Kill { slot } => self.kill(slot),
+            ContainerJob::AskExit { slot, answer } => self.ask_exit(slot, answer),
+            ContainerJob::Bury { slot } => self.bury(slot),
+            ContainerJob::PrepareImage { reference, answer } => self.prepare_image(reference, answer),
+            ContainerJob::Shutdown => {}
+        }
+    }
+
+    fn hear_engine(&mut self) {
+        while let Some(news) = self.client.take_news() {
+            let call = news.call();
+            if let News::Failed { error, .. } = &news {
+                self.engine.doubt(error);
+                if error.is_a_cut() && self.defer(call) {
+                    continue;
+                }
+            }
+            match self.questions.get(&call).map(|asked| &asked.question) {
+                Some(Question::Engine(_)) => self.hear_of_engine(call, news),
+                Some(Question::Image { .. }) => self.hear_of_pull(call, news),
+                Some(Question::Start { .. }) => self.hear_of_start(call, news),
+                Some(Question::Container { .. }) => self.hear_of_container(call, news),
+                None => {}
+            }
+        }
+    }
+
+    /// Asks the engine. Everything but a pull may be asked twice: a container is made under a name that nobody else takes,
+    /// and started, changed, ended and removed as well by the second word as by the first.
+    fn ask(&mut self, request: Request, question: Question) -> CallId {
+        self.ask_until(Asked { request, question, until: Instant::now() + ENGINE_ASK_PATIENCE })
+    }
+
+    fn ask_until(&mut self, asked: Asked) -> CallId {
+        let call = self.client.submit(self.desk.registry(), asked.request.clone(), Instant::now());
+        self.questions.insert(call, asked);
+        call
+    }
+
+    /// Asks in a moment.
+    fn ask_later(&mut self, request: Request, question: Question) {
+        let now = Instant::now();
+        self.again.push((now + ENGINE_ASK_AGAIN, Asked { request, question, until: now + ENGINE_ASK_PATIENCE }));
+    }
+
+    fn answered(&mut self, call: CallId) -> Option<Question> {
+        self.questions.remove(&call).map(|asked| asked.question)
+    }
+
+    /// Whether a question whose connection was cut will be asked again.
+    fn defer(&mut self, call: CallId) -> bool {
+        let at = Instant::now() + ENGINE_ASK_AGAIN;
+        let may_be = |asked: &Asked| {
+            let is_engine = matches!(asked.question, Question::Engine(Inquiry::Version));
+            !is_engine && !asked.request.is_stream() && at < asked.until
+        };
+        if !self.questions.get(&call).is_some_and(may_be) {
+            return false;
+        }
+        self.again.extend(self.questions.remove(&call).map(|asked| (at, asked)));
+        true
+    }
+
+    /// Asks again what is due.
+    fn ask_again(&mut self, now: Instant) {
+        let (due, later) = std::mem::take(&mut self.again).into_iter().partition(|(at, _)| *at <= now);
+        self.again = later;
+        let due: Vec<(Instant, Asked)> = due;
+        for (_, asked) in due {
+            self.ask_until(asked);
+        }
+    }
+
+    fn take_checker_slot(&mut self) -> Slot {
+        let index = self.checker_slots.pop().unwrap_or_else(|| {
+            self.next_checker_slot += 1;
+            self.next_checker_slot - 1
+        });
+        self.next_checker_generation = self.next_checker_generation.wrapping_add(1);
+        Slot { index, generation: self.next_checker_generation }
+    }
+}

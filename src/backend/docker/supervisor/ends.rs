@@ -1,0 +1,224 @@
+//! What is asked of the engine for a container that has been delivered, and its removal.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use crate::backend::docker::api::containers;
+use crate::backend::docker::client::{CallId, News};
+use crate::call::{ExitReason, Slot, WorkerJob};
+use crate::limits::{
+    CONTAINER_EXIT_LOOKS_MAX, CONTAINER_EXIT_WAIT, CONTAINER_REMOVALS_MAX, CONTAINER_REMOVAL_RETRY,
+    CONTAINER_REMOVAL_RETRY_MAX,
+};
+
+use super::starts::Question;
+use super::Supervisor;
+
+/// What a question about one container is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Matter {
+    Limits { memory_bytes: u64 },
+    Kill,
+    End,
+    Exit,
+    Removal,
+}
+
+/// How far the removal of a container has come.
+#[derive(Debug, Default)]
+pub(super) struct Removal {
+    /// It has ended, or never came, and is to go.
+    pub(super) is_wanted: bool,
+    is_asked: bool,
+    retry_at: Option<Instant>,
+    failures: u32,
+    /// Its creation has been asked for and not been answered: a removal could overtake that, and find nothing.
+    pub(super) awaits_creation: bool,
+}
+
+impl Supervisor {
+    pub(super) fn set_limits(&mut self, slot: Slot, memory_bytes: u64, cpu_millis: u32) {
+        let Some((key, name)) = self.delivered(slot) else {
+            return self.tell_limits(slot, Err("the container is gone".to_owned()));
+        };
+        self.containers[key].spec.memory_bytes = memory_bytes;
+        let request = containers::update(&name, memory_bytes, cpu_millis);
+        self.ask(request, Question::Container { key, slot, matter: Matter::Limits { memory_bytes } });
+    }
+
+    pub(super) fn kill(&mut self, slot: Slot) {
+        let Some((key, name)) = self.delivered(slot) else { return };
+        // Once: who wants it ended asks every second, and an engine that hangs hears all of that at last.
+        if std::mem::replace(&mut self.containers[key].is_kill_asked, true) {
+            return;
+        }
+        self.ask(containers::kill(&name), Question::Container { key, slot, matter: Matter::Kill });
+    }
+
+    pub(super) fn ask_exit(&mut self, slot: Slot, answer: Arc<OnceLock<ExitReason>>) {
+        let Some((key, name)) = self.delivered(slot) else {
+            let _ = answer.set(ExitReason::Unknown);
+            return;
+        };
+        self.containers[key].exit = Some(answer);
+        // The kernel says sooner than the engine that it has ended.
+        let request = containers::wait(&name, CONTAINER_EXIT_WAIT);
+        self.ask(request, Question::Container { key, slot, matter: Matter::End });
+    }
+
+    pub(super) fn bury(&mut self, slot: Slot) {
+        if let Some(&key) = self.by_slot.get(&slot) {
+            self.bury_key(key);
+        }
+    }
+
+    pub(super) fn bury_key(&mut self, key: usize) {
+        let Some(container) = self.containers.get_mut(key) else { return };
+        container.removal.is_wanted = true;
+        let may_ask = self.engine.is_up() && self.removing < CONTAINER_REMOVALS_MAX;
+        if !container.removal.is_due() || !may_ask {
+            return;
+        }
+        container.removal.is_asked = true;
+        self.removing += 1;
+        // Whatever still runs in it is killed.
+        let request = containers::remove(&container.name);
+        let slot = container.slot;
+        self.ask(request, Question::Container { key, slot, matter: Matter::Removal });
+    }
+
+    pub(super) fn hear_of_container(&mut self, call: CallId, news: News) {
+        let Some(Question::Container { key, slot, matter }) = self.answered(call) else { return };
+        if self.containers.get(key).is_none_or(|container| container.slot != slot) {
+            return;
+        }
+        let reply = match news {
+            News::Reply { status, body, .. } => Ok((status, body)),
+            News::Failed { error, .. } => Err(error),
+            News::Head { .. } | News::Chunk { .. } | News::End { .. } => return,
+        };
+        match matter {
+            Matter::Limits { .. } => {
+                let set = reply.and_then(|(status, body)| containers::updated(status, &body));
+                self.tell_limits(slot, set.map_err(|error| error.to_string()));
+            }
+            Matter::Kill => {
+                self.containers[key].is_kill_asked = false;
+                if let Err(error) = reply.and_then(|(status, body)| containers::killed(status, &body)) {
+                    log::error!("{slot}: cannot be killed: {error}");
+                }
+            }
+            Matter::End => {
+                // Whatever that says: how it ended is in its description.
+                let request = containers::inspect(&self.containers[key].name);
+                self.ask(request, Question::Container { key, slot, matter: Matter::Exit });
+            }
+            Matter::Exit => {
+                let state = reply.and_then(|(status, body)| containers::inspected(status, &body));
+                let container = &mut self.containers[key];
+                let reason = match state {
+                    Ok(inspect) if container.is_starved => exit_reason(&inspect.starved(), container.spec.memory_bytes),
+                    Ok(inspect) if inspect.may_be_starved() && container.exit_looks < CONTAINER_EXIT_LOOKS_MAX => {
+                        // The engine hears of the end, and of memory that has run out, by different ways.
+                        container.exit_looks += 1;
+                        let request = containers::inspect(&container.name);
+                        let question = Question::Container { key, slot, matter: Matter::Exit };
+                        return self.ask_later(request, question);
+                    }
+                    Ok(inspect) => exit_reason(&inspect, container.spec.memory_bytes),
+                    Err(error) => {
+                        log::warn!("{slot}: how it ended cannot be told: {error}");
+                        ExitReason::Unknown
+                    }
+                };
+                if let Some(answer) = container.exit.take() {
+                    let _ = answer.set(reason);
+                }
+            }
+            Matter::Removal => match reply.and_then(|(status, body)| containers::removed(status, &body)) {
+                Ok(()) => {
+                    self.removing -= 1;
+                    self.forget(key);
+                }
+                Err(error) => {
+                    self.removing -= 1;
+                    let removal = &mut self.containers[key].removal;
+                    removal.is_asked = false;
+                    removal.failures = removal.failures.saturating_add(1);
+                    let pause = CONTAINER_REMOVAL_RETRY * 2u32.saturating_pow(removal.failures.min(10) - 1);
+                    removal.retry_at = Some(Instant::now() + pause.min(CONTAINER_REMOVAL_RETRY_MAX));
+                    log::warn!("{slot}: its container cannot be removed yet: {error}");
+                }
+            },
+        }
+    }
+
+    /// When the first removal is to be tried again.
+    pub(super) fn next_removal(&self) -> Option<Instant> {
+        if !self.engine.is_up() || self.removing >= CONTAINER_REMOVALS_MAX {
+            return None;
+        }
+        let waiting = self.containers.iter().filter(|(_, container)| container.removal.is_due());
+        waiting.map(|(_, container)| container.removal.retry_at.unwrap_or_else(Instant::now)).min()
+    }
+
+    pub(super) fn remove_due(&mut self, now: Instant) {
+        if !self.engine.is_up() {
+            return;
+        }
+        let is_due = |removal: &Removal| removal.is_due() && removal.retry_at.is_none_or(|at| now >= at);
+        let due: Vec<usize> =
+            self.containers.iter().filter(|(_, container)| is_due(&container.removal)).map(|(key, _)| key).collect();
+        for key in due {
+            self.bury_key(key);
+        }
+    }
+
+    pub(super) fn give_back_checker_slot(&mut self, slot: Slot) {
+        if slot.index >= self.settings.slots_max {
+            self.checker_slots.push(slot.index);
+        }
+    }
+
+    /// The engine has nothing of it any more.
+    fn forget(&mut self, key: usize) {
+        let container = self.containers.remove(key);
+        self.by_slot.remove(&container.slot);
+        self.give_back_checker_slot(container.slot);
+        if let Some(answer) = container.exit {
+            let _ = answer.set(ExitReason::Unknown);
+        }
+        container.rendezvous.remove();
+    }
+
+    fn delivered(&self, slot: Slot) -> Option<(usize, String)> {
+        let key = *self.by_slot.get(&slot)?;
+        Some((key, self.containers[key].name.clone()))
+    }
+
+    fn tell_limits(&self, slot: Slot, result: Result<(), String>) {
+        let worker = &self.workers[slot.index as usize % self.workers.len()];
+        let _ = worker.send(WorkerJob::LimitsSet { slot, result });
+    }
+}
+
+impl Removal {
+    /// Of a container whose creation is asked for, or could not be.
+    pub(super) fn of_one_that_is_made(awaits_creation: bool) -> Removal {
+        Removal { awaits_creation, ..Removal::default() }
+    }
+
+    fn is_due(&self) -> bool {
+        self.is_wanted && !self.is_asked && !self.awaits_creation
+    }
+}
+
+/// How a container ended, from what the engine says of it. An init or a shell gives a signal as 128 and its number.
+fn exit_reason(inspect: &containers::Inspect, limit_bytes: u64) -> ExitReason {
+    match inspect.exit_code {
+        _ if inspect.is_running => ExitReason::Unknown,
+        _ if inspect.is_out_of_memory => ExitReason::OutOfMemory { limit_bytes },
+        code @ 129..=192 => ExitReason::Signal(code - 128),
+        code => ExitReason::Status(code),
+    }
+}

@@ -1,0 +1,457 @@
+//! From the order of a blank to its delivery: a directory with a socket, a container that connects to it, and a look at
+//! what the engine has made of the order.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use crossbeam_channel::{SendError, Sender};
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+
+use crate::backend::docker::api::system::EngineKind;
+use crate::backend::docker::api::{containers, line, logs};
+use crate::backend::docker::client::{CallId, News};
+use crate::backend::docker::custody::ContainerCustody;
+use crate::backend::docker::engine_error::EngineError;
+use crate::backend::docker::files;
+use crate::backend::docker::hardening::{self, ContainerSpec};
+use crate::backend::docker::launch::{command, Rendezvous};
+use crate::backend::docker::life::{Life, Next, Told};
+use crate::backend::process::check::Throwaway;
+use crate::backend::runtimes::{index_of, network_of};
+use crate::backend::Instance;
+use crate::call::{BlankFailure, ExitReason, FrontEvent, Slot, WorkerJob};
+use crate::limits::{
+    CONTAINER_STARTS_MAX, CONTAINER_START_TIMEOUT, FUNCTION_CPU_MILLIS_DEFAULT, FUNCTION_MEMORY_BYTES_DEFAULT,
+};
+use crate::sandbox::plan::Network;
+use crate::scheduler::RuntimeId;
+use crate::sys;
+
+use super::Supervisor;
+
+/// Who wants a blank.
+#[derive(Debug)]
+pub(super) enum Client {
+    Worker,
+    Checker(Sender<Result<Throwaway, String>>),
+}
+
+/// A blank that is wanted.
+#[derive(Debug)]
+pub(super) struct Order {
+    slot: Slot,
+    runtime: RuntimeId,
+    client: Client,
+    ordered: Instant,
+}
+
+/// What a question to the engine is about.
+#[derive(Debug, Clone)]
+pub(super) enum Question {
+    /// The engine itself.
+    Engine(super::engine::Inquiry),
+    /// An image.
+    Image { reference: String },
+    /// A container that is on its way.
+    Start { key: usize, slot: Slot, step: Step },
+    /// One that was delivered, or is to go.
+    Container { key: usize, slot: Slot, matter: super::ends::Matter },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    Create,
+    Start,
+    Inspect,
+    LastWords,
+}
+
+/// The lines of a container's own output that are told when it does not come.
+const LAST_LINES: u32 = 5;
+
+/// The token of a container's listener.
+fn listener_token(key: usize) -> Token {
+    Token(2 * key)
+}
+
+/// The token of a container's process.
+fn process_token(key: usize) -> Token {
+    Token(2 * key + 1)
+}
+
+/// One container, from its order until it is removed.
+#[derive(Debug)]
+pub(super) struct Container {
+    pub(super) slot: Slot,
+    pub(super) name: String,
+    pub(super) spec: ContainerSpec,
+    pub(super) life: Life,
+    /// Until when it has to be delivered.
+    pub(super) deadline: Instant,
+    client: Option<Client>,
+    network: Network,
+    /// Where its process comes for its channel; none when that has been.
+    meeting: Option<Meeting>,
+    /// Its process, from when it is known until the container is delivered.
+    process: Option<OwnedFd>,
+    /// Its directory on the host goes with it.
+    pub(super) rendezvous: Rendezvous,
+    /// Removal has been asked for, or is to be asked for at this time.
+    pub(super) removal: super::ends::Removal,
+    /// It has been asked to be killed, and that was not answered.
+    pub(super) is_kill_asked: bool,
+    /// The engine has told that a process of it was killed for want of memory.
+    pub(super) is_starved: bool,
+    /// How often its end was looked at without a reason for a SIGKILL.
+    pub(super) exit_looks: u32,
+    pub(super) exit: Option<Arc<OnceLock<ExitReason>>>,
+}
+
+/// What waits for the container's process.
+#[derive(Debug)]
+struct Meeting {
+    channel: OwnedFd,
+    instance_end: OwnedFd,
+    output: OwnedFd,
+    output_writer: Option<OwnedFd>,
+}
+
+impl Order {
+    pub(super) fn for_worker(slot: Slot, runtime: RuntimeId) -> Order {
+        Order { slot, runtime, client: Client::Worker, ordered: Instant::now() }
+    }
+
+    pub(super) fn for_checker(slot: Slot, runtime: RuntimeId, answer: Sender<Result<Throwaway, String>>) -> Order {
+        Order { slot, runtime, client: Client::Checker(answer), ordered: Instant::now() }
+    }
+}
+
+impl Supervisor {
+    /// Starts what is ordered, as far as the engine is there and not busy with as many as it should be at once.
+    pub(super) fn place_orders(&mut self, now: Instant) {
+        if let Some(reason) = self.engine.refusal() {
+            let orders = std::mem::take(&mut self.orders);
+            for order in orders {
+                self.turn_down(order.slot, order.client, reason.clone());
+            }
+            return;
+        }
+        // Whoever ordered them has given them up by now.
+        let is_late = |order: &Order| now >= order.ordered + CONTAINER_START_TIMEOUT;
+        while self.orders.front().is_some_and(is_late) {
+            let Some(order) = self.orders.pop_front() else { return };
+            self.turn_down(order.slot, order.client, "the container engine was too slow".to_owned());
+        }
+        let Some(kind) = self.engine.kind() else { return };
+        let mut starting = self.containers.iter().filter(|(_, container)| container.life.is_starting()).count();
+        while starting < CONTAINER_STARTS_MAX {
+            let Some(order) = self.orders.pop_front() else { return };
+            self.place(order, kind, now);
+            starting += 1;
+        }
+    }
+
+    fn place(&mut self, order: Order, engine: EngineKind, now: Instant) {
+        let Order { slot, runtime, client, .. } = order;
+        let Some(image) = self.settings.images.get(index_of(runtime)) else {
+            return self.turn_down(slot, client, format!("runtime {} is no image", runtime.0));
+        };
+        let network = network_of(runtime);
+        let name = format!("faas-{}-{}-{slot}", self.settings.server, self.settings.incarnation);
+        let uid = self.settings.uid_base.saturating_add(slot.index);
+        let prepared = Rendezvous::prepare(&self.settings.directory, &slot.to_string(), Some(uid))
+            .and_then(|rendezvous| Ok((rendezvous, Meeting::prepare()?)));
+        let (rendezvous, meeting) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => return self.turn_down(slot, client, format!("its socket cannot be made: {error}")),
+        };
+        let spec = ContainerSpec {
+            engine,
+            image: image.id.to_string(),
+            command: command(network),
+            labels: containers::labels(&self.settings.server, self.settings.side),
+            uid,
+            // Those that most functions have: with others a container is told when a function moves in.
+            memory_bytes: FUNCTION_MEMORY_BYTES_DEFAULT,
+            cpu_millis: FUNCTION_CPU_MILLIS_DEFAULT,
+            network,
+            seccomp: self.settings.profiles.of(engine, network),
+            label: self.settings.security_label.clone(),
+            run_directory: rendezvous.directory().to_owned(),
+            shim_directory: files::shim_directory(&self.settings.directory),
+            resolver: (network == Network::Outbound).then(|| files::resolv_conf(&self.settings.directory)),
+        };
+        let entry = self.containers.vacant_entry();
+        let key = entry.key();
+        let listener = rendezvous.listener().as_raw_fd();
+        let watched = self.desk.registry().register(&mut SourceFd(&listener), listener_token(key), Interest::READABLE);
+        let request = containers::create(&name, &spec);
+        entry.insert(Container {
+            slot,
+            name,
+            spec,
+            life: Life::new(),
+            deadline: now + CONTAINER_START_TIMEOUT,
+            client: Some(client),
+            network,
+            meeting: Some(meeting),
+            process: None,
+            rendezvous,
+            removal: super::ends::Removal::of_one_that_is_made(watched.is_ok()),
+            is_kill_asked: false,
+            is_starved: false,
+            exit_looks: 0,
+            exit: None,
+        });
+        self.by_slot.insert(slot, key);
+        match watched {
+            Ok(()) => drop(self.ask(request, Question::Start { key, slot, step: Step::Create })),
+            Err(error) => self.proceed(key, Told::Failed(format!("its socket cannot be watched: {error}"))),
+        }
+    }
+
+    /// The engine has answered a question about a container that is on its way.
+    pub(super) fn hear_of_start(&mut self, call: CallId, news: News) {
+        let Some(Question::Start { key, slot, step }) = self.answered(call) else { return };
+        if self.containers.get(key).is_none_or(|container| container.slot != slot) {
+            return;
+        }
+        if step == Step::Create {
+            self.containers[key].removal.awaits_creation = false;
+        }
+        let told = match news {
+            News::Failed { error, .. } => Told::Failed(error.to_string()),
+            News::Reply { status, body, .. } => match self.read_start(key, step, status, &body) {
+                Some(told) => told,
+                None => return self.miss(key),
+            },
+            News::Head { .. } | News::Chunk { .. } | News::End { .. } => return,
+        };
+        self.proceed(key, told);
+    }
+
+    /// What an answer says of a container on its way; nothing, when that has ended and what it said is to be asked for.
+    fn read_start(&mut self, key: usize, step: Step, status: u16, body: &[u8]) -> Option<Told> {
+        let read = match step {
+            Step::Create => made(containers::created(status, body)),
+            Step::Start => containers::started(status, body).map(|()| Told::Started),
+            Step::LastWords => logs::text(status, body).map(|text| Told::Failed(ended(&text))),
+            Step::Inspect => match containers::inspected(status, body) {
+                Ok(inspect) => match (hardening::verify(&self.containers[key].spec, &inspect), inspect.pid) {
+                    (Err(ignored), _) => Ok(Told::Failed(ignored.to_string())),
+                    (Ok(()), None) if inspect.error.is_empty() => return None,
+                    (Ok(()), None) => Ok(Told::Failed(inspect.error)),
+                    (Ok(()), Some(pid)) => Ok(match self.watch(key, &inspect.id, pid) {
+                        Ok(()) => Told::Verified(pid),
+                        Err(error) => Told::Failed(format!("its process {pid} cannot be watched: {error}")),
+                    }),
+                },
+                Err(error) => Err(error),
+            },
+        };
+        Some(read.unwrap_or_else(|error| Told::Failed(error.to_string())))
+    }
+
+    /// Watches the container's first process until it is a worker's, once the kernel has said that it is that.
+    fn watch(&mut self, key: usize, id: &str, pid: u32) -> io::Result<()> {
+        let container = &mut self.containers[key];
+        let process = sys::process::pidfd_open(pid)?;
+        // From here on the number is this process's, or nothing is read by it.
+        let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+        if !groups.contains(id) {
+            return Err(io::Error::other("it is not in the container's control group"));
+        }
+        let descriptor = process.as_raw_fd();
+        self.desk.registry().register(&mut SourceFd(&descriptor), process_token(key), Interest::READABLE)?;
+        container.process = Some(process);
+        Ok(())
+    }
+
+    /// The process of a container that is on its way has ended. Why, it may have said on its own output.
+    pub(super) fn miss(&mut self, key: usize) {
+        let Some(container) = self.containers.get_mut(key) else { return };
+        if !container.life.is_coming() {
+            return;
+        }
+        let slot = container.slot;
+        self.unwatch(key);
+        let request = logs::last(&self.containers[key].name, LAST_LINES);
+        self.ask(request, Question::Start { key, slot, step: Step::LastWords });
+    }
+
+    fn unwatch(&mut self, key: usize) -> Option<OwnedFd> {
+        let process = self.containers.get_mut(key)?.process.take()?;
+        let descriptor = process.as_raw_fd();
+        let _ = self.desk.registry().deregister(&mut SourceFd(&descriptor));
+        Some(process)
+    }
+
+    /// Carries out what follows from what is known now.
+    pub(super) fn proceed(&mut self, key: usize, told: Told) {
+        let Some(container) = self.containers.get_mut(key) else { return };
+        let slot = container.slot;
+        match container.life.hear(told) {
+            Next::Nothing => {}
+            Next::Start => {
+                let request = containers::start(&container.name);
+                self.ask(request, Question::Start { key, slot, step: Step::Start });
+            }
+            Next::Inspect => {
+                let request = containers::inspect(&container.name);
+                self.ask(request, Question::Start { key, slot, step: Step::Inspect });
+            }
+            Next::Deliver { pid } => self.deliver(key, pid),
+            Next::GiveUp { reason } => {
+                let client = container.client.take();
+                // An engine that has lost it would not end it.
+                if let Some(process) = self.unwatch(key) {
+                    let _ = sys::process::pidfd_kill(&process);
+                }
+                if let Some(client) = client {
+                    self.refuse(slot, client, reason.into());
+                }
+                self.bury_key(key);
+            }
+        }
+    }
+
+    /// Somebody has come to the socket of a container.
+    pub(super) fn meet(&mut self, key: usize) {
+        let Some(container) = self.containers.get_mut(key) else { return };
+        let Some(meeting) = &mut container.meeting else { return };
+        let Some(writer) = &meeting.output_writer else { return };
+        let met = match container.rendezvous.meet(container.network, &[meeting.instance_end.as_fd(), writer.as_fd()]) {
+            Ok(None) => return,
+            Ok(Some(met)) => met,
+            Err(error) => {
+                return self.proceed(key, Told::Failed(format!("its channel cannot be handed over: {error}")))
+            }
+        };
+        // Its end of the output is the instance's alone from here on, so that its close can be seen.
+        meeting.output_writer = None;
+        let listener = container.rendezvous.listener().as_raw_fd();
+        let _ = self.desk.registry().deregister(&mut SourceFd(&listener));
+        if let Some(Err(error)) = met.handover.map(|handover| self.settings.egress.adopt(container.slot, handover)) {
+            return self.proceed(key, Told::Failed(format!("there is no thread to connect for it: {error}")));
+        }
+        self.proceed(key, Told::Met);
+    }
+
+    fn deliver(&mut self, key: usize, pid: u32) {
+        let container = &mut self.containers[key];
+        let slot = container.slot;
+        let (Some(client), Some(meeting)) = (container.client.take(), container.meeting.take()) else { return };
+        let walls = std::fs::read_to_string(format!("/proc/{pid}/status")).map_err(|error| error.to_string()).and_then(
+            |status| hardening::verify_process(&container.spec, &status).map_err(|ignored| ignored.to_string()),
+        );
+        let (Some(process), Ok(())) = (self.unwatch(key), &walls) else {
+            let reason = walls.err().unwrap_or_else(|| "it has ended".to_owned());
+            self.refuse(slot, client, format!("its process {pid}: {reason}").into());
+            return self.bury_key(key);
+        };
+        let Meeting { channel, instance_end, output, .. } = meeting;
+        let custody = Box::new(ContainerCustody::new(slot, process, self.own_line.clone()));
+        let instance = Instance { slot, pid, channel, instance_end, output, custody };
+        let refused = match client {
+            Client::Worker => {
+                let worker = &self.workers[slot.index as usize % self.workers.len()];
+                match worker.send(WorkerJob::Adopt(Box::new(instance))) {
+                    Ok(()) => None,
+                    Err(error) => match error.into_inner() {
+                        WorkerJob::Adopt(instance) => Some(*instance),
+                        _ => None,
+                    },
+                }
+            }
+            Client::Checker(answer) => {
+                // Not dropped here if nobody receives it: that would wait for its end.
+                let unsent = answer.send(Ok(Throwaway::new(instance))).err();
+                unsent.and_then(|SendError(answer)| answer.ok()).and_then(Throwaway::into_instance)
+            }
+        };
+        if let Some(instance) = refused {
+            instance.custody.kill();
+            self.bury_key(key);
+        }
+    }
+
+    /// At the end of the server: nothing is begun any more, and what has begun is given up.
+    pub(super) fn give_up_all(&mut self) {
+        const REASON: &str = "the server is stopping";
+        for order in std::mem::take(&mut self.orders) {
+            self.turn_down(order.slot, order.client, REASON.to_owned());
+        }
+        let keys: Vec<usize> = self.containers.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.proceed(key, Told::Failed(REASON.to_owned()));
+            self.bury_key(key);
+        }
+    }
+
+    /// An order of which no container came to be.
+    fn turn_down(&mut self, slot: Slot, client: Client, reason: String) {
+        self.give_back_checker_slot(slot);
+        self.refuse(slot, client, reason.into());
+    }
+
+    /// Tells who ordered a blank that there is none. A checker's slot stays its container's until that is removed.
+    fn refuse(&mut self, slot: Slot, client: Client, failure: BlankFailure) {
+        log::warn!("{slot}: no container: {}", failure.reason);
+        match client {
+            Client::Worker => {
+                let _ = self.front.send(FrontEvent::BlankFailed { slot, failure });
+            }
+            Client::Checker(answer) => {
+                let _ = answer.send(Err(failure.reason));
+            }
+        }
+    }
+
+    /// When the first of the containers that are on their way has had its time.
+    pub(super) fn next_overdue(&self) -> Option<Instant> {
+        let coming = self.containers.iter().filter(|(_, container)| container.life.is_coming());
+        let overdue = coming.map(|(_, container)| container.deadline).min();
+        let waiting = self.orders.front().map(|order| order.ordered + CONTAINER_START_TIMEOUT);
+        [overdue, waiting, self.next_removal()].into_iter().flatten().min()
+    }
+
+    /// Gives up what has had its time.
+    pub(super) fn expire(&mut self, now: Instant) {
+        let is_overdue = |container: &Container| container.life.is_coming() && now >= container.deadline;
+        let overdue: Vec<usize> =
+            self.containers.iter().filter(|(_, container)| is_overdue(container)).map(|(key, _)| key).collect();
+        for key in overdue {
+            let reason = format!("the container was not ready within {CONTAINER_START_TIMEOUT:?}");
+            self.proceed(key, Told::Failed(reason));
+        }
+        self.remove_due(now);
+    }
+}
+
+impl Meeting {
+    fn prepare() -> io::Result<Meeting> {
+        let (channel, instance_end) = sys::io::seqpacket_pair()?;
+        sys::io::refuse_descriptors(&channel);
+        let (output, output_writer) = sys::io::output_pipe()?;
+        Ok(Meeting { channel, instance_end, output, output_writer: Some(output_writer) })
+    }
+}
+
+/// Who has the name already is the container itself, of which the answer was lost: no other server takes such a name.
+fn made(answer: Result<containers::Created, EngineError>) -> Result<Told, EngineError> {
+    match answer {
+        Ok(_) | Err(EngineError::Refused { status: 409, .. }) => Ok(Told::Created),
+        Err(error) => Err(error),
+    }
+}
+
+/// Why there is no blank, from what the container wrote.
+fn ended(output: &str) -> String {
+    match line(output).as_str() {
+        "" => "its process ended before it was a blank, without a word".to_owned(),
+        words => format!("its process ended before it was a blank: {words}"),
+    }
+}
