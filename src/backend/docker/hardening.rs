@@ -238,7 +238,10 @@ fn tmpfs(engine: EngineKind) -> Map<String, Value> {
 }
 
 /// Limits of a process, by the engine's names, as in process mode. The soft one is the hard one.
-const fn process_limits() -> [(&'static str, u64); 9] {
+///
+/// None on the number of processes: without a user namespace the kernel counts those of a user in all containers, and
+/// servers side by side may give two the same user. `PidsLimit` counts one container's.
+const fn process_limits() -> [(&'static str, u64); 8] {
     [
         ("nofile", limits::SANDBOX_OPEN_FILES),
         ("fsize", limits::SANDBOX_FILE_BYTES),
@@ -248,8 +251,6 @@ const fn process_limits() -> [(&'static str, u64); 9] {
         ("msgqueue", 0),
         ("nice", 0),
         ("rtprio", 0),
-        // Counted by user id, which is this container's alone.
-        ("nproc", limits::INSTANCE_TASKS_MAX as u64),
     ]
 }
 
