@@ -13,6 +13,7 @@
 
 pub mod docker;
 pub mod process;
+mod recipients;
 pub mod runtimes;
 
 use std::fmt;
@@ -21,6 +22,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use crate::call::{ExitReason, Slot};
 use crate::registry::function::FunctionConfig;
+
+pub use recipients::Wish;
 
 /// One sandboxed interpreter, from the moment it has a process until it is buried.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 
 use crate::backend::docker::job::ContainerJob;
 use crate::backend::process::supervisor::SupervisorJob;
+use crate::backend::Wish;
 use crate::call::{FrontEvent, InvocationId, InvokeError, Slot, WorkerJob};
 use crate::http::Problem;
 use crate::logs::{LogEntry, LogStream};
@@ -56,14 +57,15 @@ impl Front {
 
     /// Asks whoever makes sandboxes of this kind for one; whether that could be done.
     fn order(&self, slot: Slot, runtime: RuntimeId) -> bool {
+        let wish = Wish::ForWorker { slot, runtime };
         if !runtime.is_container() {
-            let is_ordered = self.lines.supervisor.push(SupervisorJob::MakeBlank { slot, runtime }).is_ok();
+            let is_ordered = self.lines.supervisor.push(SupervisorJob::Make(wish)).is_ok();
             self.lines.supervisor.ring();
             return is_ordered;
         }
         // No function has such a runtime where nobody makes containers.
         let Some(containers) = &self.lines.containers else { return false };
-        let is_ordered = containers.push(ContainerJob::MakeBlank { slot, runtime }).is_ok();
+        let is_ordered = containers.push(ContainerJob::Make(wish)).is_ok();
         containers.ring();
         is_ordered
     }

@@ -4,29 +4,16 @@ use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::Sender;
 
-use crate::backend::process::check::Throwaway;
+use crate::backend::Wish;
 use crate::call::{ExitReason, Slot};
-use crate::scheduler::RuntimeId;
 
 use super::images::{ImageError, Prepared};
 
 /// What the containers' thread is asked for.
 #[derive(Debug)]
 pub enum ContainerJob {
-    /// Make a blank and give it to the slot's worker.
-    MakeBlank {
-        /// Where it will live.
-        slot: Slot,
-        /// From which image, with which network.
-        runtime: RuntimeId,
-    },
-    /// Make a blank for a control thread, outside the scheduler's slots.
-    MakeChecker {
-        /// From which image, with which network.
-        runtime: RuntimeId,
-        /// Where to put it.
-        answer: Sender<Result<Throwaway, String>>,
-    },
+    /// Make a blank.
+    Make(Wish),
     /// Put these limits in force, and tell the slot's worker.
     SetLimits {
         /// Whose.

@@ -6,8 +6,8 @@
 //! instances (workers do).
 //!
 //! Invariants:
-//! - Every [`ContainerJob::MakeBlank`] ends in exactly one `Adopt` to the slot's worker or one `BlankFailed` to the
-//!   front; every [`ContainerJob::MakeChecker`] and [`ContainerJob::PrepareImage`] in exactly one answer.
+//! - Every [`ContainerJob::Make`] ends in exactly one answer: for a worker, one `Adopt` to it or one `BlankFailed` to the
+//!   front. So does every [`ContainerJob::PrepareImage`].
 //! - A container that was asked for is removed, however the order went: by name, since an answer that never came may
 //!   have been a success. What cannot be removed is tried again for as long as the server lives, and found by its labels
 //!   by the next one.
@@ -28,6 +28,8 @@ use std::time::{Duration, Instant};
 use mio::{Events, Token};
 use slab::Slab;
 
+use crate::backend::recipients::Recipients;
+use crate::backend::runtimes::Images;
 use crate::call::{FrontEvent, Slot, WorkerJob};
 use crate::doorbell::{Desk, Line, DOORBELL_TOKEN};
 use crate::egress::Egress;
@@ -42,7 +44,6 @@ use super::health::Health;
 use super::http::Request;
 use super::job::ContainerJob;
 use super::profiles::Profiles;
-use crate::backend::runtimes::Images;
 
 use engine::{Engine, Inquiry};
 use pulls::Pulls;
@@ -97,8 +98,7 @@ struct Supervisor {
     desk: Desk<ContainerJob>,
     own_line: Line<ContainerJob>,
     settings: ContainerSettings,
-    workers: Vec<Line<WorkerJob>>,
-    front: Line<FrontEvent>,
+    recipients: Recipients,
     client: Client,
     engine: Engine,
     /// What each question to the engine is about.
@@ -113,9 +113,6 @@ struct Supervisor {
     /// Blanks that wait until the engine is known to be there, or has less to do.
     orders: VecDeque<Order>,
     pulls: Pulls,
-    checker_slots: Vec<u32>,
-    next_checker_slot: u32,
-    next_checker_generation: u32,
 }
 
 /// Starts the thread on a queue that was made before.
@@ -132,12 +129,10 @@ pub fn start(
     let supervisor = Supervisor {
         client: Client::new(settings.socket.clone(), CLIENT_TOKENS),
         engine: Engine::default(),
-        next_checker_slot: settings.slots_max,
+        recipients: Recipients::new(workers, front, settings.slots_max),
         desk,
         own_line,
         settings,
-        workers,
-        front,
         questions: HashMap::new(),
         again: Vec::new(),
         containers: Slab::new(),
@@ -145,8 +140,6 @@ pub fn start(
         removing: 0,
         orders: VecDeque::new(),
         pulls: Pulls::default(),
-        checker_slots: Vec::new(),
-        next_checker_generation: 0,
     };
     std::thread::Builder::new().name("faas-containers".to_owned()).spawn(move || {
         let _vital = Vital;
@@ -213,11 +206,7 @@ impl Supervisor {
 
     fn take(&mut self, job: ContainerJob) {
         match job {
-            ContainerJob::MakeBlank { slot, runtime } => self.orders.push_back(Order::for_worker(slot, runtime)),
-            ContainerJob::MakeChecker { runtime, answer } => {
-                let slot = self.take_checker_slot();
-                self.orders.push_back(Order::for_checker(slot, runtime, answer));
-            }
+            ContainerJob::Make(wish) => self.order(wish),
             ContainerJob::SetLimits { slot, memory_bytes, cpu_millis } => {
                 self.set_limits(slot, memory_bytes, cpu_millis);
             }
@@ -292,14 +281,5 @@ impl Supervisor {
         for (_, asked) in due {
             self.ask_until(asked);
         }
-    }
-
-    fn take_checker_slot(&mut self) -> Slot {
-        let index = self.checker_slots.pop().unwrap_or_else(|| {
-            self.next_checker_slot += 1;
-            self.next_checker_slot - 1
-        });
-        self.next_checker_generation = self.next_checker_generation.wrapping_add(1);
-        Slot { index, generation: self.next_checker_generation }
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::bounded;
 
 use crate::backend::docker::job::ContainerJob;
-use crate::backend::Instance;
+use crate::backend::{Instance, Wish};
 use crate::call::ExitReason;
 use crate::doorbell::Line;
 use crate::limits::{
@@ -185,11 +185,12 @@ impl Checker {
     fn sandbox(&self, runtime: RuntimeId) -> Result<Throwaway, CheckError> {
         let no_sandbox = |reason: &str| CheckError::NoSandbox { reason: reason.to_owned() };
         let (answer, sandbox) = bounded(1);
+        let wish = Wish::ForChecker { runtime, answer };
         let (is_ordered, limit) = match &self.containers {
             Some(containers) if runtime.is_container() => {
-                (containers.send(ContainerJob::MakeChecker { runtime, answer }).is_ok(), CONTAINER_BLANK_TIMEOUT)
+                (containers.send(ContainerJob::Make(wish)).is_ok(), CONTAINER_BLANK_TIMEOUT)
             }
-            _ => (self.supervisor.send(SupervisorJob::MakeChecker { runtime, answer }).is_ok(), BLANK_START_TIMEOUT),
+            _ => (self.supervisor.send(SupervisorJob::Make(wish)).is_ok(), BLANK_START_TIMEOUT),
         };
         if !is_ordered {
             return Err(no_sandbox("the server is stopping"));

@@ -2,30 +2,15 @@
 
 use std::os::fd::OwnedFd;
 
-use crossbeam_channel::Sender;
-
-use crate::backend::process::check::Throwaway;
+use crate::backend::Wish;
 use crate::call::Slot;
 use crate::sandbox::cgroup::Cgroup;
-use crate::scheduler::RuntimeId;
 
 /// What the supervisor is asked for.
 #[derive(Debug)]
 pub enum SupervisorJob {
-    /// Make a blank and give it to the slot's worker.
-    MakeBlank {
-        /// Where it will live.
-        slot: Slot,
-        /// Which interpreter.
-        runtime: RuntimeId,
-    },
-    /// Make a blank for a control thread, outside the scheduler's slots.
-    MakeChecker {
-        /// Which interpreter.
-        runtime: RuntimeId,
-        /// Where to put it.
-        answer: Sender<Result<Throwaway, String>>,
-    },
+    /// Make a blank.
+    Make(Wish),
     /// Remove the cgroup of an instance that has ended.
     Bury {
         /// Its slot: a checker's is free again.

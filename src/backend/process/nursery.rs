@@ -4,9 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
-
-use crate::backend::process::check::Throwaway;
+use crate::backend::recipients::Recipient;
 use crate::call::Slot;
 use crate::limits::{BLANK_START_TIMEOUT, START_BACKOFF_MAX, START_BACKOFF_MIN};
 use crate::sandbox::cgroup::Cgroup;
@@ -14,18 +12,11 @@ use crate::sandbox::plan::Network;
 
 use super::zygote::Zygote;
 
-/// Who wants a blank.
-#[derive(Debug)]
-pub(super) enum Client {
-    Worker,
-    Checker(Sender<Result<Throwaway, String>>),
-}
-
 /// A blank that is wanted.
 #[derive(Debug)]
 pub(super) struct Order {
     pub(super) slot: Slot,
-    pub(super) client: Client,
+    pub(super) recipient: Recipient,
     pub(super) network: Network,
     pub(super) ordered: Instant,
     /// Zygotes that died over it.

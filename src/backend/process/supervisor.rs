@@ -1,12 +1,12 @@
 //! The supervisor thread: keeps one zygote per interpreter (`zygotes`), makes blanks (`blanks`), buries the dead
 //! (`burials`).
 //!
-//! Here are its loop and its state. Owns the zygotes and every cgroup. Does not decide how many blanks there are (the scheduler does) and does not
-//! talk to instances (workers do).
+//! Here are its loop and its state. Owns the zygotes and every cgroup. Does not decide how many blanks there are (the
+//! scheduler does) and does not talk to instances (workers do).
 //!
 //! Invariants:
-//! - Every [`SupervisorJob::MakeBlank`] ends in exactly one `Adopt` to the slot's worker or one `BlankFailed` to the
-//!   front; every [`SupervisorJob::MakeChecker`] in exactly one answer.
+//! - Every [`SupervisorJob::Make`] ends in exactly one answer: for a worker, one `Adopt` to it or one `BlankFailed` to
+//!   the front.
 //! - A zygote that dies takes no instance with it. It is started again at once, and with growing pauses if it keeps
 //!   dying.
 
@@ -22,8 +22,10 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Token};
 
+use crate::backend::recipients::Recipients;
 use crate::backend::runtimes::network_of;
-use crate::call::{FrontEvent, Slot, WorkerJob};
+use crate::backend::Wish;
+use crate::call::{FrontEvent, WorkerJob};
 use crate::doorbell::{Desk, Line, DOORBELL_TOKEN};
 use crate::egress::Egress;
 use crate::limits::WIRE_MESSAGE_BYTES_MAX;
@@ -35,7 +37,7 @@ use crate::watchdog::Pulse;
 pub use super::job::SupervisorJob;
 
 use super::networks::Networks;
-use super::nursery::{Client, Nursery, Order};
+use super::nursery::{Nursery, Order};
 use super::runtimes::{zygote_of, Runtimes};
 use super::strays::Strays;
 
@@ -60,13 +62,9 @@ struct Supervisor {
     desk: Desk<SupervisorJob>,
     own_line: Line<SupervisorJob>,
     settings: SupervisorSettings,
-    workers: Vec<Line<WorkerJob>>,
-    front: Line<FrontEvent>,
+    recipients: Recipients,
     nurseries: HashMap<RuntimeId, Nursery>,
     next_blank: u64,
-    checker_slots: Vec<u32>,
-    next_checker_slot: u32,
-    next_checker_generation: u32,
     /// Cgroups whose last process is still leaving.
     graves: Vec<Cgroup>,
     networks: Networks,
@@ -87,18 +85,13 @@ pub fn start(
     workers: Vec<Line<WorkerJob>>,
     front: Line<FrontEvent>,
 ) -> io::Result<JoinHandle<()>> {
-    let first_checker = settings.slots_max;
     let supervisor = Supervisor {
         desk,
         own_line,
+        recipients: Recipients::new(workers, front, settings.slots_max),
         settings,
-        workers,
-        front,
         nurseries: HashMap::new(),
         next_blank: 1,
-        checker_slots: Vec::new(),
-        next_checker_slot: first_checker,
-        next_checker_generation: 0,
         graves: Vec::new(),
         networks: Networks::default(),
         oom_watches: HashMap::new(),
@@ -155,25 +148,14 @@ impl Supervisor {
 
     fn take(&mut self, job: SupervisorJob) {
         match job {
-            SupervisorJob::MakeBlank { slot, runtime } => self.order(runtime, slot, Client::Worker),
-            SupervisorJob::MakeChecker { runtime, answer } => {
-                let index = self.checker_slots.pop().unwrap_or_else(|| {
-                    self.next_checker_slot += 1;
-                    self.next_checker_slot - 1
-                });
-                self.next_checker_generation = self.next_checker_generation.wrapping_add(1);
-                let slot = Slot { index, generation: self.next_checker_generation };
-                self.order(runtime, slot, Client::Checker(answer));
-            }
+            SupervisorJob::Make(wish) => self.order(wish),
             SupervisorJob::Bury { slot, pid, is_reaped, cgroup, network } => {
                 self.strays.released(pid, is_reaped);
                 // One that nobody has waited for may still be in there.
                 if let Some(network) = network.filter(|_| is_reaped) {
                     self.networks.give_back(network);
                 }
-                if slot.index >= self.settings.slots_max {
-                    self.checker_slots.push(slot.index);
-                }
+                self.recipients.give_back(slot);
                 if let Some(cgroup) = cgroup {
                     self.bury(cgroup);
                 }
@@ -182,9 +164,10 @@ impl Supervisor {
         }
     }
 
-    fn order(&mut self, runtime: RuntimeId, slot: Slot, client: Client) {
+    fn order(&mut self, wish: Wish) {
+        let (slot, runtime, recipient) = self.recipients.place(wish);
         let network = network_of(runtime);
-        let order = Order { slot, client, network, ordered: Instant::now(), tries: 0, cgroup: None };
+        let order = Order { slot, recipient, network, ordered: Instant::now(), tries: 0, cgroup: None };
         self.nurseries.entry(zygote_of(runtime)).or_default().orders.push_back(order);
     }
 

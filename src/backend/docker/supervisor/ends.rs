@@ -174,17 +174,11 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn give_back_checker_slot(&mut self, slot: Slot) {
-        if slot.index >= self.settings.slots_max {
-            self.checker_slots.push(slot.index);
-        }
-    }
-
     /// The engine has nothing of it any more.
     fn forget(&mut self, key: usize) {
         let container = self.containers.remove(key);
         self.by_slot.remove(&container.slot);
-        self.give_back_checker_slot(container.slot);
+        self.recipients.give_back(container.slot);
         if let Some(answer) = container.exit {
             let _ = answer.set(ExitReason::Unknown);
         }
@@ -197,8 +191,7 @@ impl Supervisor {
     }
 
     fn tell_limits(&self, slot: Slot, result: Result<(), String>) {
-        let worker = &self.workers[slot.index as usize % self.workers.len()];
-        let _ = worker.send(WorkerJob::LimitsSet { slot, result });
+        let _ = self.recipients.worker_of(slot).send(WorkerJob::LimitsSet { slot, result });
     }
 }
 

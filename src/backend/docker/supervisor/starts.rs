@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use crossbeam_channel::{SendError, Sender};
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 
@@ -20,9 +19,10 @@ use crate::backend::docker::hardening::{self, ContainerSpec};
 use crate::backend::docker::launch::{command, Rendezvous};
 use crate::backend::docker::life::{Life, Next, Told};
 use crate::backend::process::check::Throwaway;
+use crate::backend::recipients::Recipient;
 use crate::backend::runtimes::{index_of, network_of};
-use crate::backend::Instance;
-use crate::call::{BlankFailure, ExitReason, FrontEvent, Slot, WorkerJob};
+use crate::backend::{Instance, Wish};
+use crate::call::{BlankFailure, ExitReason, Slot};
 use crate::limits::{
     CONTAINER_STARTS_MAX, CONTAINER_START_TIMEOUT, FUNCTION_CPU_MILLIS_DEFAULT, FUNCTION_MEMORY_BYTES_DEFAULT,
 };
@@ -32,19 +32,12 @@ use crate::sys;
 
 use super::Supervisor;
 
-/// Who wants a blank.
-#[derive(Debug)]
-pub(super) enum Client {
-    Worker,
-    Checker(Sender<Result<Throwaway, String>>),
-}
-
 /// A blank that is wanted.
 #[derive(Debug)]
 pub(super) struct Order {
     slot: Slot,
     runtime: RuntimeId,
-    client: Client,
+    recipient: Recipient,
     ordered: Instant,
 }
 
@@ -91,7 +84,7 @@ pub(super) struct Container {
     pub(super) life: Life,
     /// Until when it has to be delivered.
     pub(super) deadline: Instant,
-    client: Option<Client>,
+    recipient: Option<Recipient>,
     network: Network,
     /// Where its process comes for its channel; none when that has been.
     meeting: Option<Meeting>,
@@ -119,23 +112,18 @@ struct Meeting {
     output_writer: Option<OwnedFd>,
 }
 
-impl Order {
-    pub(super) fn for_worker(slot: Slot, runtime: RuntimeId) -> Order {
-        Order { slot, runtime, client: Client::Worker, ordered: Instant::now() }
-    }
-
-    pub(super) fn for_checker(slot: Slot, runtime: RuntimeId, answer: Sender<Result<Throwaway, String>>) -> Order {
-        Order { slot, runtime, client: Client::Checker(answer), ordered: Instant::now() }
-    }
-}
-
 impl Supervisor {
+    pub(super) fn order(&mut self, wish: Wish) {
+        let (slot, runtime, recipient) = self.recipients.place(wish);
+        self.orders.push_back(Order { slot, runtime, recipient, ordered: Instant::now() });
+    }
+
     /// Starts what is ordered, as far as the engine is there and not busy with as many as it should be at once.
     pub(super) fn place_orders(&mut self, now: Instant) {
         if let Some(reason) = self.engine.refusal() {
             let orders = std::mem::take(&mut self.orders);
             for order in orders {
-                self.turn_down(order.slot, order.client, reason.clone());
+                self.turn_down(order.slot, order.recipient, reason.clone());
             }
             return;
         }
@@ -143,7 +131,7 @@ impl Supervisor {
         let is_late = |order: &Order| now >= order.ordered + CONTAINER_START_TIMEOUT;
         while self.orders.front().is_some_and(is_late) {
             let Some(order) = self.orders.pop_front() else { return };
-            self.turn_down(order.slot, order.client, "the container engine was too slow".to_owned());
+            self.turn_down(order.slot, order.recipient, "the container engine was too slow".to_owned());
         }
         let Some(kind) = self.engine.kind() else { return };
         let mut starting = self.containers.iter().filter(|(_, container)| container.life.is_starting()).count();
@@ -155,9 +143,9 @@ impl Supervisor {
     }
 
     fn place(&mut self, order: Order, engine: EngineKind, now: Instant) {
-        let Order { slot, runtime, client, .. } = order;
+        let Order { slot, runtime, recipient, .. } = order;
         let Some(image) = self.settings.images.get(index_of(runtime)) else {
-            return self.turn_down(slot, client, format!("runtime {} is no image", runtime.0));
+            return self.turn_down(slot, recipient, format!("runtime {} is no image", runtime.0));
         };
         let network = network_of(runtime);
         let name = format!("faas-{}-{}-{slot}", self.settings.server, self.settings.incarnation);
@@ -166,7 +154,7 @@ impl Supervisor {
             .and_then(|rendezvous| Ok((rendezvous, Meeting::prepare()?)));
         let (rendezvous, meeting) = match prepared {
             Ok(prepared) => prepared,
-            Err(error) => return self.turn_down(slot, client, format!("its socket cannot be made: {error}")),
+            Err(error) => return self.turn_down(slot, recipient, format!("its socket cannot be made: {error}")),
         };
         let spec = ContainerSpec {
             engine,
@@ -195,7 +183,7 @@ impl Supervisor {
             spec,
             life: Life::new(),
             deadline: now + CONTAINER_START_TIMEOUT,
-            client: Some(client),
+            recipient: Some(recipient),
             network,
             meeting: Some(meeting),
             process: None,
@@ -305,13 +293,13 @@ impl Supervisor {
             }
             Next::Deliver { pid } => self.deliver(key, pid),
             Next::GiveUp { reason } => {
-                let client = container.client.take();
+                let recipient = container.recipient.take();
                 // An engine that has lost it would not end it.
                 if let Some(process) = self.unwatch(key) {
                     let _ = sys::process::pidfd_kill(&process);
                 }
-                if let Some(client) = client {
-                    self.refuse(slot, client, reason.into());
+                if let Some(recipient) = recipient {
+                    self.refuse(slot, recipient, reason.into());
                 }
                 self.bury_key(key);
             }
@@ -343,36 +331,20 @@ impl Supervisor {
     fn deliver(&mut self, key: usize, pid: u32) {
         let container = &mut self.containers[key];
         let slot = container.slot;
-        let (Some(client), Some(meeting)) = (container.client.take(), container.meeting.take()) else { return };
+        let (Some(recipient), Some(meeting)) = (container.recipient.take(), container.meeting.take()) else { return };
         let walls = std::fs::read_to_string(format!("/proc/{pid}/status")).map_err(|error| error.to_string()).and_then(
             |status| hardening::verify_process(&container.spec, &status).map_err(|ignored| ignored.to_string()),
         );
         let (Some(process), Ok(())) = (self.unwatch(key), &walls) else {
             let reason = walls.err().unwrap_or_else(|| "it has ended".to_owned());
-            self.refuse(slot, client, format!("its process {pid}: {reason}").into());
+            self.refuse(slot, recipient, format!("its process {pid}: {reason}").into());
             return self.bury_key(key);
         };
         let Meeting { channel, instance_end, output, .. } = meeting;
         let custody = Box::new(ContainerCustody::new(slot, process, self.own_line.clone()));
         let instance = Instance { slot, pid, channel, instance_end, output, custody };
-        let refused = match client {
-            Client::Worker => {
-                let worker = &self.workers[slot.index as usize % self.workers.len()];
-                match worker.send(WorkerJob::Adopt(Box::new(instance))) {
-                    Ok(()) => None,
-                    Err(error) => match error.into_inner() {
-                        WorkerJob::Adopt(instance) => Some(*instance),
-                        _ => None,
-                    },
-                }
-            }
-            Client::Checker(answer) => {
-                // Not dropped here if nobody receives it: that would wait for its end.
-                let unsent = answer.send(Ok(Throwaway::new(instance))).err();
-                unsent.and_then(|SendError(answer)| answer.ok()).and_then(Throwaway::into_instance)
-            }
-        };
-        if let Some(instance) = refused {
+        // Not dropped here if nobody receives it: that would wait for its end.
+        if let Some(instance) = self.recipients.deliver(recipient, instance).and_then(Throwaway::into_instance) {
             instance.custody.kill();
             self.bury_key(key);
         }
@@ -382,7 +354,7 @@ impl Supervisor {
     pub(super) fn give_up_all(&mut self) {
         const REASON: &str = "the server is stopping";
         for order in std::mem::take(&mut self.orders) {
-            self.turn_down(order.slot, order.client, REASON.to_owned());
+            self.turn_down(order.slot, order.recipient, REASON.to_owned());
         }
         let keys: Vec<usize> = self.containers.iter().map(|(key, _)| key).collect();
         for key in keys {
@@ -392,22 +364,15 @@ impl Supervisor {
     }
 
     /// An order of which no container came to be.
-    fn turn_down(&mut self, slot: Slot, client: Client, reason: String) {
-        self.give_back_checker_slot(slot);
-        self.refuse(slot, client, reason.into());
+    fn turn_down(&mut self, slot: Slot, recipient: Recipient, reason: String) {
+        self.recipients.give_back(slot);
+        self.refuse(slot, recipient, reason.into());
     }
 
     /// Tells who ordered a blank that there is none. A checker's slot stays its container's until that is removed.
-    fn refuse(&mut self, slot: Slot, client: Client, failure: BlankFailure) {
+    fn refuse(&self, slot: Slot, recipient: Recipient, failure: BlankFailure) {
         log::warn!("{slot}: no container: {}", failure.reason);
-        match client {
-            Client::Worker => {
-                let _ = self.front.send(FrontEvent::BlankFailed { slot, failure });
-            }
-            Client::Checker(answer) => {
-                let _ = answer.send(Err(failure.reason));
-            }
-        }
+        self.recipients.refuse(slot, recipient, failure);
     }
 
     /// When the first of the containers that are on their way has had its time.

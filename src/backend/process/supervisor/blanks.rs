@@ -10,11 +10,10 @@ use std::time::Instant;
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 
-use crate::backend::process::check::Throwaway;
 use crate::backend::process::custody::ProcessCustody;
-use crate::backend::process::nursery::{Client, Order, Pending};
+use crate::backend::process::nursery::{Order, Pending};
 use crate::backend::Instance;
-use crate::call::{BlankFailure, FrontEvent, Slot, WorkerJob};
+use crate::call::{BlankFailure, Slot};
 use crate::limits::{
     BLANK_START_TIMEOUT, FUNCTION_CPU_MILLIS_DEFAULT, FUNCTION_MEMORY_BYTES_DEFAULT, INSTANCE_TASKS_MAX,
     ZYGOTE_FORKS_MAX, ZYGOTE_SPAWNS_AT_ONCE_MAX,
@@ -172,43 +171,14 @@ impl Supervisor {
             memory_bytes: FUNCTION_MEMORY_BYTES_DEFAULT,
         });
         let instance = Instance { slot: order.slot, pid, channel, instance_end, output, custody };
-        let refused = match order.client {
-            Client::Worker => {
-                let worker = &self.workers[order.slot.index as usize % self.workers.len()];
-                match worker.send(WorkerJob::Adopt(Box::new(instance))) {
-                    Ok(()) => None,
-                    Err(error) => match error.into_inner() {
-                        WorkerJob::Adopt(instance) => Some(*instance),
-                        _ => None,
-                    },
-                }
-            }
-            Client::Checker(answer) => {
-                // What nobody receives ends as it is dropped.
-                let _ = answer.send(Ok(Throwaway::new(instance)));
-                None
-            }
-        };
-        if let Some(instance) = refused {
-            instance.custody.kill();
-            instance.custody.bury();
-        }
+        // What nobody receives ends as it is dropped.
+        drop(self.recipients.deliver(order.recipient, instance));
     }
 
     pub(super) fn fail(&mut self, order: Order, failure: impl Into<BlankFailure>) {
-        let failure = failure.into();
-        let Order { slot, client, cgroup, .. } = order;
+        let Order { slot, recipient, cgroup, .. } = order;
         self.graves.extend(cgroup);
-        if slot.index >= self.settings.slots_max {
-            self.checker_slots.push(slot.index);
-        }
-        match client {
-            Client::Worker => {
-                let _ = self.front.send(FrontEvent::BlankFailed { slot, failure });
-            }
-            Client::Checker(answer) => {
-                let _ = answer.send(Err(failure.reason));
-            }
-        }
+        self.recipients.give_back(slot);
+        self.recipients.refuse(slot, recipient, failure.into());
     }
 }
