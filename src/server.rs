@@ -7,16 +7,17 @@
 //! earlier waits in the listener's queue.
 //!
 //! A server that takes over gets the lock and, unless it is to listen elsewhere, the listener from its predecessor, and
-//! starts all the same; what it may not do while that one serves is in `succession`.
+//! starts all the same; what it may not do while that one serves is in `succession`. What follows the first thread is in
+//! `start`.
 
 mod containers;
 mod error;
+mod start;
 mod succession;
 mod threads;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicUsize;
 use std::sync::Arc;
 
 use mio::net::TcpListener;
@@ -24,38 +25,27 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use sha2::{Digest, Sha256};
 
-use crate::backend::docker::images::ImagesOf;
-use crate::backend::process::check::Checker;
 use crate::backend::process::runtimes::{Runtimes, SandboxSettings};
-use crate::backend::runtimes::{AllRuntimes, Images};
 use crate::call::FrontEvent;
 use crate::config::{IsolationLevel, Settings, Sources};
-use crate::control;
-use crate::doorbell::{line, Desk, Line};
-use crate::egress::Egress;
-use crate::front::{Door, Estate, Front, Lines, Threshold};
+use crate::doorbell::line;
+use crate::front::{Door, Estate};
 use crate::limits::{CONNECTIONS_WAITING_MAX, FRONT_QUEUE_MAX, TAKEOVER_SIDE_TIMEOUT};
-use crate::logs::FunctionLogs;
-use crate::registry::function::FunctionVersion;
 use crate::registry::settings::RUNTIME_DEFAULT;
 use crate::registry::store::{Store, StoreError};
-use crate::reload::{control_settings, front_settings, key_ring, warn_of_missing_scopes, Parts, Reloader};
+use crate::reload::{key_ring, warn_of_missing_scopes};
 use crate::sandbox::cgroup::CgroupRoot;
 use crate::sandbox::host::HostFacts;
 use crate::sandbox::plan::Privilege;
 use crate::server_log;
 use crate::sys;
-use crate::systemd::Notifier;
 use crate::takeover::{self, Predecessor, Side, TakeoverError};
 use crate::upgrade::Launcher;
-use crate::watchdog::{Pulse, Watchdog};
 
 pub use error::StartError;
 
-use containers::{Containers, Owner};
 use error::system;
-use succession::Succession;
-use threads::Threads;
+use start::Start;
 
 /// Serves until the server is asked to stop. With `takeover` it takes the place of the server that runs on the same
 /// state, if there is one. Calls `ready` with the address once it listens. `sources` is where the settings come from, and
@@ -186,156 +176,6 @@ fn listener(settings: &Settings, predecessor: Option<&mut Predecessor>) -> Resul
     match inherited.map_err(system("listen on the socket of the server that serves"))? {
         Some(listener) => Ok(TcpListener::from_std(listener)),
         None => listen(address).map_err(|source| StartError::Bind { address, source }),
-    }
-}
-
-/// What has been made before the first thread.
-struct Start {
-    store: Store,
-    cgroups: CgroupRoot,
-    side: Arc<Side>,
-    state_id: String,
-    line: Line<FrontEvent>,
-    desk: Desk<FrontEvent>,
-    door: Door,
-    predecessor: Option<Predecessor>,
-    other_groups: CgroupRoot,
-}
-
-impl Start {
-    /// Everything from the first thread to the last.
-    fn run(
-        self,
-        settings: &Settings,
-        sources: Sources,
-        facts: &HostFacts,
-        ready: impl FnOnce(SocketAddr),
-    ) -> Result<(), StartError> {
-        let Start { store, cgroups, side, state_id, line: front_line, desk: front_desk, door, .. } = self;
-        let Start { predecessor, other_groups, .. } = self;
-        let staging =
-            staging(&settings.storage_path).map_err(system("make the directory on which sandboxes are built"))?;
-        let runtimes = runtimes(settings, side.first_uid(), facts, &cgroups, staging)?;
-        let loaded = store.load_all().map_err(StartError::Store)?;
-        for refused in &loaded.refused {
-            log::error!("function {} is not served: {}", refused.name, refused.reason);
-        }
-        let stored: Vec<Arc<FunctionVersion>> = loaded.functions.into_iter().map(Arc::new).collect();
-        let prospect = containers::prospect(settings, &side);
-        let engine = containers::first_health(&prospect);
-        let images = Arc::new(Images::default());
-        let lack = prospect.as_ref().err().cloned();
-        let all_runtimes = Arc::new(AllRuntimes::new(Arc::clone(&runtimes), Arc::clone(&images), lack));
-        all_runtimes.learn_all(stored.iter().map(Arc::as_ref));
-        let known = |name: &str| {
-            stored.iter().any(|function| function.name == name)
-                || loaded.refused.iter().any(|refused| refused.name == name)
-        };
-        let (logs, opening) = FunctionLogs::start_closed(&settings.storage_path, settings.limits.max_log_entries)
-            .map_err(StartError::Logs)?;
-        let opening = match predecessor {
-            Some(_) => Some(opening),
-            None => opening.open(known).map_err(StartError::Logs).map(|()| None)?,
-        };
-
-        let front_bell = front_line.bell();
-        let figures = cgroups.figures();
-        let address = door.listener.local_addr().map_err(system("ask for the port"))?;
-        let egress = Egress::new(address.port(), settings.outbound_allow.clone());
-        let notifier = Arc::new(Notifier::from_environment());
-        let parts = Parts {
-            runtimes: Arc::clone(&runtimes),
-            egress,
-            logs: logs.sink(),
-            response_bytes_max: Arc::new(AtomicUsize::new(settings.limits.max_response_body_bytes)),
-            front: front_line.clone(),
-            notifier: Arc::clone(&notifier),
-            engine: Arc::clone(&engine),
-        };
-        let mut watchdog = Watchdog::new();
-        let threads = Threads::start(settings, &parts, cgroups, &mut watchdog)?;
-        let owner = Owner { side: &side, state_id: &state_id };
-        let containers = prospect
-            .ok()
-            .map(|prospect| {
-                Containers::start(prospect, settings, &parts, images, &mut watchdog, threads.workers.clone(), &owner)
-            })
-            .transpose()?;
-        let container_line = containers.as_ref().map(|containers| containers.line.clone());
-        let checker = Checker::new(Arc::clone(&runtimes), threads.supervisor.clone(), container_line.clone());
-        let images_of = |containers| ImagesOf { containers, checker: checker.clone() };
-        let image_source =
-            container_line.clone().map(|line| Box::new(images_of(line)) as Box<dyn control::ImageSource>);
-        let tools = control::Tools {
-            figures,
-            checker,
-            runtimes: Arc::clone(&all_runtimes),
-            images: image_source,
-            logs: logs.sink(),
-            front: front_line.clone(),
-            reloader: Reloader::new(sources, settings.clone(), parts),
-        };
-        let shared = Arc::new(control::Shared::new(store, &stored, control_settings(settings), tools));
-        if predecessor.is_none() {
-            shared.deploy_declared(&settings.functions);
-        }
-        let functions = shared.functions();
-        let (control, _control_threads) =
-            control::start(Arc::clone(&shared), &mut watchdog).map_err(system("start a control thread"))?;
-
-        let lines = Lines {
-            workers: threads.workers.clone(),
-            supervisor: threads.supervisor.clone(),
-            containers: container_line,
-            engine,
-            control,
-            logs: logs.sink(),
-            notifier: Arc::clone(&notifier),
-            changes: shared.gate(),
-        };
-        let mut front = Front::new(front_desk, front_settings(settings), lines, door, all_runtimes, &functions)
-            .map_err(system("make the front"))?;
-        // Before anything is taken from a predecessor, as is all that may fail.
-        let (mut pulse, beat) = Pulse::watched();
-        watchdog.watch("front", beat, front_bell);
-        let watch = watchdog.start(Arc::clone(&notifier)).map_err(system("start the watchdog"))?;
-        let (tell, readiness) = crossbeam_channel::bounded(1);
-        let threshold = Arc::new(Threshold::default());
-        let entered = match (predecessor, opening) {
-            (Some(predecessor), Some(opening)) => {
-                let succession = Succession {
-                    predecessor,
-                    state: settings.storage_path.clone(),
-                    side: Arc::clone(&side),
-                    other_groups,
-                    shared: Arc::clone(&shared),
-                    declared: settings.functions.clone(),
-                    opening,
-                    logs: logs.sink(),
-                    front: front_line,
-                    readiness,
-                    threshold: Arc::clone(&threshold),
-                };
-                let started = succession.start().map_err(system("start the thread that takes over"));
-                started.and_then(|_thread| front.prepare(tell, threshold, &mut pulse).map_err(StartError::Takeover))
-            }
-            _ => front.listen().map_err(system("watch the listener")),
-        };
-        let result = entered.map(|()| {
-            ready(address);
-            notifier.ready(address);
-            front.run(pulse);
-            if front.has_ceded() {
-                log::info!("everything is answered that was begun here");
-            } else {
-                takeover::socket::remove(&settings.storage_path);
-            }
-            log::info!("stopped");
-        });
-        threads.end(containers);
-        // The end of the threads was watched, too.
-        drop(watch);
-        result
     }
 }
 

@@ -1,9 +1,12 @@
-//! The threads that run functions: the workers and the supervisor, started together and ended in their order.
+//! The threads that run functions: workers, supervisor and the containers' thread, started together and ended in their
+//! order.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use crate::backend::docker::job::ContainerJob;
 use crate::backend::process::supervisor::{self, SupervisorJob, SupervisorSettings};
+use crate::backend::runtimes::Images;
 use crate::call::WorkerJob;
 use crate::config::Settings;
 use crate::doorbell::{line, Line};
@@ -13,13 +16,14 @@ use crate::sandbox::cgroup::CgroupRoot;
 use crate::watchdog::{Pulse, Watchdog};
 use crate::worker::{self, WorkerSettings};
 
-use super::containers::Containers;
+use super::containers::{Containers, Owner, Prospect};
 use super::error::{system, StartError};
 
-/// Workers and supervisor, and the lines to them.
+/// Workers, supervisor and the containers' thread, and the lines to them.
 pub(super) struct Threads {
     pub(super) workers: Vec<Line<WorkerJob>>,
     pub(super) supervisor: Line<SupervisorJob>,
+    containers: Option<Containers>,
     worker_threads: Vec<JoinHandle<()>>,
     supervisor_thread: JoinHandle<()>,
 }
@@ -29,6 +33,8 @@ impl Threads {
         settings: &Settings,
         parts: &Parts,
         cgroups: CgroupRoot,
+        containers: Option<(Prospect, Arc<Images>)>,
+        owner: &Owner<'_>,
         watchdog: &mut Watchdog,
     ) -> Result<Threads, StartError> {
         let cpus = allowed_cpus();
@@ -59,18 +65,28 @@ impl Threads {
         let supervisor_thread =
             supervisor::start(supervisor.clone(), desk, supervisor_settings, workers.clone(), parts.front.clone())
                 .map_err(system("start the supervisor thread"))?;
-        Ok(Threads { workers, supervisor, worker_threads, supervisor_thread })
+        let containers = containers
+            .map(|(prospect, images)| {
+                Containers::start(prospect, settings, parts, images, watchdog, workers.clone(), owner)
+            })
+            .transpose()?;
+        Ok(Threads { workers, supervisor, containers, worker_threads, supervisor_thread })
     }
 
-    /// Ends every instance, then the zygotes and what is left of containers, then the threads.
-    pub(super) fn end(self, containers: Option<Containers>) {
+    /// The line to the containers' thread, where there is one.
+    pub(super) fn containers(&self) -> Option<Line<ContainerJob>> {
+        self.containers.as_ref().map(|containers| containers.line.clone())
+    }
+
+    /// Ends every instance, then what is left of containers and the zygotes, then the threads.
+    pub(super) fn end(self) {
         for worker in &self.workers {
             let _ = worker.send(WorkerJob::Shutdown);
         }
         for thread in self.worker_threads {
             let _ = thread.join();
         }
-        if let Some(containers) = containers {
+        if let Some(containers) = self.containers {
             containers.end();
         }
         let _ = self.supervisor.send(SupervisorJob::Shutdown);
