@@ -41,4 +41,6 @@ pub use stamp::Stamp;
 pub use timer::HttpLimits;
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;

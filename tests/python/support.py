@@ -21,6 +21,31 @@ import wire  # noqa: E402
 
 TIMEOUT_SECONDS = 20
 
+# Handlers that zygotes' blanks and containers are asked about alike.
+# What a child of the function is given.
+CHILDS_VIEW = (
+    "import subprocess, sys\ndef handle(r):\n"
+    "    code = 'import os; print(sorted(os.environ), os.listdir(\"/proc/self/fd\"))'\n"
+    "    return subprocess.run([sys.executable, '-I', '-S', '-c', code], stdout=-1, close_fds=False).stdout.decode()"
+)
+# Who has called the handler.
+FRAMES = (
+    "import sys\ndef handle(r):\n"
+    "    frame, names = sys._getframe(), []\n"
+    "    while frame:\n        names.append(frame.f_code.co_name)\n        frame = frame.f_back\n"
+    "    return names\n"
+)
+FRAMES_SEEN = ["handle", "serve", "_run", "main", "<module>"]
+# Part of a handler: a child that leaves a child of its own behind.
+ORPHAN = (
+    "    if r.path == '/orphan':\n"
+    "        child = os.fork()\n"
+    "        if child == 0:\n"
+    "            if os.fork() == 0: time.sleep(0.05)\n"
+    "            os._exit(0)\n"
+    "        os.waitpid(child, 0)\n"
+)
+
 # Plans are words here. `inner` leaves what the real inner plan leaves: 1 and 2 the pipe, 3 the channel, no more.
 FAKE_NATIVE = '''
 import os
@@ -264,7 +289,9 @@ class Outcome:
         return [text for _, from_stream, text in self.logs if from_stream == stream]
 
 
-class InstanceTest(unittest.TestCase):
+class ZygoteTest(unittest.TestCase):
+    """Tests that share a zygote."""
+
     @classmethod
     def setUpClass(cls):
         cls.zygote = Zygote()
@@ -273,6 +300,8 @@ class InstanceTest(unittest.TestCase):
     def tearDownClass(cls):
         cls.zygote.close()
 
+
+class InstanceTest(ZygoteTest):
     def load(self, code, **options):
         instance = self.zygote.instance(code, **options)
         self.addCleanup(instance.close)

@@ -2,7 +2,7 @@
 
 import unittest
 
-from support import Zygote, wire
+from support import ZygoteTest, wire
 
 ACCEPTED = {
     "a function": "def handle(request): pass",
@@ -42,15 +42,7 @@ REFUSED = {
 }
 
 
-class Check(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.zygote = Zygote()
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.zygote.close()
-
+class Check(ZygoteTest):
     def check(self, code, handler="handle"):
         with self.zygote.blank() as blank:
             return blank.check(code, handler)

@@ -6,7 +6,7 @@ import socket
 import time
 import unittest
 
-from support import InstanceTest, wire
+from support import CHILDS_VIEW, FRAMES, FRAMES_SEEN, ORPHAN, InstanceTest, wire
 
 
 class Calls(InstanceTest):
@@ -208,11 +208,7 @@ class Surroundings(InstanceTest):
         )
 
     def test_children_inherit_that_environment_and_not_the_channel(self):
-        instance = self.load(
-            "import subprocess, sys\ndef handle(r):\n"
-            "    code = 'import os; print(sorted(os.environ), os.listdir(\"/proc/self/fd\"))'\n"
-            "    return subprocess.run([sys.executable, '-I', '-S', '-c', code], stdout=-1, close_fds=False).stdout.decode()"
-        )
+        instance = self.load(CHILDS_VIEW)
         text = instance.call().json
         self.assertIn("FAAS_FUNCTION", text)
         self.assertNotIn("SECRET_OF_THE_SERVER", text)
@@ -230,13 +226,7 @@ class Surroundings(InstanceTest):
         self.assertIn(("x", "False"), outcome.headers)
 
     def test_the_zygotes_frames_and_plans_are_gone(self):
-        instance = self.load(
-            "import sys, gc\ndef handle(r):\n"
-            "    frame, names = sys._getframe(), []\n"
-            "    while frame:\n        names.append(frame.f_code.co_name)\n        frame = frame.f_back\n"
-            "    return names\n"
-        )
-        self.assertEqual(instance.call().json, ["handle", "serve", "_run", "main", "<module>"])
+        self.assertEqual(self.load(FRAMES).call().json, FRAMES_SEEN)
 
     def test_collection_is_on_again(self):
         instance = self.load("import gc\ndef handle(r):\n    return [gc.isenabled(), gc.get_freeze_count() > 1000]")
@@ -303,12 +293,7 @@ class Children(InstanceTest):
         "ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)\n"
         "running = []\n"
         "def handle(r):\n"
-        "    if r.path == '/orphan':\n"
-        "        child = os.fork()\n"
-        "        if child == 0:\n"
-        "            if os.fork() == 0: time.sleep(0.05)\n"
-        "            os._exit(0)\n"
-        "        os.waitpid(child, 0)\n"
+        + ORPHAN +
         "    if r.path == '/popen':\n"
         "        running.append(subprocess.Popen(['/bin/sh', '-c', 'exit 7']))\n"
         "    if r.path == '/poll':\n"

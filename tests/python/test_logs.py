@@ -2,20 +2,12 @@
 
 import unittest
 
-from support import Zygote
+from support import ZygoteTest
 
 LIMIT = 1000
 
 
-class Logs(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.zygote = Zygote()
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.zygote.close()
-
+class Logs(ZygoteTest):
     def logs(self, *lines, **options):
         """The log of a call of these statements, and (as a second call) that it left nothing behind."""
         code = "import sys, logging\ndef handle(request):\n    if request.path == '/again': return\n"

@@ -48,6 +48,24 @@ pub struct SandboxSettings {
     pub outbound_lacks: Option<String>,
 }
 
+#[cfg(test)]
+impl SandboxSettings {
+    /// For tests in which no sandbox is made.
+    pub(crate) fn unused(allowed_networks: Vec<Network>) -> Self {
+        SandboxSettings {
+            privilege: Privilege::Root,
+            required: Layers::NONE,
+            without: Layers::NONE,
+            missing: Layers::NONE,
+            uid_base: 1_000_000,
+            cgroup_fds: 0,
+            staging: "/".into(),
+            allowed_networks,
+            outbound_lacks: None,
+        }
+    }
+}
+
 /// Why a function cannot have the network that it asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NetworkError {

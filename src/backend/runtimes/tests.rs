@@ -7,22 +7,10 @@ use crate::backend::process::runtimes::SandboxSettings;
 use crate::registry::function::Network;
 use crate::registry::settings::RUNTIME_DEFAULT;
 use crate::registry::testing::{image_id, version};
-use crate::sandbox::layer::Layers;
-use crate::sandbox::plan::Privilege;
 
 /// No interpreter of the host is run, and containers are there unless something is said against them.
 fn runtimes(containers_lack: Option<&str>) -> AllRuntimes {
-    let sandbox = SandboxSettings {
-        privilege: Privilege::Root,
-        required: Layers::NONE,
-        without: Layers::NONE,
-        missing: Layers::NONE,
-        uid_base: 1_000_000,
-        cgroup_fds: 0,
-        staging: "/".into(),
-        allowed_networks: vec![Network::None, Network::Outbound],
-        outbound_lacks: None,
-    };
+    let sandbox = SandboxSettings::unused(vec![Network::None, Network::Outbound]);
     let configured = BTreeMap::from([(RUNTIME_DEFAULT.to_owned(), "/no/such/python".into())]);
     let process = Arc::new(Runtimes::new(sandbox, configured));
     AllRuntimes::new(process, Arc::default(), containers_lack.map(str::to_owned))

@@ -21,8 +21,6 @@ use crate::registry::function::Network;
 use crate::registry::image::ImageId;
 use crate::registry::testing::image_id;
 use crate::reload::{control_settings, Parts};
-use crate::sandbox::layer::Layers;
-use crate::sandbox::plan::Privilege;
 use crate::systemd::Notifier;
 
 const CODE: &str = "def handle(request): pass\n";
@@ -72,17 +70,7 @@ impl Stage {
         let settings = settings(&format!("default_mode: container, base_image: 'base:1'{system}"));
         let (front_line, front) = line(FRONT_QUEUE_MAX).unwrap();
         let (supervisor, _) = line(1).unwrap();
-        let sandbox = SandboxSettings {
-            privilege: Privilege::Root,
-            required: Layers::NONE,
-            without: Layers::NONE,
-            missing: Layers::NONE,
-            uid_base: 1_000_000,
-            cgroup_fds: 0,
-            staging: "/".into(),
-            allowed_networks: vec![Network::None],
-            outbound_lacks: None,
-        };
+        let sandbox = SandboxSettings::unused(vec![Network::None]);
         let process = Arc::new(Runtimes::new(sandbox, BTreeMap::new()));
         let runtimes = Arc::new(AllRuntimes::new(Arc::clone(&process), Arc::new(Images::default()), None));
         let store = Store::open(&state).unwrap();

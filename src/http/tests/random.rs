@@ -1,29 +1,36 @@
 //! Bytes and cuts that nobody chose.
 
+use super::super::testing::{self, framed, pieces};
 use super::*;
 use crate::limits::*;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// Words of the protocol, right and wrong, so that random input gets past the first byte.
+/// What clients say.
 fn words() -> impl Strategy<Value = Vec<u8>> {
-    let word = prop_oneof![
-        4 => prop::sample::select(vec![
-            "GET / HTTP/1.1\r\n", "POST /f?q HTTP/1.1\r\n", "GET /denied HTTP/1.0\r\n", "Host: h\r\n",
-            "Content-Length: 5\r\n", "Content-Length: 99999\r\n", "Transfer-Encoding: chunked\r\n", "Expect: 100-continue\r\n",
-            "Connection: close\r\n", "\r\n", "\r", "\n", "5\r\n", "hello", "hello\r\n", "0\r\n", "0\r\n\r\n", ";x=y", "X: y\r\n", " ", ":",
-        ]).prop_map(|word| word.as_bytes().to_vec()),
-        1 => vec(any::<u8>(), 0..40),
-    ];
-    vec(word, 0..40).prop_map(|words| words.concat())
-}
-
-/// Cuts `bytes` at random places.
-fn pieces<'a>(bytes: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
-    let mut places: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
-    places.extend([0, bytes.len()]);
-    places.sort_unstable();
-    places.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect()
+    testing::words(vec![
+        "GET / HTTP/1.1\r\n",
+        "POST /f?q HTTP/1.1\r\n",
+        "GET /denied HTTP/1.0\r\n",
+        "Host: h\r\n",
+        "Content-Length: 5\r\n",
+        "Content-Length: 99999\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Expect: 100-continue\r\n",
+        "Connection: close\r\n",
+        "\r\n",
+        "\r",
+        "\n",
+        "5\r\n",
+        "hello",
+        "hello\r\n",
+        "0\r\n",
+        "0\r\n\r\n",
+        ";x=y",
+        "X: y\r\n",
+        " ",
+        ":",
+    ])
 }
 
 /// What a client may send in one field.
@@ -96,26 +103,7 @@ proptest! {
         for (name, value) in &fields {
             bytes.extend(format!("{}: {value}\r\n", name.to_ascii_uppercase()).into_bytes());
         }
-        match chunk_sizes {
-            None => {
-                bytes.extend(format!("Content-Length: {}\r\n\r\n", body.len()).into_bytes());
-                bytes.extend(&body);
-            }
-            Some(sizes) => {
-                bytes.extend(b"Transfer-Encoding: chunked\r\n\r\n");
-                let mut rest = body.as_slice();
-                for size in sizes.into_iter().cycle() {
-                    let (chunk, after) = rest.split_at(size.min(rest.len()));
-                    bytes.extend(format!("{:x}\r\n", chunk.len()).into_bytes());
-                    bytes.extend(chunk);
-                    bytes.extend(b"\r\n");
-                    rest = after;
-                    if chunk.is_empty() {
-                        break;
-                    }
-                }
-            }
-        }
+        bytes.extend(framed(&body, chunk_sizes));
         let mut driver = Driver::new();
         let mut request = None;
         for piece in pieces(&bytes, &cuts) {

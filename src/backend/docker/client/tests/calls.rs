@@ -14,16 +14,14 @@ fn calls_one_after_the_other_share_a_connection() {
         assert_eq!(caller.reply(call), (200, target.to_owned()));
         assert_eq!(connections(&caller.client), 1);
     }
-    drop(caller);
-    engine.finish();
+    engine.finish_after(caller);
 }
 
 #[test]
 fn an_engine_that_says_close_gets_a_new_connection() {
     let engine = Engine::new(|listener| {
         for _ in 0..2 {
-            let mut peer = Peer::accept(&listener);
-            peer.request();
+            let mut peer = Peer::asked(&listener);
             peer.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok").wait_for_end();
         }
     });
@@ -39,8 +37,7 @@ fn an_engine_that_says_close_gets_a_new_connection() {
 #[test]
 fn an_answer_that_ends_with_its_connection_is_whole_then() {
     let engine = Engine::new(|listener| {
-        let mut peer = Peer::accept(&listener);
-        peer.request();
+        let mut peer = Peer::asked(&listener);
         peer.send("HTTP/1.1 200 OK\r\n\r\nhello ").send("world");
     });
     let mut caller = engine.caller();
@@ -70,17 +67,15 @@ fn any_status_is_a_reply_and_a_refused_stream_too() {
     assert_eq!(caller.reply(call), (500, "{\"message\":\"full\"}".to_owned()));
     let call = caller.submit(post("/containers/a/start"));
     assert_eq!(caller.reply(call), (304, String::new()));
-    drop(caller);
-    engine.finish();
+    engine.finish_after(caller);
 }
 
 #[test]
 fn a_stream_is_handed_on_as_it_comes_and_its_connection_is_used_again() {
     let (told, heard) = std::sync::mpsc::channel();
     let engine = Engine::new(move |listener| {
-        let mut peer = Peer::accept(&listener);
-        peer.request();
-        peer.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let mut peer = Peer::asked(&listener);
+        peer.send(CHUNKED);
         for piece in ["5\r\nfirst\r\n", "6\r\nsecond\r\n", "0\r\n\r\n"] {
             // Not before the client has had what came before.
             heard.recv().unwrap();
@@ -97,10 +92,8 @@ fn a_stream_is_handed_on_as_it_comes_and_its_connection_is_used_again() {
     }
     told.send(()).unwrap();
     assert!(matches!(caller.next(), News::End { call: of } if of == call));
-    let call = caller.submit(get("/a"));
-    assert_eq!(caller.reply(call), (200, "/a".to_owned()));
-    drop(caller);
-    engine.finish();
+    caller.echoed("/a");
+    engine.finish_after(caller);
 }
 
 #[test]
@@ -120,10 +113,8 @@ fn a_long_request_and_a_long_answer_pass_each_other() {
     let call = caller.submit(long);
     let (status, answer) = caller.reply(call);
     assert!(status == 200 && answer == body, "{} bytes of another kind", answer.len());
-    let call = caller.submit(get("/a"));
-    assert_eq!(caller.reply(call), (200, "/a".to_owned()));
-    drop(caller);
-    engine.finish();
+    caller.echoed("/a");
+    engine.finish_after(caller);
 }
 
 #[test]
@@ -132,7 +123,7 @@ fn a_flood_does_not_keep_other_calls_from_their_answers() {
         let mut flood = Peer::accept(&listener);
         let mut other = Peer::accept(&listener);
         flood.request();
-        flood.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        flood.send(CHUNKED);
         let flooding = std::thread::spawn(move || {
             let chunk = format!("{:x}\r\n{}\r\n", 30_000, "x".repeat(30_000));
             while flood.0.write_all(chunk.as_bytes()).is_ok() {}
@@ -174,8 +165,7 @@ fn a_flood_does_not_keep_other_calls_from_their_answers() {
     caller.cancel(flood);
     caller.heard.clear();
     caller.hears_nothing(Duration::from_millis(50));
-    drop(caller);
-    engine.finish();
+    engine.finish_after(caller);
 }
 
 #[test]
@@ -204,8 +194,7 @@ fn calls_beyond_the_connections_wait_for_one_in_their_order() {
     }
     answered.sort_unstable();
     assert_eq!(answered, (0..count).collect::<Vec<_>>());
-    drop(caller);
-    engine.finish();
+    engine.finish_after(caller);
 }
 
 #[test]
@@ -215,7 +204,7 @@ fn streams_leave_connections_to_calls_that_end() {
         let mut streams: Vec<Peer> = (0..ENGINE_STREAMS_MAX).map(|_| Peer::accept(&listener)).collect();
         for peer in &mut streams {
             peer.request();
-            peer.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+            peer.send(CHUNKED);
         }
         let mut other = Peer::accept(&listener);
         assert_eq!(other.request().split(' ').nth(1), Some("/a"));
@@ -231,8 +220,7 @@ fn streams_leave_connections_to_calls_that_end() {
         assert!(matches!(caller.next(), News::Head { .. }));
     }
     let last = caller.submit(stream("/last"));
-    let call = caller.submit(get("/a"));
-    assert_eq!(caller.reply(call), (200, "/a".to_owned()));
+    caller.echoed("/a");
     assert_eq!(caller.client.waiting.len(), 1);
     told.send(()).unwrap();
     assert!(matches!(caller.next(), News::End { call } if call == streams[0]));
@@ -263,8 +251,7 @@ fn a_connection_without_work_is_closed_after_a_while() {
 #[test]
 fn an_answer_that_takes_many_turns_is_read_to_its_end_though_the_poll_tells_of_it_once() {
     let engine = Engine::new(|listener| {
-        let mut peer = Peer::accept(&listener);
-        peer.request();
+        let mut peer = Peer::asked(&listener);
         peer.answer(&"x".repeat(10_000));
         peer.request();
     });
@@ -279,6 +266,5 @@ fn an_answer_that_takes_many_turns_is_read_to_its_end_though_the_poll_tells_of_i
     }
     assert!(turns >= 10_000 / (100 * ENGINE_READS_PER_TURN_MAX), "{turns} turns");
     assert_eq!(caller.reply(call).1.len(), 10_000);
-    drop(caller);
-    engine.finish();
+    engine.finish_after(caller);
 }

@@ -54,11 +54,9 @@ fn a_full_backlog_is_waited_for_until_the_deadline() {
 #[test]
 fn an_engine_that_hangs_costs_a_call_its_time_and_its_connection() {
     let engine = Engine::new(|listener| {
-        let mut silent = Peer::accept(&listener);
-        silent.request();
+        let mut silent = Peer::asked(&listener);
         silent.wait_for_end();
-        let mut dripping = Peer::accept(&listener);
-        dripping.request();
+        let mut dripping = Peer::asked(&listener);
         dripping.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n");
         // Bytes that come one by one buy no time.
         while dripping.0.write_all(b"x").is_ok() {
@@ -76,10 +74,8 @@ fn an_engine_that_hangs_costs_a_call_its_time_and_its_connection() {
         assert!(begun.elapsed() >= SOON, "too early");
         assert_eq!(connections(&caller.client), 0, "what is still to come would be taken for the next answer");
     }
-    let call = caller.submit(get("/a"));
-    assert_eq!(caller.reply(call), (200, "/a".to_owned()));
-    drop(caller);
-    engine.finish();
+    caller.echoed("/a");
+    engine.finish_after(caller);
 }
 
 #[test]
@@ -96,8 +92,7 @@ fn a_call_that_waits_for_a_connection_has_the_same_deadline() {
     let error = caller.failure(call);
     assert!(matches!(&error, EngineError::TimedOut { what, .. } if what == "GET /a"), "{error:?}");
     assert_eq!((connections(&caller.client), caller.client.waiting.len()), (ENGINE_CONNECTIONS_MAX, 0));
-    drop(caller);
-    engine.finish();
+    engine.finish_after(caller);
 }
 
 #[test]
@@ -121,8 +116,7 @@ fn garbage_is_told_and_never_asked_for_again() {
         for garbage in
             ["220 mail.example ESMTP\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"]
         {
-            let mut peer = Peer::accept(&listener);
-            peer.request();
+            let mut peer = Peer::asked(&listener);
             peer.send(garbage).wait_for_end();
         }
     });
@@ -142,8 +136,7 @@ fn an_answer_beyond_its_limit_is_not_read_to_its_end() {
     let engine = Engine::new(|listener| {
         let heads = ["200 OK\r\nContent-Length: 100001", "200 OK\r\nTransfer-Encoding: chunked", "200 OK", "500 No"];
         for head in heads {
-            let mut peer = Peer::accept(&listener);
-            peer.request();
+            let mut peer = Peer::asked(&listener);
             peer.send(format!("HTTP/1.1 {head}\r\n\r\n"));
             let chunk = format!("{:x}\r\n{}\r\n", 1000, "x".repeat(1000));
             // Ends when the client closes the connection.
@@ -170,8 +163,7 @@ fn a_stream_that_is_cut_has_failed_and_what_came_is_heard() {
     let engine = Engine::new(|listener| {
         let endings = ["4\r\nmore", "5\r\nhello\r\nx", "c\r\nhello", ""];
         for ending in endings {
-            let mut peer = Peer::accept(&listener);
-            peer.request();
+            let mut peer = Peer::asked(&listener);
             peer.send(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n{ending}"));
             if ending.is_empty() {
                 peer.wait_for_end();
@@ -205,9 +197,8 @@ fn a_stream_that_is_cut_has_failed_and_what_came_is_heard() {
 fn a_stream_may_be_silent_for_longer_than_its_head_may_take() {
     let (told, heard) = std::sync::mpsc::channel();
     let engine = Engine::new(move |listener| {
-        let mut peer = Peer::accept(&listener);
-        peer.request();
-        peer.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let mut peer = Peer::asked(&listener);
+        peer.send(CHUNKED);
         heard.recv().unwrap();
         peer.send("2\r\nok\r\n0\r\n\r\n");
         // And now a head that does not come.
@@ -230,9 +221,7 @@ fn a_stream_may_be_silent_for_longer_than_its_head_may_take() {
 fn closed_under(second: Request, reads_second: bool, has_third: bool) -> (Caller, CallId, Engine) {
     let (told, heard) = std::sync::mpsc::channel();
     let engine = Engine::new(move |listener| {
-        let mut peer = Peer::accept(&listener);
-        peer.request();
-        peer.answer("first");
+        let mut peer = Peer::after_first(&listener);
         if reads_second {
             peer.request();
         } else {
@@ -244,8 +233,7 @@ fn closed_under(second: Request, reads_second: bool, has_third: bool) -> (Caller
         }
     });
     let mut caller = engine.caller();
-    let first = caller.submit(get("/first"));
-    assert_eq!(caller.reply(first).1, "first");
+    caller.first();
     if !reads_second {
         // The engine closes it, and the client does not know yet.
         told.send(()).unwrap();
@@ -261,8 +249,7 @@ fn a_connection_that_was_closed_before_the_request_is_not_used() {
     for second in [get("/second"), post("/second")] {
         let (mut caller, second, engine) = closed_under(second, false, true);
         assert_eq!(caller.reply(second), (200, "/second".to_owned()));
-        drop(caller);
-        engine.finish();
+        engine.finish_after(caller);
     }
 }
 
@@ -270,8 +257,7 @@ fn a_connection_that_was_closed_before_the_request_is_not_used() {
 fn a_request_that_was_read_and_not_answered_is_sent_again_only_if_it_changes_nothing() {
     let (mut caller, second, engine) = closed_under(get("/second"), true, true);
     assert_eq!(caller.reply(second), (200, "/second".to_owned()));
-    drop(caller);
-    engine.finish();
+    engine.finish_after(caller);
 
     let (mut caller, second, engine) = closed_under(post("/second"), true, false);
     let error = caller.failure(second);
@@ -282,9 +268,7 @@ fn a_request_that_was_read_and_not_answered_is_sent_again_only_if_it_changes_not
 #[test]
 fn a_request_is_never_sent_a_third_time() {
     let engine = Engine::new(|listener| {
-        let mut peer = Peer::accept(&listener);
-        peer.request();
-        peer.answer("first");
+        let mut peer = Peer::after_first(&listener);
         peer.request();
         drop(peer);
         Peer::accept(&listener).request();
@@ -293,8 +277,7 @@ fn a_request_is_never_sent_a_third_time() {
         assert!(listener.accept().is_err(), "a third time");
     });
     let mut caller = engine.caller();
-    let first = caller.submit(get("/first"));
-    caller.reply(first);
+    caller.first();
     let second = caller.submit(get("/second"));
     assert!(matches!(caller.failure(second), EngineError::Closed { .. }));
     engine.finish();
@@ -303,15 +286,12 @@ fn a_request_is_never_sent_a_third_time() {
 #[test]
 fn half_an_answer_is_not_asked_for_again() {
     let engine = Engine::new(|listener| {
-        let mut peer = Peer::accept(&listener);
-        peer.request();
-        peer.answer("first");
+        let mut peer = Peer::after_first(&listener);
         peer.request();
         peer.send("HTTP/1.1 200 OK\r\nContent-");
     });
     let mut caller = engine.caller();
-    let first = caller.submit(get("/first"));
-    caller.reply(first);
+    caller.first();
     let second = caller.submit(get("/second"));
     assert!(matches!(caller.failure(second), EngineError::Closed { .. }));
     engine.finish();
@@ -321,50 +301,42 @@ fn half_an_answer_is_not_asked_for_again() {
 fn bytes_that_nobody_asked_for_are_nobodys_answer() {
     let engine = Engine::new(|listener| {
         // Behind an answer, and later.
-        let mut peer = Peer::accept(&listener);
-        peer.request();
+        let mut peer = Peer::asked(&listener);
         peer.send(answer("first") + &answer("unasked")).wait_for_end();
-        let mut peer = Peer::accept(&listener);
-        peer.request();
+        let mut peer = Peer::asked(&listener);
         peer.answer("second");
         std::thread::sleep(Duration::from_millis(20));
         peer.answer("unasked").wait_for_end();
         Peer::accept(&listener).echo();
     });
     let mut caller = engine.caller();
-    let first = caller.submit(get("/a"));
-    assert_eq!(caller.reply(first).1, "first");
+    caller.first();
     assert_eq!(connections(&caller.client), 0);
     let second = caller.submit(get("/a"));
     assert_eq!(caller.reply(second).1, "second");
     caller.until("the connection is closed", |client| connections(client) == 0);
     let third = caller.submit(get("/third"));
     assert_eq!(caller.reply(third).1, "/third");
-    drop(caller);
-    engine.finish();
+    engine.finish_after(caller);
 }
 
 #[test]
 fn bytes_that_nobody_asked_for_are_found_before_the_next_request_too() {
     let (told, heard) = std::sync::mpsc::channel();
     let engine = Engine::new(move |listener| {
-        let mut peer = Peer::accept(&listener);
-        peer.request();
-        peer.answer("first");
+        let mut peer = Peer::after_first(&listener);
         heard.recv().unwrap();
         peer.answer("unasked").wait_for_end();
         Peer::accept(&listener).echo();
     });
     let mut caller = engine.caller();
-    let first = caller.submit(get("/a"));
-    assert_eq!(caller.reply(first).1, "first");
+    caller.first();
     told.send(()).unwrap();
     std::thread::sleep(Duration::from_millis(50));
     // Its event has not been looked at.
     let second = caller.submit(get("/second"));
     assert_eq!(caller.reply(second).1, "/second");
-    drop(caller);
-    engine.finish();
+    engine.finish_after(caller);
 }
 
 #[test]
@@ -402,8 +374,7 @@ fn of_a_call_that_was_cancelled_nothing_is_heard_and_its_place_is_free() {
     caller.cancel(next);
     caller.cancel(held[0]);
     caller.hears_nothing(Duration::from_millis(20));
-    drop(caller);
-    engine.finish();
+    engine.finish_after(caller);
 }
 
 #[test]
@@ -442,6 +413,5 @@ fn a_request_of_which_nothing_was_written_is_sent_again_whatever_it_does() {
     let mut caller = closed_in_between(post("/a"), true);
     assert!(caller.client.waiting[0].is_second_try && caller.client.news.is_empty());
     assert_eq!(caller.reply(CallId(77)), (200, "/a".to_owned()));
-    drop(caller);
-    engine.finish();
+    engine.finish_after(caller);
 }

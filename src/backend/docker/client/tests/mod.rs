@@ -45,6 +45,12 @@ impl Engine {
         Caller::new(self.socket())
     }
 
+    /// Closes the client's connections, and waits for the end of a script that waits for that.
+    fn finish_after(self, caller: Caller) {
+        drop(caller);
+        self.finish();
+    }
+
     /// Waits for the end of the script, which fails the test if the script did.
     fn finish(mut self) {
         self.thread.take().unwrap().join().unwrap();
@@ -69,6 +75,20 @@ impl Peer {
         stream.set_nonblocking(false).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Peer(stream)
+    }
+
+    /// A connection whose first request has been read.
+    fn asked(listener: &UnixListener) -> Peer {
+        let mut peer = Peer::accept(listener);
+        peer.request();
+        peer
+    }
+
+    /// A connection whose first request has been answered: [`Caller::first`] is the other side.
+    fn after_first(listener: &UnixListener) -> Peer {
+        let mut peer = Peer::asked(listener);
+        peer.answer("first");
+        peer
     }
 
     /// The next request, whole; empty when the client has closed the connection instead.
@@ -118,6 +138,9 @@ impl Peer {
         self.0.read_to_end(&mut rest).expect("the client closes the connection");
     }
 }
+
+/// The head of an answer in chunks.
+const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 fn answer(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
@@ -196,6 +219,20 @@ impl Caller {
             News::Reply { call: of, status, body } if of == call => (status, String::from_utf8(body).unwrap()),
             other => panic!("{call:?}: {other:?}"),
         }
+    }
+
+    /// A call that the engine answers with its target.
+    #[track_caller]
+    fn echoed(&mut self, path: &str) {
+        let call = self.submit(get(path));
+        assert_eq!(self.reply(call), (200, path.to_owned()));
+    }
+
+    /// A call that the engine answers, so that there is a connection that has been used.
+    #[track_caller]
+    fn first(&mut self) {
+        let call = self.submit(get("/first"));
+        assert_eq!(self.reply(call), (200, "first".to_owned()));
     }
 
     /// Why a call failed, of which the next news must be.

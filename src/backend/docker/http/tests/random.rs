@@ -2,33 +2,40 @@
 
 use super::super::fuzzing::engine_response;
 use super::*;
+use crate::http::testing::{self, framed, pieces};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// Words of the protocol, right and wrong, so that random input gets past the first byte.
+/// What engines say.
 fn words() -> impl Strategy<Value = Vec<u8>> {
-    let word = prop_oneof![
-        4 => prop::sample::select(vec![
-            "HTTP/1.1 200 OK\r\n", "HTTP/1.1 204 No Content\r\n", "HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.0 200 OK\r\n",
-            "HTTP/1.1 500 ", "Content-Length: 5\r\n", "Content-Length: 99999\r\n", "Transfer-Encoding: chunked\r\n",
-            "Connection: close\r\n", "\r\n", "\r", "\n", "5\r\n", "hello", "hello\r\n", "0\r\n", "0\r\n\r\n", ";x=y",
-            "X: y\r\n", " ", ":",
-        ]).prop_map(|word| word.as_bytes().to_vec()),
-        1 => vec(any::<u8>(), 0..40),
-    ];
+    let words = testing::words(vec![
+        "HTTP/1.1 200 OK\r\n",
+        "HTTP/1.1 204 No Content\r\n",
+        "HTTP/1.1 100 Continue\r\n\r\n",
+        "HTTP/1.0 200 OK\r\n",
+        "HTTP/1.1 500 ",
+        "Content-Length: 5\r\n",
+        "Content-Length: 99999\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Connection: close\r\n",
+        "\r\n",
+        "\r",
+        "\n",
+        "5\r\n",
+        "hello",
+        "hello\r\n",
+        "0\r\n",
+        "0\r\n\r\n",
+        ";x=y",
+        "X: y\r\n",
+        " ",
+        ":",
+    ]);
     // Most begin as an answer does, or little else would be heard.
-    (prop::bool::weighted(0.8), vec(word, 0..40)).prop_map(|(is_answer, words)| {
+    (prop::bool::weighted(0.8), words).prop_map(|(is_answer, words)| {
         let start: &[u8] = if is_answer { b"HTTP/1.1 200 OK\r\n" } else { b"" };
-        [start, words.concat().as_slice()].concat()
+        [start, words.as_slice()].concat()
     })
-}
-
-/// Cuts `bytes` at random places.
-fn pieces<'a>(bytes: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
-    let mut places: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
-    places.extend([0, bytes.len()]);
-    places.sort_unstable();
-    places.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect()
 }
 
 proptest! {
@@ -61,26 +68,7 @@ proptest! {
         for (name, value) in &fields {
             bytes.extend(format!("{name}: {value}\r\n").into_bytes());
         }
-        match chunk_sizes {
-            None => {
-                bytes.extend(format!("Content-Length: {}\r\n\r\n", body.len()).into_bytes());
-                bytes.extend(&body);
-            }
-            Some(sizes) => {
-                bytes.extend(b"Transfer-Encoding: chunked\r\n\r\n");
-                let mut rest = body.as_slice();
-                for size in sizes.into_iter().cycle() {
-                    let (chunk, after) = rest.split_at(size.min(rest.len()));
-                    bytes.extend(format!("{:x}\r\n", chunk.len()).into_bytes());
-                    bytes.extend(chunk);
-                    bytes.extend(b"\r\n");
-                    rest = after;
-                    if chunk.is_empty() {
-                        break;
-                    }
-                }
-            }
-        }
+        bytes.extend(framed(&body, chunk_sizes));
         let heard = hear(Method::Get, &pieces(&bytes, &cuts), false);
         prop_assert_eq!(heard.ending, Ending::Complete(bytes.len()));
         prop_assert_eq!((heard.head.unwrap().status, heard.body), (status, body));
