@@ -47,19 +47,21 @@ pub(super) struct Succession {
     pub(super) threshold: Arc<Threshold>,
 }
 
-/// How the place was left.
-enum Left {
-    /// It was given away, with the socket for what is still logged.
-    Given(Option<OwnedFd>),
-    /// Its owner is dead.
+/// How this server has come by the place.
+enum Place {
+    /// The predecessor gave it away, and finishes what it has begun.
+    Given {
+        /// On which it sends what is still logged, if a descriptor could be had for that.
+        logged: Option<OwnedFd>,
+    },
+    /// The predecessor is dead.
     Deserted,
 }
 
-/// What is left of a predecessor when its place is taken.
-struct Remains {
-    /// On which it sends connections; none when it is dead.
-    connections: Option<OwnedFd>,
-    /// On which it sends what is logged.
+/// What a predecessor that finishes what it has begun still sends, and on what.
+struct Sockets {
+    connections: OwnedFd,
+    /// Function logs.
     logged: Option<OwnedFd>,
 }
 
@@ -80,7 +82,11 @@ impl Succession {
             Err(error) => {
                 let _ = front.send(FrontEvent::Takeover(Box::new(TakeoverNews::Failed(error))));
             }
-            Ok(Remains { connections, logged }) => {
+            Ok(sockets) => {
+                let (connections, logged) = match sockets {
+                    Some(Sockets { connections, logged }) => (Some(connections), logged),
+                    None => (None, None),
+                };
                 let bound = socket::listen_in(&state);
                 if let Err(error) = &bound {
                     log::error!("this server cannot be taken over from: {}: {error}", socket::path(&state).display());
@@ -95,17 +101,17 @@ impl Succession {
         }
     }
 
-    /// Everything until this server may serve.
-    fn take_over(mut self) -> Result<Remains, TakeoverError> {
+    /// Everything until this server may serve. Of a predecessor that is dead there are no sockets.
+    fn take_over(mut self) -> Result<Option<Sockets>, TakeoverError> {
         // While nothing is held up: what is slow.
         let vetted = self.shared.vet_declared(&self.declared);
         self.await_readiness()?;
         // Once now, so that there is little left to read when changes wait for it.
         self.catch_up()?;
         let held = Instant::now();
-        let remains = match self.ask()? {
-            Left::Given(logged) => Remains { connections: Some(self.predecessor.into_socket()), logged },
-            Left::Deserted => Remains { connections: None, logged: None },
+        let sockets = match self.ask()? {
+            Place::Given { logged } => Some(Sockets { connections: self.predecessor.into_socket(), logged }),
+            Place::Deserted => None,
         };
         self.shared.note_owner();
         let shared = &self.shared;
@@ -115,7 +121,7 @@ impl Succession {
         let declared = self.shared.read_again().unwrap_or(self.declared);
         self.shared.deploy_declared_live(&declared, &vetted);
         log::info!("changes of functions have waited for {:.1} ms", held.elapsed().as_secs_f64() * 1e3);
-        Ok(remains)
+        Ok(sockets)
     }
 
     fn await_readiness(&self) -> Result<(), TakeoverError> {
@@ -134,12 +140,12 @@ impl Succession {
     }
 
     /// Asks for the place.
-    fn ask(&mut self) -> Result<Left, TakeoverError> {
+    fn ask(&mut self) -> Result<Place, TakeoverError> {
         if let Answer::Given(()) = self.predecessor.freeze()? {
             self.catch_up()?;
             self.cross()?;
             if let Answer::Given(logged) = self.predecessor.go()? {
-                return Ok(Left::Given(logged));
+                return Ok(Place::Given { logged });
             }
         }
         let pid = self.predecessor.pid();
@@ -148,7 +154,7 @@ impl Succession {
                 log::warn!("process {pid} has died before it was taken over from; starting as after a crash");
                 self.catch_up()?;
                 self.cross()?;
-                Ok(Left::Deserted)
+                Ok(Place::Deserted)
             }
             Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(TakeoverError::BrokenOff { pid }),
             Err(source) => Err(TakeoverError::System { action: "look for the server that served", source }),
