@@ -1,4 +1,5 @@
-//! Every cap, timeout and size of the server, by name, in one place.
+//! Every cap, timeout and size of the server, by name, in one place. It is long because it is one table: nobody reads it
+//! from end to end, and who looks for a limit knows its name and not the part of the server that it belongs to.
 //!
 //! A limit that an operator may want to change is also a key of the configuration file; its constant here is then
 //! the default. Relations between limits are asserted at compile time at the foot of this file.
