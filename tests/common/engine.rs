@@ -1,5 +1,6 @@
-//! A Docker engine of the tests' own, for container mode: nobody else's is asked for anything, and none is disturbed. Or
-//! one that is there, for those who name it, and an image of it, in `FAAS_TEST_ENGINE` and `FAAS_TEST_IMAGE`.
+//! An engine of the tests' own, for container mode: nobody else's is asked for anything, and none is disturbed. It is
+//! Docker, or what `FAAS_TEST_ENGINE_KIND` says (`docker`, `podman`). Or one that is there, for those who name it, and an
+//! image of it, in `FAAS_TEST_ENGINE` and `FAAS_TEST_IMAGE`.
 //!
 //! `engine/keeper.py` keeps it and ends it. The keeper reads from a pipe whose other end is here and nowhere else,
 //! so that engine and containers are gone when an [`Engine`] is dropped, and also when this process ends, in whatever
@@ -57,12 +58,18 @@ impl Engine {
         if !is_root() {
             return Err("an engine of containers needs root".to_owned());
         }
-        if !is_installed("dockerd") {
-            return Err("dockerd is not installed (.ci/install-docker.sh installs it on Debian)".to_owned());
+        let kind = std::env::var("FAAS_TEST_ENGINE_KIND").unwrap_or_else(|_| "docker".to_owned());
+        let programs: &[&str] = match kind.as_str() {
+            "docker" => &["dockerd"],
+            "podman" => &["podman", "crun"],
+            other => return Err(format!("FAAS_TEST_ENGINE_KIND: {other} is neither docker nor podman")),
+        };
+        if let Some(missing) = programs.iter().find(|program| !is_installed(program)) {
+            return Err(format!("{missing} is not installed (.ci/install-{kind}.sh installs it on Debian)"));
         }
         let archive = image_archive()?;
         let mut process = Command::new("unshare")
-            .args(["--mount", "--propagation", "slave", "python3", KEEPER])
+            .args(["--mount", "--propagation", "slave", "python3", KEEPER, &kind])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -71,7 +78,7 @@ impl Engine {
         let mut answers = BufReader::new(process.stdout.take().unwrap());
         let mut directory = String::new();
         answers.read_line(&mut directory).unwrap();
-        let socket = Path::new(directory.trim()).join("docker.sock");
+        let socket = Path::new(directory.trim()).join("engine.sock");
         let keeper = Some(Mutex::new(Keeper { process, orders, answers }));
         let engine = Engine { socket, image: IMAGE.to_owned(), keeper };
         engine.tell("start")?;
@@ -126,8 +133,8 @@ impl Engine {
 
     /// Makes an image of an archive of so many bytes.
     pub fn import(&self, image: &str, archive: &mut dyn Read, length: u64) {
-        let (repository, tag) = image.split_once(':').unwrap();
-        let path = format!("/images/create?fromSrc=-&repo={repository}&tag={tag}");
+        // Podman 4.3 passes over a tag of its own.
+        let path = format!("/images/create?fromSrc=-&repo={}", image.replace(':', "%3A"));
         let (status, body) = self.request("POST", &path, "application/x-tar", length, archive);
         assert!(status == 200 && !body.contains("errorDetail"), "importing {image}: {status} {body}");
     }
@@ -182,7 +189,7 @@ impl Engine {
     pub fn strangers_container(&self, labels: &Value) -> String {
         let spec = json!({
             "Image": self.image, "Cmd": ["sleep", "3600"], "Labels": labels,
-            "HostConfig": { "NetworkMode": "none" },
+            "HostConfig": { "NetworkMode": "none" }, "StopSignal": "SIGKILL",
         });
         let id = self.must("POST", "/containers/create", &spec)["Id"].as_str().unwrap().to_owned();
         self.must("POST", &format!("/containers/{id}/start"), &Value::Null);

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""A Docker engine for tests, and the end of all that came of it.
+"""An engine of containers for tests, and the end of all that came of it.
 
-    unshare --mount --propagation slave python3 tests/common/engine/keeper.py
+    unshare --mount --propagation slave python3 tests/common/engine/keeper.py docker|podman
 
-Makes a directory, says which, and keeps there whatever a `dockerd` of its own has: its socket `docker.sock`, its data
-root, its exec root, its log. Then it does what it is told, a line each, and answers each line with `ok` or with what
-went wrong:
+Makes a directory, says which, and keeps there whatever a `dockerd` or a `podman system service` of its own has: its
+socket `engine.sock`, its data, its state, its log. Then it does what it is told, a line each, and answers each line with
+`ok` or with what went wrong:
 
     start      starts the engine, which must not be there, and answers when the engine does
     stop       SIGSTOP: the engine is there and says nothing
@@ -15,8 +15,8 @@ went wrong:
 At the end of its input, which is the end of the process that tests, however that comes about, everything is ended and
 removed. Nothing is ended but what descends from here: as the nearest subreaper this process inherits what the engine
 leaves behind. Nothing is mounted or unmounted but in the mount namespace that it was started in. There the engine's data
-is in memory (some disks take seconds for an image that goes), and a containerd of the host's is hidden: an engine would
-use that one instead of its own.
+is in memory (some disks take seconds for an image that goes), and what an engine would share with one of the host's is
+hidden: a containerd, and the places of Podman and its runtime that no setting moves.
 """
 
 import ctypes
@@ -37,7 +37,7 @@ END_S = 20
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 MNT_DETACH = 2
-HOSTS_CONTAINERD = "/run/containerd"
+HYBRID = "/sys/fs/cgroup/unified"
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -47,36 +47,42 @@ class Wrong(Exception):
 
 
 class Engine:
-    """At most one `dockerd` at a time, on a directory."""
+    """At most one engine at a time, on a directory."""
+
+    # Directories of the host's that an engine of this kind would share with another one.
+    HIDDEN = []
 
     def __init__(self, directory):
         self.directory = directory
-        self.socket = os.path.join(directory, "docker.sock")
-        self.cgroup = "test-engine-" + os.path.basename(directory).rpartition("-")[2]
+        self.socket = self.path("engine.sock")
         self.pid = None
+
+    def prepare(self):
+        """What it needs before it is started for the first time."""
+        for hidden in self.HIDDEN:
+            mount_memory(hidden)
+        mount_memory(self.path("data"))
+
+    def command(self):
+        """What is run, and the variables beside those that are there."""
+        raise NotImplementedError
+
+    def tops(self):
+        """The groups of its containers, below the root of a hierarchy."""
+        raise NotImplementedError
 
     def start(self):
         if self.pid is not None:
             raise Wrong("it runs already")
-        for name in ("docker.sock", "pid"):
+        for name in ("engine.sock", "pid"):
             if os.path.exists(self.path(name)):
                 os.unlink(self.path(name))
+        command, variables = self.command()
         with open(self.path("log"), "ab") as log:
             # The host's configuration is not this engine's. Only this process waits for it: see `bury`.
             self.pid = subprocess.Popen(
-                [
-                    "dockerd",
-                    "--config-file=" + self.path("daemon.json"),
-                    "--host=unix://" + self.socket,
-                    "--data-root=" + self.path("data"),
-                    "--exec-root=" + self.path("exec"),
-                    "--pidfile=" + self.path("pid"),
-                    "--bridge=none",
-                    "--iptables=false",
-                    "--ip6tables=false",
-                    "--exec-opt=native.cgroupdriver=cgroupfs",
-                    "--cgroup-parent=/" + self.cgroup,
-                ],
+                command,
+                env={**os.environ, **variables},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -87,9 +93,9 @@ class Engine:
         while not self.answers():
             self.bury()
             if self.pid is None:
-                raise Wrong("dockerd does not start: " + self.last_words())
+                raise Wrong("it does not start: " + self.last_words())
             if time.monotonic() > deadline:
-                raise Wrong("dockerd does not answer: " + self.last_words())
+                raise Wrong("it does not answer: " + self.last_words())
             time.sleep(0.05)
 
     def signal(self, number):
@@ -151,14 +157,13 @@ class Engine:
         for group in self.cgroups():
             for name, value in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
                 try:
-                    with open(os.path.join(group, name), "w") as file:
-                        file.write(value)
+                    write(os.path.join(group, name), value)
                 except OSError:
                     pass
 
     def cgroups(self):
         """The groups of this engine in all hierarchies, inner ones first."""
-        tops = glob.glob("/sys/fs/cgroup/" + self.cgroup) + glob.glob("/sys/fs/cgroup/*/" + self.cgroup)
+        tops = [found for top in self.tops() for at in ("", "*/") for found in glob.glob("/sys/fs/cgroup/" + at + top)]
         return [group for top in tops for group, _, _ in os.walk(top, topdown=False)]
 
     def remove_cgroups(self):
@@ -176,6 +181,89 @@ class Engine:
 
     def path(self, name):
         return os.path.join(self.directory, name)
+
+
+class Docker(Engine):
+    # It must be there in any case: the shims of every containerd have their sockets in it.
+    HIDDEN = ["/run/containerd"]
+
+    def __init__(self, directory):
+        super().__init__(directory)
+        self.cgroup = "test-engine-" + os.path.basename(directory).rpartition("-")[2]
+
+    def prepare(self):
+        super().prepare()
+        write(self.path("daemon.json"), "{}")
+
+    def command(self):
+        return [
+            "dockerd",
+            "--config-file=" + self.path("daemon.json"),
+            "--host=unix://" + self.socket,
+            "--data-root=" + self.path("data"),
+            "--exec-root=" + self.path("exec"),
+            "--pidfile=" + self.path("pid"),
+            "--bridge=none",
+            "--iptables=false",
+            "--ip6tables=false",
+            "--exec-opt=native.cgroupdriver=cgroupfs",
+            "--cgroup-parent=/" + self.cgroup,
+        ], {}
+
+    def tops(self):
+        return [self.cgroup]
+
+
+class Podman(Engine):
+    # Its locks, what the runtime remembers of containers, and what it does of networks.
+    HIDDEN = ["/dev/shm", "/run/crun", "/run/runc", "/run/libpod", "/run/containers", "/run/netns", "/var/lib/cni"]
+
+    def prepare(self):
+        super().prepare()
+        if os.path.isdir(HYBRID):
+            # Debian's crun takes no v2 tree beside v1 that has a controller. In this it sees none.
+            mount_memory(HYBRID)
+        for name in ("run", "tmp", "home", "networks"):
+            os.mkdir(self.path(name))
+        write(self.path("storage.conf"), '[storage]\ndriver = "overlay"\nrunroot = "%s"\ngraphroot = "%s"\n'
+              % (self.path("run"), self.path("data")))
+        # Limits that root may give where it lacks a capability: Podman's own are above what is allowed there.
+        write(self.path("containers.conf"), """
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+runtime = "crun"
+""")
+
+    def command(self):
+        # What it starts itself later, to tidy up behind a container, has the same variables.
+        return [
+            "podman",
+            "--root=" + self.path("data"),
+            "--runroot=" + self.path("run"),
+            "--tmpdir=" + self.path("tmp/libpod"),
+            "--network-config-dir=" + self.path("networks"),
+            "system",
+            "service",
+            "--time=0",
+            "unix://" + self.socket,
+        ], {
+            "CONTAINERS_CONF": self.path("containers.conf"),
+            "CONTAINERS_STORAGE_CONF": self.path("storage.conf"),
+            "HOME": self.path("home"),
+            "TMPDIR": self.path("tmp"),
+        }
+
+    def tops(self):
+        # All of Podman's engines have one group for their containers: of those there, this one's are what it remembers.
+        places = glob.glob(self.path("data/overlay-containers/*"))
+        ids = [os.path.basename(place) for place in places if os.path.isdir(place)]
+        return ["libpod_parent/libpod-" + name for name in ids]
+
+
+KINDS = {"docker": Docker, "podman": Podman}
 
 
 def descendants(pid):
@@ -220,6 +308,11 @@ def lines(engine):
             yield from (line.decode() for line in whole)
 
 
+def write(path, text):
+    with open(path, "w") as file:
+        file.write(text)
+
+
 def mount_memory(directory):
     os.makedirs(directory, exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", directory], check=True)
@@ -248,13 +341,9 @@ def main():
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
-    # It must be there in any case: the shims of every containerd have their sockets in it.
-    mount_memory(HOSTS_CONTAINERD)
-    engine = Engine(tempfile.mkdtemp(prefix="faas-engine-"))
+    engine = KINDS[sys.argv[1]](tempfile.mkdtemp(prefix="faas-engine-"))
     try:
-        with open(engine.path("daemon.json"), "w") as file:
-            file.write("{}")
-        mount_memory(engine.path("data"))
+        engine.prepare()
         print(engine.directory, flush=True)
         obey(engine)
     finally:
