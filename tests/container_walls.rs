@@ -64,16 +64,15 @@ fn a_container_has_every_wall_it_was_asked_for_until_it_is_gone() {
 
     (spec.memory_bytes, spec.cpu_millis) = (256 * MEBIBYTE, 500);
     assert_eq!(verify(&spec, &inspected).unwrap_err().field, "HostConfig.Memory");
-    let (status, body) = engine.ask(&containers::update(&id, spec.memory_bytes, spec.cpu_millis));
-    if engine.kind == EngineKind::Podman && status == 404 {
-        return eprintln!("this Podman has no such call, and the rest is not tried");
+    for memory_bytes in [256 * MEBIBYTE, 64 * MEBIBYTE] {
+        spec.memory_bytes = memory_bytes;
+        let (status, body) = engine.ask(&containers::update(engine.kind, &id, spec.memory_bytes, spec.cpu_millis));
+        containers::updated(engine.kind, status, &body).unwrap();
+        // Podman 4.3 goes on to describe the container as it was made. The kernel is asked by tests/containers.rs.
+        if engine.kind == EngineKind::Docker {
+            verify(&spec, &engine.inspect(&id)).unwrap();
+        }
     }
-    containers::updated(status, &body).unwrap();
-    verify(&spec, &engine.inspect(&id)).unwrap();
-    spec.memory_bytes = 64 * MEBIBYTE;
-    let (status, body) = engine.ask(&containers::update(&id, spec.memory_bytes, spec.cpu_millis));
-    containers::updated(status, &body).unwrap();
-    verify(&spec, &engine.inspect(&id)).unwrap();
 
     let (status, body) = engine.ask(&containers::kill(&id));
     assert_eq!(status, 204);
@@ -118,14 +117,12 @@ fn happenings(stream: &mut UnixStream, id: &str, count: usize) -> Vec<Happening>
 #[test]
 fn every_single_thing_that_an_engine_leaves_out_is_noticed() {
     let Some(engine) = Engine::find("single") else { return };
-    if engine.kind == EngineKind::Podman {
-        return eprintln!("the forms of Podman are tried by the unit tests of `hardening`");
-    }
     let spec = engine.spec(Network::None, "import time\ntime.sleep(600)");
     let id = engine.make(&spec);
     let inspected = engine.inspect(&id);
     verify(&spec, &inspected).unwrap();
-    for (path, value) in ALTERED {
+    let is_reported = |path: &str| engine.kind == EngineKind::Docker || !NOT_REPORTED_BY_PODMAN.contains(&path);
+    for (path, value) in ALTERED.iter().filter(|(path, _)| is_reported(path)) {
         let mut altered = inspected.clone();
         let place =
             altered.document.pointer_mut(&format!("/{}", path.replace('.', "/"))).unwrap_or_else(|| panic!("{path}"));
@@ -167,6 +164,9 @@ const ALTERED: &[(&str, &str)] = &[
     ("Mounts.0.RW", "true"),
     ("Mounts.1.Source", "\"/\""),
 ];
+
+const NOT_REPORTED_BY_PODMAN: [&str; 3] =
+    ["HostConfig.MaskedPaths", "HostConfig.ReadonlyPaths", "HostConfig.LogConfig.Config"];
 
 /// What the container tells of itself: one JSON object on one line.
 const LOOK_AROUND: &str = r#"

@@ -33,7 +33,7 @@ use discover::{discover, Hierarchy};
 pub use error::{Absence, CgroupError};
 pub use figures::{FigureSource, Figures};
 pub use instance::{Cgroup, Limits};
-pub use oom::OomWatch;
+pub use oom::{end_as_one, OomWatch};
 
 /// What `sweep` gives killed processes to disappear in.
 const SWEEP_TIMEOUT: Duration = Duration::from_secs(2);

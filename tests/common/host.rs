@@ -111,10 +111,13 @@ pub fn cgroup_directories(pid: u32) -> Vec<PathBuf> {
             }
         }
     }
-    // Ours, or an engine's, which has the id of a container for its name.
-    let is_id =
-        |name: &std::ffi::OsStr| name.len() == 64 && name.to_string_lossy().bytes().all(|it| it.is_ascii_hexdigit());
-    found.retain(|it| it.to_string_lossy().contains("/faas-") || it.file_name().is_some_and(is_id));
+    // Ours, or an engine's, which has the id of a container in its name.
+    let is_engines = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let id = name.strip_prefix("libpod-").unwrap_or(&name);
+        id.len() == 64 && id.bytes().all(|it| it.is_ascii_hexdigit())
+    };
+    found.retain(|it| it.to_string_lossy().contains("/faas-") || is_engines(it));
     found
 }
 

@@ -1,6 +1,7 @@
 //! An engine that is not there, fails, hangs, dies and comes back: that costs functions in containers what they need it
 //! for, and nobody else anything.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use faas::limits::ENGINE_IDLE_TIMEOUT;
 use serde_json::{json, Value};
 
 use crate::common::engine::Engine;
-use crate::common::host::{descriptors, is_alive, resident_bytes};
+use crate::common::host::{cgroup_directories, descriptors, is_alive, resident_bytes};
 use crate::common::{eventually, patience, skip, slowed, Random, Reply, Server, SetAtEnd};
 use crate::door::{Door, Manner, BAD_MANNERS};
 use crate::scene::{
@@ -254,12 +255,11 @@ fn nothing_is_left_of_an_engine_of_the_tests_whatever_its_containers_do() {
         let inspected = engine.must("GET", &format!("/containers/{id}/json"), &Value::Null);
         inspected["State"]["Pid"].as_u64().unwrap() as u32
     });
-    let group = std::fs::read_to_string(format!("/proc/{}/cgroup", pids[0])).unwrap();
-    let group = group.split("/test-engine-").nth(1).unwrap().split('/').next().unwrap().to_owned();
-    let groups = || {
-        let tops = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
-        tops.filter(|top| top.join(format!("test-engine-{group}")).exists()).count()
-    };
+    let mut all = cgroup_directories(pids[0]);
+    // Docker's are in one that is the engine's own.
+    let parents: Vec<_> = all.iter().filter_map(|group| group.parent()).map(Path::to_owned).collect();
+    all.extend(parents.into_iter().filter(|parent| parent.to_string_lossy().contains("/test-engine-")));
+    let groups = || all.iter().filter(|group| group.exists()).count();
     assert!(pids.iter().all(|&pid| is_alive(pid)) && groups() > 0);
     engine.must("POST", &format!("/containers/{}/pause", ids[0]), &Value::Null);
     engine.stop();

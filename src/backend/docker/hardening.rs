@@ -31,7 +31,7 @@ use super::api::system::EngineKind;
 use crate::limits;
 use crate::sandbox::plan::{Network, PROC_MASKED, PROC_READ_ONLY};
 
-pub use verify::{verify, verify_process, Ignored};
+pub use verify::{is_in_group_of, verify, verify_process, Ignored};
 
 /// Where a container sees the directory of its own, with the socket through which it gets its channel.
 pub const RUN_DIRECTORY: &str = "/faas/run";
@@ -64,6 +64,14 @@ pub fn limit_members(memory_bytes: u64, cpu_millis: u32) -> Map<String, Value> {
         ("CpuQuota", json!(u64::from(cpu_millis) * CPU_PERIOD_US / 1000)),
     ];
     members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// The same limits in the form of the runtimes below the engines, which Podman takes for an update.
+pub fn limit_resources(memory_bytes: u64, cpu_millis: u32) -> Value {
+    json!({
+        "memory": { "limit": memory_bytes, "swap": memory_bytes },
+        "cpu": { "quota": u64::from(cpu_millis) * CPU_PERIOD_US / 1000, "period": CPU_PERIOD_US },
+    })
 }
 
 /// Mandatory access control, where the host has some and an operator wants another profile than the engine's own.

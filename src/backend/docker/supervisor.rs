@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use mio::{Events, Token};
+use mio::Events;
 use slab::Slab;
 
 use crate::backend::recipients::Recipients;
@@ -47,7 +47,7 @@ use super::profiles::Profiles;
 
 use engine::{Engine, Inquiry};
 use pulls::Pulls;
-use starts::{Container, Order, Question};
+use starts::{Container, Order, Question, Source};
 
 /// What the thread needs to know.
 pub struct ContainerSettings {
@@ -81,8 +81,7 @@ pub struct ContainerSettings {
     pub pulse: Pulse,
 }
 
-/// Events of the engine's connections have the tokens from here on. Below, a container's are twice its key: its
-/// listener's, and one more its process's.
+/// Events of the engine's connections have the tokens from here on. Below are those of containers: see [`Source`].
 const CLIENT_TOKENS: usize = 1 << 32;
 
 /// A question that was asked.
@@ -182,8 +181,11 @@ impl Supervisor {
             match event.token() {
                 DOORBELL_TOKEN => {}
                 token if self.client.owns(token) => self.client.ready(self.desk.registry(), event, now),
-                Token(number) if number % 2 == 0 => self.meet(number / 2),
-                Token(number) => self.miss(number / 2),
+                token => match Source::of(token) {
+                    (key, Source::Listener) => self.meet(key),
+                    (key, Source::Process) => self.miss(key),
+                    (key, Source::Memory) => self.starve(key),
+                },
             }
         }
         self.client.expire(self.desk.registry(), now);

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use super::discover::discover;
 use super::instance::kill_each;
 use super::{field, read, write, CgroupError, Controller, Group, Version};
 
@@ -72,8 +73,31 @@ impl OomWatch {
     }
 
     /// Whether memory has run out. The kernel's own counter does not tell when it found a process dying already.
-    pub(super) fn seen(&self) -> bool {
+    pub fn seen(&self) -> bool {
         self.seen.load(Ordering::Relaxed)
+    }
+}
+
+/// Has the processes of somebody else's group end together when its memory runs out: that which a process is in, by the
+/// text of its /proc/PID/cgroup. On version 2 the kernel does it; on version 1 it tells, and whoever has the watch
+/// [responds](OomWatch::respond). Nothing is done where no hierarchy here has the group.
+///
+/// # Errors
+/// When the group is not this user's to change, or not to be seen from here.
+pub fn end_as_one(groups: &str) -> Result<Option<OomWatch>, CgroupError> {
+    end_as_one_in(&read("/proc/self/mountinfo".as_ref())?, groups)
+}
+
+fn end_as_one_in(mountinfo: &str, groups: &str) -> Result<Option<OomWatch>, CgroupError> {
+    let memory = discover(mountinfo, groups).into_iter().find(|hierarchy| match hierarchy.version {
+        Version::V1 => hierarchy.controllers.contains(&Controller::Memory),
+        Version::V2 => hierarchy.own.join("memory.oom.group").exists(),
+    });
+    let Some(hierarchy) = memory else { return Ok(None) };
+    let group = Group { version: hierarchy.version, controllers: vec![Controller::Memory], dir: hierarchy.own };
+    match group.version {
+        Version::V1 => OomWatch::start(&group, std::slice::from_ref(&group)).map(Some),
+        Version::V2 => write(group.dir.join("memory.oom.group"), "1").map(|()| None),
     }
 }
 
@@ -110,4 +134,23 @@ pub(super) fn kills(group: &Group) -> Result<Option<u64>, CgroupError> {
         Version::V2 => "memory.events",
     };
     Ok(field(&read(&group.dir.join(name))?, "oom_kill"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_of_version_2_is_told_to_end_as_one_and_where_there_is_none_nothing_is_done() {
+        let directory = tempfile::tempdir().unwrap();
+        let mounts = format!("29 22 0:25 / {} rw - cgroup2 cgroup2 rw\n", directory.path().display());
+        let group = directory.path().join("machine.slice/libpod-1.scope/container");
+        std::fs::create_dir_all(&group).unwrap();
+        let groups = "0::/machine.slice/libpod-1.scope/container\n";
+        assert!(end_as_one_in(&mounts, groups).unwrap().is_none());
+        assert!(!group.join("memory.oom.group").exists(), "there is no controller for memory");
+        std::fs::write(group.join("memory.oom.group"), "0").unwrap();
+        assert!(end_as_one_in(&mounts, groups).unwrap().is_none());
+        assert_eq!(std::fs::read_to_string(group.join("memory.oom.group")).unwrap(), "1");
+    }
 }

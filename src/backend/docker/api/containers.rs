@@ -8,9 +8,10 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{json, Value};
 
+use super::system::EngineKind;
 use super::{call, decode, expect, filters, garbage, is_container_id, line, or_default, percent_encoded};
 use super::{EngineError, Method, ReplyKind, Request};
-use crate::backend::docker::hardening::{limit_members, ContainerSpec};
+use crate::backend::docker::hardening::{limit_members, limit_resources, ContainerSpec};
 use crate::limits;
 
 /// The label, with the value `1`, of every container that a server of ours made.
@@ -24,6 +25,8 @@ const CREATE: &str = "POST /containers/create";
 const START: &str = "POST /containers/ID/start";
 const INSPECT: &str = "GET /containers/ID/json";
 const UPDATE: &str = "POST /containers/ID/update";
+/// What calls of Podman's own API begin with: the first version that changes limits. Later ones take it as well.
+const LIBPOD: &str = "/v4.3.0/libpod";
 const WAIT: &str = "POST /containers/ID/wait";
 const KILL: &str = "POST /containers/ID/kill";
 const REMOVE: &str = "DELETE /containers/ID";
@@ -200,21 +203,35 @@ pub fn inspected(status: u16, body: &[u8]) -> Result<Inspect, EngineError> {
 // ---- Update ----
 
 /// Asks for other limits while it runs: memory in bytes, processor time in thousandths of a core.
-pub fn update(id: &str, memory_bytes: u64, cpu_millis: u32) -> Request {
-    call(Method::Post, of(id, "/update"), Some(&Value::Object(limit_members(memory_bytes, cpu_millis))))
+///
+/// Podman 4.3 has no such call on its compatible socket, and one in its own API, which later ones have as well.
+pub fn update(engine: EngineKind, id: &str, memory_bytes: u64, cpu_millis: u32) -> Request {
+    let path = of(id, "/update");
+    match engine {
+        EngineKind::Docker => call(Method::Post, path, Some(&Value::Object(limit_members(memory_bytes, cpu_millis)))),
+        EngineKind::Podman => {
+            let request =
+                call(Method::Post, format!("{LIBPOD}{path}"), Some(&limit_resources(memory_bytes, cpu_millis)));
+            Request { is_versioned: false, ..request }
+        }
+    }
 }
 
 /// Whether new limits hold.
 ///
 /// # Errors
 /// When the engine or the kernel refused them (memory below what is in use, for instance), the engine has no such call
-/// (Podman before 5), or it warns that it did less than it was asked to.
-pub fn updated(status: u16, body: &[u8]) -> Result<(), EngineError> {
+/// (Podman before 4.3), or it warns that it did less than it was asked to.
+pub fn updated(engine: EngineKind, status: u16, body: &[u8]) -> Result<(), EngineError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Body {
         #[serde(default, deserialize_with = "or_default")]
         warnings: Vec<String>,
+    }
+    if engine == EngineKind::Podman {
+        // It says which container it was.
+        return expect(UPDATE, status, &[201], body);
     }
     expect(UPDATE, status, &[200], body)?;
     let body: Body = decode(UPDATE, body)?;

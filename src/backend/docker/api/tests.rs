@@ -128,15 +128,30 @@ fn the_state_of_a_container_is_read_and_its_pid_is_checked() {
 
 #[test]
 fn limits_are_updated_together_with_those_of_swap_and_period() {
-    let update = containers::update(ID, 1 << 28, 10);
+    let update = containers::update(EngineKind::Docker, ID, 1 << 28, 10);
     let body: Value = serde_json::from_slice(&update.body.unwrap()).unwrap();
     let expected = json!({ "Memory": 268_435_456, "MemorySwap": 268_435_456, "CpuPeriod": 100_000, "CpuQuota": 1000 });
     assert_eq!(body, expected);
-    containers::updated(200, b"{\"Warnings\":null}").unwrap();
-    let warned = containers::updated(200, b"{\"Warnings\":[\"no swap\"]}").unwrap_err();
+    containers::updated(EngineKind::Docker, 200, b"{\"Warnings\":null}").unwrap();
+    let warned = containers::updated(EngineKind::Docker, 200, b"{\"Warnings\":[\"no swap\"]}").unwrap_err();
     assert!(warned.to_string().contains("Warnings is no swap"), "{warned}");
-    let refused = containers::updated(500, include_bytes!("recorded/update-500.json")).unwrap_err();
+    let refused = containers::updated(EngineKind::Docker, 500, include_bytes!("recorded/update-500.json")).unwrap_err();
     assert!(message(&refused).starts_with("Cannot update container"), "{refused}");
+}
+
+#[test]
+fn podman_is_asked_for_limits_by_its_own_call_which_has_its_own_version() {
+    let update = containers::update(EngineKind::Podman, ID, 1 << 28, 10);
+    let request = String::from_utf8(update.encode(Some(ApiVersion { major: 1, minor: 41 }))).unwrap();
+    assert!(request.starts_with(&format!("POST /v4.3.0/libpod/containers/{ID}/update HTTP/1.1\r\n")), "{request}");
+    let body: Value = serde_json::from_slice(&update.body.unwrap()).unwrap();
+    let (memory, cpu) =
+        (json!({ "limit": 268_435_456, "swap": 268_435_456 }), json!({ "quota": 1000, "period": 100_000 }));
+    assert_eq!(body, json!({ "memory": memory, "cpu": cpu }));
+    containers::updated(EngineKind::Podman, 201, ID.as_bytes()).unwrap();
+    let missing = containers::updated(EngineKind::Podman, 404, b"Not Found\n").unwrap_err();
+    assert_eq!(message(&missing), "Not Found");
+    containers::updated(EngineKind::Docker, 201, b"{\"Warnings\":null}").unwrap_err();
 }
 
 #[test]

@@ -211,7 +211,7 @@ fn with_the_hosts_network_its_resolver_is_left_and_the_mode_is_checked() {
 /// The first process of a container that was made from [`spec`], as the kernel describes it.
 const STATUS: &str = "Name:\tpython3\nUmask:\t0022\nState:\tS (sleeping)\nPid:\t17171\n\
     Uid:\t2000000007\t2000000007\t2000000007\t2000000007\nGid:\t2000000007\t2000000007\t2000000007\t2000000007\n\
-    Groups:\t2000000007 \nNStgid:\t17171\t1\nCapInh:\t0000000000000000\nCapPrm:\t0000000000000000\n\
+    Groups:\t2000000007 \nNStgid:\t17171\t1\nNSpid:\t17171\t1\nCapInh:\t0000000000000000\nCapPrm:\t0000000000000000\n\
     CapEff:\t0000000000000000\nCapBnd:\t0000000000000000\nCapAmb:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n\
     Seccomp_filters:\t1\n";
 
@@ -226,6 +226,10 @@ fn what_the_kernel_says_is_held_against_the_engine() {
         ("CapEff:\t0000000000000000", "CapEff:\t00000000a80425fb", "CapEff"),
         ("CapBnd:\t0000000000000000", "CapBnd:\t00000000a80425fb", "CapBnd"),
         ("CapAmb:\t0000000000000000\n", "", "CapAmb"),
+        // The host's own, and not the first.
+        ("NSpid:\t17171\t1", "NSpid:\t17171", "NSpid"),
+        ("NSpid:\t17171\t1", "NSpid:\t1", "NSpid"),
+        ("NSpid:\t17171\t1", "NSpid:\t17171\t11", "NSpid"),
         ("NoNewPrivs:\t1", "NoNewPrivs:\t0", "NoNewPrivs"),
         ("Seccomp:\t2", "Seccomp:\t0", "Seccomp"),
     ] {
@@ -234,4 +238,35 @@ fn what_the_kernel_says_is_held_against_the_engine() {
         assert_eq!(ignored.field, format!("{field} of its process"));
     }
     assert!(verify_process(&spec(), "").is_err());
+}
+
+#[test]
+fn a_process_beside_the_container_is_not_in_its_group() {
+    let id = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    for path in [
+        "/docker/ID",
+        "/system.slice/docker-ID.scope",
+        "/libpod_parent/libpod-ID",
+        "/machine.slice/libpod-ID.scope",
+        "/machine.slice/libpod-ID.scope/container",
+        "/system.slice/some.service/libpod-payload-ID",
+    ] {
+        let path = path.replace("ID", id);
+        assert!(is_in_group_of(&format!("9:name=systemd:/\n4:memory:{path}\n0::/\n"), id), "{path}");
+        assert!(is_in_group_of(&format!("0::{path}\n"), id), "{path}");
+        let other = id.replace('0', "9");
+        assert!(!is_in_group_of(&format!("0::{path}\n"), &other), "{path}");
+    }
+    for path in [
+        "/",
+        "/machine.slice/libpod-conmon-ID.scope",
+        "/libpod_parent/libpod-ID/supervisor",
+        "/libpod_parent/conmon/ID-conmon",
+        "/docker/IDe",
+        "/docker/ID/of-another",
+    ] {
+        let path = path.replace("ID", id);
+        assert!(!is_in_group_of(&format!("4:memory:{path}\n0::/\n"), id), "{path}");
+    }
+    assert!(!is_in_group_of("", id));
 }

@@ -82,9 +82,30 @@ pub fn verify_process(spec: &ContainerSpec, status: &str) -> Result<(), Ignored>
     for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
         same(set, &["0000000000000000"])?;
     }
+    // It is the first process of a namespace of its own, and not one of the engine's that stands beside it.
+    let pids = found("NSpid");
+    if !pids.contains(' ') || !pids.ends_with(" 1") {
+        let (field, wanted) = ("NSpid of its process".to_owned(), "1 in a namespace of its own".to_owned());
+        return Err(Ignored { field, wanted, found: line(&pids) });
+    }
     same("NoNewPrivs", &["1"])?;
     // A filter.
     same("Seccomp", &["2"])
+}
+
+/// Whether the text of a process's /proc/PID/cgroup puts it into the group of the container with this id: that of its own
+/// processes, by the name that Docker or Podman gives it, and in none of its neighbours' (Podman has a process of its own
+/// beside each container, whose group may bear the id, too).
+pub fn is_in_group_of(groups: &str, id: &str) -> bool {
+    let is_name = |name: &str| {
+        let name = name.strip_suffix(".scope").unwrap_or(name);
+        let prefixes = ["", "docker-", "libpod-", "libpod-payload-"];
+        prefixes.iter().any(|prefix| name.strip_prefix(prefix) == Some(id))
+    };
+    groups.lines().filter_map(|line| line.splitn(3, ':').nth(2)).any(|path| {
+        // Where systemd keeps the groups, crun makes one more for the container below the one with the name.
+        is_name(path.strip_suffix("/container").unwrap_or(path).rsplit('/').next().unwrap_or_default())
+    })
 }
 
 /// A description that is being read.

@@ -41,8 +41,9 @@ impl Supervisor {
         let Some((key, name)) = self.delivered(slot) else {
             return self.tell_limits(slot, Err("the container is gone".to_owned()));
         };
-        self.containers[key].spec.memory_bytes = memory_bytes;
-        let request = containers::update(&name, memory_bytes, cpu_millis);
+        let spec = &mut self.containers[key].spec;
+        spec.memory_bytes = memory_bytes;
+        let request = containers::update(spec.engine, &name, memory_bytes, cpu_millis);
         self.ask(request, Question::Container { key, slot, matter: Matter::Limits { memory_bytes } });
     }
 
@@ -99,7 +100,8 @@ impl Supervisor {
         };
         match matter {
             Matter::Limits { .. } => {
-                let set = reply.and_then(|(status, body)| containers::updated(status, &body));
+                let engine = self.containers[key].spec.engine;
+                let set = reply.and_then(|(status, body)| containers::updated(engine, status, &body));
                 self.tell_limits(slot, set.map_err(|error| error.to_string()));
             }
             Matter::Kill => {
@@ -147,7 +149,9 @@ impl Supervisor {
                     removal.failures = removal.failures.saturating_add(1);
                     let pause = CONTAINER_REMOVAL_RETRY * 2u32.saturating_pow(removal.failures.min(10) - 1);
                     removal.retry_at = Some(Instant::now() + pause.min(CONTAINER_REMOVAL_RETRY_MAX));
-                    log::warn!("{slot}: its container cannot be removed yet: {error}");
+                    // Podman is not there yet, now and then, when a container has ended this moment.
+                    let level = if removal.failures > 1 { log::Level::Warn } else { log::Level::Debug };
+                    log::log!(level, "{slot}: its container cannot be removed yet: {error}");
                 }
             },
         }

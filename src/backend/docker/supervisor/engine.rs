@@ -253,8 +253,8 @@ impl Supervisor {
         }
     }
 
-    /// A process of a container was killed for want of memory. The rest of it goes too: what waits for that process would
-    /// wait for ever.
+    /// A process of a container was killed for want of memory, as the engine tells. The rest of it goes too: what waits for
+    /// that process would wait for ever.
     fn end_for_memory(&mut self, name: &str) {
         let found = self.containers.iter_mut().find(|(_, container)| container.name == name);
         if let Some((_, container)) = found {

@@ -26,6 +26,7 @@ use crate::call::{BlankFailure, ExitReason, Slot};
 use crate::limits::{
     CONTAINER_STARTS_MAX, CONTAINER_START_TIMEOUT, FUNCTION_CPU_MILLIS_DEFAULT, FUNCTION_MEMORY_BYTES_DEFAULT,
 };
+use crate::sandbox::cgroup::{self, OomWatch};
 use crate::sandbox::plan::Network;
 use crate::scheduler::RuntimeId;
 use crate::sys;
@@ -65,14 +66,28 @@ pub(super) enum Step {
 /// The lines of a container's own output that are told when it does not come.
 const LAST_LINES: u32 = 5;
 
-/// The token of a container's listener.
-fn listener_token(key: usize) -> Token {
-    Token(2 * key)
+/// What a container has that is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The socket that its process comes to.
+    Listener,
+    /// Its process.
+    Process,
+    /// Memory that runs out.
+    Memory,
 }
 
-/// The token of a container's process.
-fn process_token(key: usize) -> Token {
-    Token(2 * key + 1)
+impl Source {
+    const ALL: [Source; 3] = [Source::Listener, Source::Process, Source::Memory];
+
+    fn token(self, key: usize) -> Token {
+        Token(Source::ALL.len() * key + self as usize)
+    }
+
+    /// Whose it is, and what.
+    pub(super) fn of(token: Token) -> (usize, Source) {
+        (token.0 / Source::ALL.len(), Source::ALL[token.0 % Source::ALL.len()])
+    }
 }
 
 /// One container, from its order until it is removed.
@@ -90,13 +105,15 @@ pub(super) struct Container {
     meeting: Option<Meeting>,
     /// Its process, from when it is known until the container is delivered.
     process: Option<OwnedFd>,
+    /// By which the kernel tells that its memory has run out, where the engine does not and the kernel can.
+    pub(super) memory: Option<OomWatch>,
     /// Its directory on the host goes with it.
     pub(super) rendezvous: Rendezvous,
     /// Removal has been asked for, or is to be asked for at this time.
     pub(super) removal: super::ends::Removal,
     /// It has been asked to be killed, and that was not answered.
     pub(super) is_kill_asked: bool,
-    /// The engine has told that a process of it was killed for want of memory.
+    /// The engine or the kernel has told that a process of it was killed for want of memory.
     pub(super) is_starved: bool,
     /// How often its end was looked at without a reason for a SIGKILL.
     pub(super) exit_looks: u32,
@@ -175,7 +192,8 @@ impl Supervisor {
         let entry = self.containers.vacant_entry();
         let key = entry.key();
         let listener = rendezvous.listener().as_raw_fd();
-        let watched = self.desk.registry().register(&mut SourceFd(&listener), listener_token(key), Interest::READABLE);
+        let watched =
+            self.desk.registry().register(&mut SourceFd(&listener), Source::Listener.token(key), Interest::READABLE);
         let request = containers::create(&name, &spec);
         entry.insert(Container {
             slot,
@@ -187,6 +205,7 @@ impl Supervisor {
             network,
             meeting: Some(meeting),
             process: None,
+            memory: None,
             rendezvous,
             removal: super::ends::Removal::of_one_that_is_made(watched.is_ok()),
             is_kill_asked: false,
@@ -249,13 +268,44 @@ impl Supervisor {
         let process = sys::process::pidfd_open(pid)?;
         // From here on the number is this process's, or nothing is read by it.
         let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
-        if !groups.contains(id) {
+        if !hardening::is_in_group_of(&groups, id) {
             return Err(io::Error::other("it is not in the container's control group"));
         }
         let descriptor = process.as_raw_fd();
-        self.desk.registry().register(&mut SourceFd(&descriptor), process_token(key), Interest::READABLE)?;
+        self.desk.registry().register(&mut SourceFd(&descriptor), Source::Process.token(key), Interest::READABLE)?;
         container.process = Some(process);
+        if container.spec.engine == EngineKind::Podman {
+            // No event of its tells of that.
+            self.watch_memory(key, &groups);
+        }
         Ok(())
+    }
+
+    /// Has the kernel end the container as one, or tell, when its memory runs out. Where the server may not, a part of it is
+    /// killed as the kernel chooses.
+    fn watch_memory(&mut self, key: usize, groups: &str) {
+        let container = &mut self.containers[key];
+        let watched = cgroup::end_as_one(groups).map_err(io::Error::other).and_then(|watch| {
+            if let Some(watch) = &watch {
+                let event = watch.event().as_raw_fd();
+                self.desk.registry().register(&mut SourceFd(&event), Source::Memory.token(key), Interest::READABLE)?;
+            }
+            container.memory = watch;
+            Ok(())
+        });
+        if let Err(error) = watched {
+            log::debug!("{}: nobody tells when its memory runs out: {error}", container.slot);
+        }
+    }
+
+    /// The kernel says that memory has run out, in the container or above.
+    pub(super) fn starve(&mut self, key: usize) {
+        let Some(container) = self.containers.get_mut(key) else { return };
+        let Some(watch) = &container.memory else { return };
+        if let Err(error) = watch.respond() {
+            log::warn!("{}: out of memory, and cannot be killed: {error}", container.slot);
+        }
+        container.is_starved |= watch.seen();
     }
 
     /// The process of a container that is on its way has ended. Why, it may have said on its own output.
