@@ -6,7 +6,10 @@ PYTHON ?= python3
 CONTAINER_TESTS ?= answers deadlines faults figures functions hostile logs network randomness recycling scaling \
 	stopping under_load
 
-.PHONY: help run test test-rust test-python test-containers test-vm test-matrix test-faults check fmt bench bench-sandbox bench-trace fuzz deny
+# Of those, what Podman is asked for besides the tests that are about containers alone.
+PODMAN_TESTS ?= container_walls containers answers figures functions network
+
+.PHONY: help run test test-rust test-python test-containers test-podman test-vm test-matrix test-faults check fmt bench bench-sandbox bench-trace fuzz deny
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +29,9 @@ test-python: ## the shim's tests on every Python found, and the benchmark's own
 # `cargo test` runs tests/containers.rs, which is about containers alone.
 test-containers: ## the tests of functions once more, with each function in a container
 	FAAS_TEST_MODE=container cargo test --locked --no-fail-fast $(CONTAINER_TESTS:%=--test %)
+
+test-podman: ## the tests of containers, and some of functions, with Podman for the engine
+	FAAS_TEST_MODE=container FAAS_TEST_ENGINE_KIND=podman cargo test --locked --no-fail-fast $(PODMAN_TESTS:%=--test %)
 
 test-vm: ## the sandbox's tests on cgroup v2 and on v1, in a virtual machine
 	$(PYTHON) tests/vm/run.py $(VM)

@@ -12,6 +12,7 @@ packages+=(libev-dev nginx-light wrk)
 ./install-vm.sh
 ./install-fuzz.sh
 ./install-docker.sh
+./install-podman.sh
 
 command -v cargo >/dev/null || {
     echo "Rust is missing; rust-version in Cargo.toml says which is needed" >&2

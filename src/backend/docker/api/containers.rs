@@ -290,7 +290,15 @@ pub fn kill(id: &str) -> Request {
 /// # Errors
 /// When it may still run.
 pub fn killed(status: u16, body: &[u8]) -> Result<(), EngineError> {
-    // 409: it does not run.
+    #[derive(Deserialize)]
+    struct Body {
+        cause: String,
+    }
+    // 409: it does not run. Podman says so with a cause, behind a 500.
+    let is_not_running = |body: Body| body.cause == "container state improper";
+    if status == 500 && serde_json::from_slice(body).is_ok_and(is_not_running) {
+        return Ok(());
+    }
     expect(KILL, status, &[200, 204, 404, 409], body)
 }
 

@@ -51,6 +51,50 @@ fn the_version_spoken_is_the_smaller_of_both_newest() {
     assert_eq!(podman.unwrap().kind, EngineKind::Podman);
 }
 
+/// As the history of the API's versions documents what changed from 1.42 to 1.56: of all that is sent nothing is refused or
+/// passed over, and what is read here is still told.
+#[test]
+fn an_engine_that_takes_only_newer_versions_is_spoken_to_in_one_that_it_takes() {
+    let docker = |newest: &str, oldest: &str| {
+        let body = json!({
+            "Platform": { "Name": "Docker Engine - Community" },
+            "Components": [{
+                "Name": "Engine", "Version": "29.0.0",
+                "Details": { "ApiVersion": newest, "MinAPIVersion": oldest, "Os": "linux", "Arch": "amd64" },
+            }],
+            "Version": "29.0.0", "ApiVersion": newest, "MinAPIVersion": oldest, "Os": "linux", "Arch": "amd64",
+        });
+        system::negotiated(200, body.to_string().as_bytes())
+    };
+    for (newest, oldest, spoken) in [("1.52", "1.44", 51), ("1.44", "1.44", 44), ("1.56", "1.51", 51)] {
+        let version = docker(newest, oldest).unwrap();
+        assert_eq!((version.kind, version.api.minor, &*version.name), (EngineKind::Docker, spoken, "Docker 29.0.0"));
+        let start = String::from_utf8(containers::start(ID).encode(Some(version.api))).unwrap();
+        assert!(start.starts_with(&format!("POST /v1.{spoken}/containers/{ID}/start ")), "{start}");
+    }
+    docker("1.60", "1.52").unwrap_err();
+}
+
+#[test]
+fn what_newer_versions_leave_out_is_not_missed() {
+    // 1.45 and 1.52: `ContainerConfig`, and what of an image's `Config` is empty.
+    let image =
+        json!({ "Id": format!("sha256:{ID}"), "Os": "linux", "Architecture": "amd64", "Size": 7, "Config": {} });
+    let image = images::inspected(200, image.to_string().as_bytes()).unwrap().unwrap();
+    assert_eq!((image.size_bytes, image.volumes.len()), (7, 0));
+    // 1.52: `status`, `id` and `from` of an event.
+    let event = json!({
+        "Type": "container", "Action": "oom", "scope": "local", "time": 1, "timeNano": 1_000_000_000,
+        "Actor": { "ID": ID, "Attributes": { "name": "f" } },
+    });
+    let event = Events::default().push(format!("{event}\n").as_bytes()).unwrap().remove(0);
+    assert_eq!((event.happening, &*event.attributes["name"]), (Happening::OutOfMemory, "f"));
+    // 1.48: `error` and `progress` of a pull.
+    let mut pull = PullProgress::default();
+    pull.push(b"{\"errorDetail\":{\"message\":\"denied\"}}\n");
+    assert_eq!(pull.failure(), Some("denied"));
+}
+
 #[test]
 fn calls_that_ask_for_the_version_have_none_themselves() {
     assert!(!system::ping().is_versioned && !system::version().is_versioned && system::info().is_versioned);
@@ -163,6 +207,11 @@ fn an_end_that_has_come_already_is_as_good() {
     containers::killed(409, include_bytes!("recorded/kill-409.json")).unwrap();
     containers::removed(404, include_bytes!("recorded/remove-404.json")).unwrap();
     assert!(containers::killed(500, b"").is_err());
+    let podman =
+        json!({ "cause": "container state improper", "message": "can only kill running containers.", "response": 500 });
+    containers::killed(500, podman.to_string().as_bytes()).unwrap();
+    let podman = json!({ "cause": "permission denied", "message": "container state improper", "response": 500 });
+    assert!(containers::killed(500, podman.to_string().as_bytes()).is_err());
     assert!(
         containers::removed(409, b"{\"message\":\"removal is already in progress\"}").is_err(),
         "it is there still"
