@@ -79,9 +79,11 @@ class Engine:
                 os.unlink(self.path(name))
         command, variables = self.command()
         with open(self.path("log"), "ab") as log:
-            # The host's configuration is not this engine's. Only this process waits for it: see `bury`.
+            # The host's configuration is not this engine's. Only this process waits for it: see `bury`. Podman's helpers
+            # write into the working directory.
             self.pid = subprocess.Popen(
                 command,
+                cwd=self.directory,
                 env={**os.environ, **variables},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
