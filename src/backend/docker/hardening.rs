@@ -247,9 +247,9 @@ fn tmpfs(engine: EngineKind) -> Map<String, Value> {
 
 /// Limits of a process, by the engine's names, as in process mode. The soft one is the hard one.
 ///
-/// None on the number of processes: without a user namespace the kernel counts those of a user in all containers, and
-/// servers side by side may give two the same user. `PidsLimit` counts one container's.
-const fn process_limits() -> [(&'static str, u64); 8] {
+/// `PidsLimit` is what holds the number of processes. This one, which Podman would else set to more than it may, counts
+/// those of a user: without a user namespace in all containers, and servers side by side may give two the same user.
+const fn process_limits() -> [(&'static str, u64); 9] {
     [
         ("nofile", limits::SANDBOX_OPEN_FILES),
         ("fsize", limits::SANDBOX_FILE_BYTES),
@@ -259,6 +259,7 @@ const fn process_limits() -> [(&'static str, u64); 8] {
         ("msgqueue", 0),
         ("nice", 0),
         ("rtprio", 0),
+        ("nproc", 16 * limits::INSTANCE_TASKS_MAX as u64),
     ]
 }
 
