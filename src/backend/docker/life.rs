@@ -1,4 +1,4 @@
-//! The life of one container from its order to its removal, as a pure state machine: it is told what the engine, the
+//! The life of one container from its order until it is delivered or given up, as a pure state machine: it is told what the engine, the
 //! kernel and the clock say, and answers what is to be done next.
 //!
 //! Two things go on at once behind the start: the container's process connects, and the engine is asked what it has made

@@ -1,12 +1,14 @@
 //! The container backend: functions in Docker or Podman containers, made through the engine's HTTP API on its Unix socket.
 //!
-//! [`supervisor`] is the thread that makes containers and removes them; `life` is one of them as a state machine,
-//! `custody` what its worker holds of it, `launch` how its process gets its channel. [`images`] is what a deployment asks
-//! of that thread, [`health`] what others may know of the engine.
+//! [`supervisor`] is the thread that makes containers and removes them, for whoever sends it a [`job`]; `life` is one of
+//! them until it is delivered, as a state machine; `custody` what its worker holds of it; [`launch`] how its process gets
+//! its channel; [`files`] what of the host's is mounted into it. [`images`] is what a deployment asks of that thread,
+//! [`health`] what others may know of the engine, [`probe`] one question to an engine without that thread.
 //!
-//! [`api`] says what the engine is asked and reads what it answers; [`hardening`] and [`profile`] say what a container is
-//! made of, and whether the engine did so. [`http`] is the protocol, pure; [`client`] speaks it over the socket, on
-//! somebody else's poll; [`engine_error`] says what went wrong with an engine.
+//! [`api`] says what the engine is asked and reads what it answers; [`hardening`] says what a container is made of, and
+//! whether the engine did so; [`profile`] is the list of its system calls, [`profiles`] the same in the form in which each
+//! engine takes it. [`http`] is the protocol, pure; [`client`] speaks it over the socket, on somebody else's poll;
+//! [`engine_error`] says what went wrong with an engine.
 
 pub mod api;
 pub mod client;
