@@ -220,6 +220,7 @@ fn a_stream_may_be_silent_for_longer_than_its_head_may_take() {
 /// Two calls on one connection, which the engine closes between them, or when it has read the second.
 fn closed_under(second: Request, reads_second: bool, has_third: bool) -> (Caller, CallId, Engine) {
     let (told, heard) = std::sync::mpsc::channel();
+    let (tell, hear) = std::sync::mpsc::channel();
     let engine = Engine::new(move |listener| {
         let mut peer = Peer::after_first(&listener);
         if reads_second {
@@ -228,6 +229,7 @@ fn closed_under(second: Request, reads_second: bool, has_third: bool) -> (Caller
             heard.recv().unwrap();
         }
         drop(peer);
+        let _ = tell.send(());
         if has_third {
             Peer::accept(&listener).echo();
         }
@@ -237,7 +239,7 @@ fn closed_under(second: Request, reads_second: bool, has_third: bool) -> (Caller
     if !reads_second {
         // The engine closes it, and the client does not know yet.
         told.send(()).unwrap();
-        std::thread::sleep(Duration::from_millis(50));
+        hear.recv().unwrap();
         assert_eq!(connections(&caller.client), 1);
     }
     let second = caller.submit(second);
@@ -323,16 +325,19 @@ fn bytes_that_nobody_asked_for_are_nobodys_answer() {
 #[test]
 fn bytes_that_nobody_asked_for_are_found_before_the_next_request_too() {
     let (told, heard) = std::sync::mpsc::channel();
+    let (tell, hear) = std::sync::mpsc::channel();
     let engine = Engine::new(move |listener| {
         let mut peer = Peer::after_first(&listener);
         heard.recv().unwrap();
-        peer.answer("unasked").wait_for_end();
+        peer.answer("unasked");
+        tell.send(()).unwrap();
+        peer.wait_for_end();
         Peer::accept(&listener).echo();
     });
     let mut caller = engine.caller();
     caller.first();
     told.send(()).unwrap();
-    std::thread::sleep(Duration::from_millis(50));
+    hear.recv().unwrap();
     // Its event has not been looked at.
     let second = caller.submit(get("/second"));
     assert_eq!(caller.reply(second).1, "/second");
