@@ -7,7 +7,7 @@ CONTAINER_TESTS ?= answers deadlines faults figures functions hostile logs netwo
 	stopping under_load
 
 # Of those, what Podman is asked for besides the tests that are about containers alone.
-PODMAN_TESTS ?= container_walls containers answers figures functions network
+PODMAN_TESTS ?= container_walls containers answers functions network
 
 .PHONY: help run test test-rust test-python test-containers test-podman test-vm test-matrix test-faults check fmt bench bench-sandbox bench-trace fuzz deny
 
