@@ -262,6 +262,12 @@ pub enum WorkerJob {
         /// Whether they are in force, or why not.
         result: Result<(), String>,
     },
+    /// It is known how an instance ended that was [`End::Awaited`](crate::backend::End::Awaited): its custody says so now.
+    /// Sent by the backend.
+    EndKnown {
+        /// Which instance.
+        slot: Slot,
+    },
     /// Send this call to the instance in `slot`.
     Call {
         /// Which instance.

@@ -178,6 +178,8 @@ pub const RUNTIMES_MAX: usize = 32;
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// Longest `system.container_security_label`, in bytes.
 pub const SECURITY_LABEL_BYTES_MAX: usize = 255;
+/// Largest file that `system.registry_auth` names, in bytes.
+pub const REGISTRY_AUTH_BYTES_MAX: u64 = 64 * 1024;
 /// Words of `system.image_scan`, the program included.
 pub const IMAGE_SCAN_WORDS_MAX: usize = 64;
 /// Longest word of `system.image_scan`, in bytes.
@@ -209,7 +211,15 @@ pub const CONTAINER_POOL_SIZE_MAX: usize = 64;
 pub const IMAGE_SCAN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(300);
 /// Range of `system.image_scan_timeout`, in milliseconds.
 pub const IMAGE_SCAN_TIMEOUT_MS: std::ops::RangeInclusive<u64> = 1000..=3_600_000;
-/// What the log shows of the output of an image's scan, in bytes: its end.
+/// Default of `system.image_scan_max_age`: databases of vulnerabilities are made anew every few hours.
+pub const IMAGE_SCAN_MAX_AGE_DEFAULT: Duration = Duration::from_secs(24 * 3600);
+/// Range of `system.image_scan_max_age`, in milliseconds; 0 keeps nothing.
+pub const IMAGE_SCAN_MAX_AGE_MS: std::ops::RangeInclusive<u64> = 0..=30 * 24 * 3_600_000;
+/// What scans have said that is kept, each about one image: the oldest goes.
+pub const IMAGE_VERDICTS_MAX: usize = 1024;
+/// Largest file of what scans have said, in bytes: each has the end of a report, in which every byte may have become six.
+pub const IMAGE_VERDICTS_BYTES_MAX: u64 = (IMAGE_VERDICTS_MAX * (6 * IMAGE_SCAN_OUTPUT_BYTES_MAX + 512)) as u64;
+/// What the log and the answer have of the output of an image's scan, in bytes: its end.
 pub const IMAGE_SCAN_OUTPUT_BYTES_MAX: usize = 4096;
 /// Default of `system.sandbox_uid_base`.
 pub const SANDBOX_UID_BASE_DEFAULT: u32 = 2_000_000_000;
@@ -434,8 +444,14 @@ pub const ENGINE_SWEEP: Duration = Duration::from_secs(15);
 pub const ENGINE_LOOK_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often one that is away is looked for.
 pub const ENGINE_RETRY: Duration = Duration::from_secs(1);
-/// A deployment waits this long for an image that is pulled.
+/// An image must have been pulled after this long.
 pub const IMAGE_PULL_TIMEOUT: Duration = Duration::from_secs(600);
+/// Images that are pulled at once.
+pub const IMAGE_PULLS_MAX: usize = 8;
+/// Images that are got ready at once for deployments that wait for them: pulled, or scanned.
+pub const IMAGE_PREPARATIONS_MAX: usize = 8;
+/// Volumes of an image that the refusal of it names.
+pub const IMAGE_VOLUMES_NAMED_MAX: usize = 8;
 /// What a container may write to its own output until its instance has a pipe of the server's, in bytes: the engine keeps
 /// so much of it. A whole number of kibibytes.
 pub const CONTAINER_LOG_BYTES_MAX: u64 = 64 * 1024;
@@ -444,8 +460,6 @@ pub const CONTAINER_LOG_BYTES_MAX: u64 = 64 * 1024;
 pub const CONTAINER_OOM_SCORE_ADJ: i32 = 500;
 /// Layers of an image whose progress is followed while it is pulled; engines take some 128.
 pub const IMAGE_LAYERS_MAX: usize = 512;
-/// Longest name of an image, in bytes, its tag or digest included.
-pub const IMAGE_NAME_BYTES_MAX: usize = 400;
 
 // ---- Outbound connections ----
 
@@ -602,5 +616,7 @@ const _: () = assert!(EGRESS_CONNECTS_PER_INSTANCE_MAX <= EGRESS_CONNECTS_MAX);
 const _: () = assert!(EGRESS_CONNECTS_RESERVED <= EGRESS_CONNECTS_PER_INSTANCE_MAX);
 const _: () = assert!(EGRESS_CALLS_PER_SECOND_MAX >= 1 && EGRESS_CALLS_PER_SECOND_MAX <= EGRESS_CALLS_BURST_MAX);
 const _: () = assert!(EGRESS_NAME_SERVER_TIMEOUT.as_nanos() < EGRESS_CONNECT_TIMEOUT.as_nanos());
+const _: () = assert!(IMAGE_PREPARATIONS_MAX <= IMAGE_PULLS_MAX);
+const _: () = assert!(IMAGE_PULLS_MAX < ENGINE_STREAMS_MAX, "the stream of events has a place whatever is pulled");
 const _: () =
     assert!(ENGINE_STREAMS_MAX < ENGINE_CONNECTIONS_MAX, "calls that end are never held up by those that do not");

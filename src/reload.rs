@@ -152,6 +152,7 @@ pub(crate) fn control_settings(settings: &Settings) -> ControlSettings {
         base_image: settings.base_image.clone(),
         image_scan: settings.image_scan.clone(),
         image_scan_timeout: settings.image_scan_timeout,
+        image_scan_max_age: settings.image_scan_max_age,
         slots_max: settings.slots_max,
     }
 }

@@ -107,6 +107,7 @@ fn happenings(stream: &mut UnixStream, id: &str, count: usize) -> Vec<Happening>
         let text = String::from_utf8(bytes[..read].to_vec()).unwrap();
         for line in text.lines().filter(|line| line.starts_with('{')) {
             for event in events.push(format!("{line}\n").as_bytes()).unwrap() {
+                let event = event.unwrap();
                 assert_eq!(event.container, id);
                 seen.push(event.happening);
             }

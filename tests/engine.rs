@@ -64,6 +64,7 @@ fn request(method: Method, path: &str, body: Option<Value>) -> Request {
         body: body.map(|body| body.to_string().into_bytes()),
         reply: ReplyKind::Whole { bytes_max: 16 << 20 },
         timeout: patience(),
+        registry_auth: None,
         idle_timeout: None,
     }
 }

@@ -52,6 +52,28 @@ pub enum Limits {
     Awaited,
 }
 
+/// What is known of an instance's end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// How it came.
+    Was(ExitReason),
+    /// Nothing: it has not ended, or that cannot be told yet. It can in a moment.
+    NotYet,
+    /// Somebody else has been asked how it came, and tells the instance's worker when there is an answer
+    /// ([`EndKnown`](crate::call::WorkerJob::EndKnown)), which is soon in any case.
+    Awaited,
+}
+
+impl End {
+    /// How it came, if that is known.
+    pub fn reason(self) -> Option<ExitReason> {
+        match self {
+            End::Was(reason) => Some(reason),
+            End::NotYet | End::Awaited => None,
+        }
+    }
+}
+
 /// The backend's hold on one instance.
 pub trait Custody: Send + fmt::Debug {
     /// Sets memory and CPU limits for the function that moves in, or asks for it; does not wait. Called once, before its
@@ -67,9 +89,9 @@ pub trait Custody: Send + fmt::Debug {
     /// Ends the instance and everything it started. Idempotent; does not wait.
     fn kill(&self);
 
-    /// How it ended; `None` while it has not, or while that cannot be told yet. Collects the process,
-    /// so that no zombie is left; asked again, it says the same.
-    fn exit_reason(&mut self) -> Option<ExitReason>;
+    /// How it ended, as far as that is known. Collects the process, so that no zombie is left; asked again, it says the
+    /// same.
+    fn end(&mut self) -> End;
 
     /// Hands the remains back. The instance must have ended.
     fn bury(self: Box<Self>);

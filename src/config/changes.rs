@@ -48,8 +48,10 @@ static KEYS: &[Key] = keys! {
         function_storage_path Restart storage_path;
         container_runtime Restart container_runtime;
         base_image Now base_image;
+        registry_auth Restart registry_auth;
         image_scan Now image_scan;
         image_scan_timeout Now image_scan_timeout;
+        image_scan_max_age Now image_scan_max_age;
         container_pool_size Now container_pool_size;
         container_security_label Restart container_security_label;
         process_isolation_level Restart isolation;

@@ -78,8 +78,12 @@ pub struct Settings {
     pub base_image: String,
     /// What looks at an image before a function is deployed with it, if anything does.
     pub image_scan: Option<ImageScan>,
+    /// A file in the form of Docker's `config.json`, with what registries are told that want a password.
+    pub registry_auth: Option<PathBuf>,
     /// It must have said what it thinks after this long.
     pub image_scan_timeout: Duration,
+    /// What it thinks of an image is believed for so long without asking it again.
+    pub image_scan_max_age: Duration,
     /// Containers that wait for a function, of each image with each network that is in use; at most `slots_max`.
     pub container_pool_size: usize,
     /// AppArmor profile or SELinux label of containers, as the engine spells it; `None` leaves it to the engine.
@@ -168,7 +172,7 @@ pub struct CliOptions {
 }
 
 /// A command that looks at an image, and takes or refuses it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ImageScan {
     /// A path, or a bare name to look up in `PATH`.
     pub program: PathBuf,
@@ -238,7 +242,9 @@ impl Settings {
             container_runtime: ContainerRuntime::Docker,
             base_image: "python:3.11-slim".to_owned(),
             image_scan: None,
+            registry_auth: None,
             image_scan_timeout: limits::IMAGE_SCAN_TIMEOUT_DEFAULT,
+            image_scan_max_age: limits::IMAGE_SCAN_MAX_AGE_DEFAULT,
             container_pool_size: limits::CONTAINER_POOL_SIZE_DEFAULT,
             container_security_label: None,
             isolation: IsolationLevel::Strict,

@@ -29,8 +29,10 @@ pub(super) const SYSTEM_KEYS: &[&str] = &[
     "function_storage_path",
     "container_runtime",
     "base_image",
+    "registry_auth",
     "image_scan",
     "image_scan_timeout",
+    "image_scan_max_age",
     "container_pool_size",
     "container_security_label",
     "process_isolation_level",
@@ -164,9 +166,13 @@ fn read_containers(settings: &mut Settings, system: &Table<'_>, base: &Path) -> 
     let runtime = &mut settings.container_runtime;
     set(runtime, system, "container_runtime", |entry| read_container_runtime(&entry, base))?;
     set(&mut settings.base_image, system, "base_image", |entry| read_image(&entry))?;
+    set(&mut settings.registry_auth, system, "registry_auth", |entry| read_path(&entry, base).map(Some))?;
     set(&mut settings.image_scan, system, "image_scan", |entry| read_image_scan(&entry, base))?;
     set(&mut settings.image_scan_timeout, system, "image_scan_timeout", |entry| {
         Ok(Duration::from_millis(entry.duration_ms(limits::IMAGE_SCAN_TIMEOUT_MS)?))
+    })?;
+    set(&mut settings.image_scan_max_age, system, "image_scan_max_age", |entry| {
+        Ok(Duration::from_millis(entry.duration_ms(limits::IMAGE_SCAN_MAX_AGE_MS)?))
     })?;
     let label = &mut settings.container_security_label;
     set(label, system, "container_security_label", |entry| read_security_label(&entry))

@@ -40,7 +40,7 @@ impl Shared {
             // The front looks its number up and must not wait for it.
             self.runtimes.learn_all([&**function]);
         }
-        self.report(Ticket::NOBODY, held, Ok(change));
+        self.report(Ticket::NOBODY, held, Ok(change), None);
     }
 }
 

@@ -59,7 +59,7 @@ impl Shared {
             let stored = self.lock().functions.get(&declared.name).cloned();
             let image_id = match stored.filter(|stored| is_stored(stored, code, &config)) {
                 Some(stored) => Ok(stored.image_id.clone()),
-                None => self.vet(code, &config),
+                None => self.vet_patiently(code, &config),
             };
             if let Ok(image_id) = image_id {
                 let mut sound = sound.lock().unwrap_or_else(PoisonError::into_inner);
@@ -100,7 +100,7 @@ impl Shared {
             let image_id = match (&stored, vetted.find(&declared.name, code, &config)) {
                 (Some(stored), _) if is_stored(stored, code, &config) => stored.image_id.clone(),
                 (_, Some(sound)) => sound.image_id.clone(),
-                _ => self.vet(code, &config)?,
+                _ => self.vet_patiently(code, &config)?,
             };
             let _pass = self.gate.enter().map_err(|_| taken_over())?;
             let mut state = self.lock();
@@ -125,7 +125,7 @@ impl Shared {
             }?;
             if let (Front::Runs, Done::Created(version) | Done::Updated(version)) = (front, &done) {
                 // To the front a version is a version, whether it is the first.
-                self.report(Ticket::NOBODY, &state, Ok(Done::Updated(Arc::clone(version))));
+                self.report(Ticket::NOBODY, &state, Ok(Done::Updated(Arc::clone(version))), None);
             }
             return Ok(Some(done));
         }

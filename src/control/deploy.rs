@@ -18,6 +18,8 @@ use crate::values::json::{self, JsonError};
 use crate::values::nearest::nearest;
 use crate::values::KeyPath;
 
+use super::images::Pulled;
+use super::preparations::{Fetched, Need, Ready, Unready};
 use super::{ControlReply, Done, Shared, State, Ticket};
 
 /// What a body of `POST` or `PUT` gives.
@@ -28,17 +30,25 @@ struct Given {
 }
 
 impl Shared {
-    pub(super) fn create(&self, ticket: Ticket, body: &[u8]) {
-        let prepared = self.prepare_new(body);
-        match prepared {
+    /// Answers, or says what has to be got ready first.
+    pub(super) fn create(&self, ticket: Ticket, body: &[u8], fetched: Option<&Fetched>) -> Result<(), Need> {
+        match self.prepare_new(body, fetched) {
             // Others may have taken the last place while the code was looked at.
-            Ok(new) => self.commit(ticket, |state| self.room_in(state).and_then(|()| state.create(&new))),
-            Err(problem) => self.answer(ticket, Err(problem)),
+            Ok((new, pulled)) => {
+                self.commit(ticket, pulled, |state| self.room_in(state).and_then(|()| state.create(&new)));
+            }
+            Err(Unready::Refused(problem)) => self.answer(ticket, Err(problem)),
+            Err(Unready::Needs(need)) => return Err(need),
         }
+        Ok(())
     }
 
     /// Everything that can be said about a new function before it is stored.
-    fn prepare_new(&self, body: &[u8]) -> Result<NewFunction, Problem> {
+    fn prepare_new(
+        &self,
+        body: &[u8],
+        fetched: Option<&Fetched>,
+    ) -> Result<(NewFunction, Option<Arc<Pulled>>), Unready> {
         let given = parse(body)?;
         let name = given.name.ok_or_else(|| missing("name"))?;
         validate_name(&name).map_err(|error| invalid_setting("name", &error))?;
@@ -48,13 +58,14 @@ impl Shared {
         {
             let state = self.lock();
             if state.functions.contains_key(&name) {
-                return Err(exists(&name));
+                return Err(exists(&name).into());
             }
             self.room_in(&state)?;
         }
         let config = settings.resolve(rules.default_mode).map_err(|error| invalid_setting("config", &error))?;
-        let image_id = self.vet(&code, &config)?;
-        Ok(NewFunction { name, code, config, image_id, now_ms: unix_ms() })
+        let image = self.vet(&code, &config, fetched)?;
+        let (image_id, pulled) = image.map_or((None, None), |image| (Some(image.id), image.pulled));
+        Ok((NewFunction { name, code, config, image_id, now_ms: unix_ms() }, pulled))
     }
 
     fn room_in(&self, state: &State) -> Result<(), Problem> {
@@ -66,46 +77,57 @@ impl Shared {
         Err(Problem::unavailable("too_many_functions", detail))
     }
 
-    pub(super) fn update(&self, ticket: Ticket, name: &str, body: &[u8]) {
-        let given = match parse(body) {
-            Ok(given) => given,
-            Err(problem) => return self.answer(ticket, Err(problem)),
-        };
+    /// Answers, or says what has to be got ready first.
+    pub(super) fn update(
+        &self,
+        ticket: Ticket,
+        name: &str,
+        body: &[u8],
+        fetched: Option<&Fetched>,
+    ) -> Result<(), Need> {
+        match self.try_update(ticket, name, body, fetched) {
+            Ok(()) => Ok(()),
+            Err(Unready::Needs(need)) => Err(need),
+            Err(Unready::Refused(problem)) => {
+                self.answer(ticket, Err(problem));
+                Ok(())
+            }
+        }
+    }
+
+    /// Stores and answers, if nothing is wrong.
+    fn try_update(&self, ticket: Ticket, name: &str, body: &[u8], fetched: Option<&Fetched>) -> Result<(), Unready> {
+        let given = parse(body)?;
         if given.name.as_deref().is_some_and(|given| given != name) {
             let detail = format!("name: a function cannot be renamed; leave it out or give {name:?}");
-            return self.answer(ticket, Err(Problem::invalid("invalid_request", detail)));
+            return Err(Problem::invalid("invalid_request", detail).into());
         }
         // Another update may be committed while this one's code is looked at; then the merge starts again from that.
         loop {
-            let Some(base) = self.lock().functions.get(name).cloned() else {
-                return self.answer(ticket, Err(Problem::no_function(name)));
-            };
+            let base = self.lock().functions.get(name).cloned().ok_or_else(|| Problem::no_function(name))?;
             let settings = base.config.to_settings().merge(given.settings.clone());
             let code = given.code.as_deref().unwrap_or(&base.code);
-            let vetted = settings
-                .resolve(self.settings().default_mode)
-                .map_err(|error| invalid_setting("config", &error))
-                .and_then(|config| self.vet(code, &config).map(|image_id| (config, image_id)));
-            let (config, image_id) = match vetted {
-                Ok(vetted) => vetted,
-                Err(problem) => return self.answer(ticket, Err(problem)),
-            };
-            let Ok(_pass) = self.gate.enter() else { return self.answer(ticket, Err(taken_over())) };
+            let resolved = settings.resolve(self.settings().default_mode);
+            let config = resolved.map_err(|error| invalid_setting("config", &error))?;
+            let image = self.vet(code, &config, fetched)?;
+            let (image_id, pulled) = image.map_or((None, None), |image| (Some(image.id), image.pulled));
+            let _pass = self.gate.enter().map_err(|_| taken_over())?;
             let mut state = self.lock();
             match state.functions.get(name) {
                 // The same, and not one of the same number that was made after a deletion.
                 Some(current) if Arc::ptr_eq(current, &base) => {
                     let result = state.update(&base, code, &config, image_id);
-                    return self.report(ticket, &state, result);
+                    self.report(ticket, &state, result, pulled);
+                    return Ok(());
                 }
                 Some(_) => continue,
-                None => return self.answer(ticket, Err(Problem::no_function(name))),
+                None => return Err(Problem::no_function(name).into()),
             }
         }
     }
 
     pub(super) fn delete(&self, ticket: Ticket, name: &str) {
-        self.commit(ticket, |state| {
+        self.commit(ticket, None, |state| {
             let was_there = state.store.delete(name).map_err(|error| not_stored(&error))?;
             state.functions.remove(name);
             if was_there {
@@ -116,9 +138,35 @@ impl Shared {
         });
     }
 
+    /// As [`Shared::vet`], and waits for whatever has to be got ready: for who has nothing else to do.
+    pub(super) fn vet_patiently(&self, code: &str, config: &FunctionConfig) -> Result<Option<ImageId>, Problem> {
+        let mut fetched = None;
+        loop {
+            match self.vet(code, config, fetched.as_ref()) {
+                Ok(image) => return Ok(image.map(|image| image.id)),
+                Err(Unready::Refused(problem)) => return Err(problem),
+                Err(Unready::Needs(need)) => fetched = Some(Fetched { outcome: self.fetch(&need), need }),
+            }
+        }
+    }
+
     /// Refuses what cannot run here, and code that does not compile or lacks its handler. Gives what its image is, if it
-    /// runs in containers.
-    pub(super) fn vet(&self, code: &str, config: &FunctionConfig) -> Result<Option<ImageId>, Problem> {
+    /// runs in containers; `fetched` is what has been got ready for it.
+    pub(super) fn vet(
+        &self,
+        code: &str,
+        config: &FunctionConfig,
+        fetched: Option<&Fetched>,
+    ) -> Result<Option<Ready>, Unready> {
+        self.permit(code, config)?;
+        match config.execution_mode {
+            ExecutionMode::Process => Ok(verdict(self.checker.check(code, config)).map(|()| None)?),
+            ExecutionMode::Container => self.vet_in_image(code, config, fetched).map(Some),
+        }
+    }
+
+    /// Refuses what can be told without a look at the code.
+    fn permit(&self, code: &str, config: &FunctionConfig) -> Result<(), Problem> {
         if code.len() > FUNCTION_CODE_BYTES_MAX {
             return Err(Problem::payload_too_large(format!(
                 "code: {} bytes, the limit is {FUNCTION_CODE_BYTES_MAX}",
@@ -149,11 +197,7 @@ impl Shared {
                 NetworkError::Unavailable { .. } => "network_unavailable",
             };
             Problem::invalid(code, format!("config.network: {error}"))
-        })?;
-        match config.execution_mode {
-            ExecutionMode::Process => verdict(self.checker.check(code, config)).map(|()| None),
-            ExecutionMode::Container => self.vet_in_image(code, config).map(Some),
-        }
+        })
     }
 
     pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -162,16 +206,27 @@ impl Shared {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn commit(&self, ticket: Ticket, change: impl FnOnce(&mut State) -> Result<Done, Problem>) {
+    fn commit(
+        &self,
+        ticket: Ticket,
+        pulled: Option<Arc<Pulled>>,
+        change: impl FnOnce(&mut State) -> Result<Done, Problem>,
+    ) {
         let Ok(_pass) = self.gate.enter() else { return self.answer(ticket, Err(taken_over())) };
         let mut state = self.lock();
         let result = change(&mut state);
-        self.report(ticket, &state, result);
+        self.report(ticket, &state, result, pulled);
     }
 
     /// Tells the front while the lock is still held, so that it hears of changes in the order of their commits.
-    pub(super) fn report(&self, ticket: Ticket, _held: &State, result: Result<Done, Problem>) {
-        if self.front.send(FrontEvent::Control(Box::new(ControlReply { ticket, result }))).is_err() {
+    pub(super) fn report(
+        &self,
+        ticket: Ticket,
+        _held: &State,
+        result: Result<Done, Problem>,
+        pulled: Option<Arc<Pulled>>,
+    ) {
+        if self.front.send(FrontEvent::Control(Box::new(ControlReply { ticket, result, pulled }))).is_err() {
             log::debug!("the front has ended; an answer is dropped");
         }
     }

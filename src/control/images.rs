@@ -1,30 +1,41 @@
 //! The image of a function that is deployed: that it is there, what it is, and that it may be used.
 //!
 //! Owns the order of these steps and what a client is told of each. Does not own images: whoever makes containers knows
-//! them, and is asked through [`ImageSource`].
+//! them, and is asked through [`ImageSource`]. What takes long (a pull, a scan) is not done here: see `preparations`.
 
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{json, Value};
 
 use crate::backend::process::check::CheckError;
 use crate::backend::runtimes::of_image;
 use crate::config::ImageScan;
 use crate::http::problem::Problem;
 use crate::registry::function::{ExecutionMode, FunctionConfig, Network};
-use crate::registry::image::ImageId;
+use crate::registry::image::{ImageId, Reference};
 use crate::scheduler::RuntimeId;
 
 use super::deploy::verdict;
-use super::scan::{scan, ScanError};
+use super::preparations::{Fetched, Need, Ready, Unready};
+use super::scan::ScanError;
+use super::verdicts::Refusal;
 use super::Shared;
 
 /// Who knows images: the container backend.
 pub trait ImageSource: Send + Sync {
-    /// Sees to it that the image of this name is there, from where it has to be fetched if it is not, and says which one
-    /// it is. Blocks for as long as that takes, within limits of its own.
+    /// Which image this name means, if that is here. Blocks for as long as an engine may take for a small question.
     ///
     /// # Errors
-    /// Why it is not there.
-    fn prepare_image(&self, reference: &str) -> Result<ImageId, ImageError>;
+    /// Why that cannot be said, or that it is one in which no function can run.
+    fn find_image(&self, reference: &Reference) -> Result<Option<ImageId>, ImageError>;
+
+    /// Fetches the image of this name from wherever it is. Blocks for as long as that takes, within limits of its own.
+    ///
+    /// # Errors
+    /// Why it is not there, or that it is one in which no function can run.
+    fn pull_image(&self, reference: &Reference) -> Result<(ImageId, Pulled), ImageError>;
 
     /// Has a function's code looked at by the interpreter of an image. Blocks likewise.
     ///
@@ -33,12 +44,45 @@ pub trait ImageSource: Send + Sync {
     fn look_at(&self, code: &str, config: &FunctionConfig, runtime: RuntimeId) -> Result<(), CheckError>;
 }
 
+/// How an image came that was not here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pulled {
+    /// Its name.
+    pub image: String,
+    /// What the name stands for at its registry, if that said so: `sha256:` and 64 hexadecimal digits.
+    pub digest: Option<String>,
+    /// From the question to the end.
+    pub took: Duration,
+    /// Its layers that were not here.
+    pub layers: usize,
+    /// Bytes that were transferred, as far as the engine told.
+    pub bytes: u64,
+}
+
+impl Pulled {
+    /// As the answer to a deployment has it.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "image": self.image,
+            "digest": self.digest,
+            "layers": self.layers,
+            "bytes": self.bytes,
+            "seconds": self.took.as_millis() as f64 / 1e3,
+        })
+    }
+}
+
 /// Why an image cannot be had. The words may be read by whoever deploys functions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImageError {
     /// There is no such image, or this server may not have it.
     NotFound {
         /// What the engine or the registry said.
+        message: String,
+    },
+    /// It is there, and no function can run in it.
+    Unsuitable {
+        /// Why.
         message: String,
     },
     /// The engine does not do its work at present.
@@ -51,7 +95,7 @@ pub enum ImageError {
 impl fmt::Display for ImageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ImageError::NotFound { message } => f.write_str(message),
+            ImageError::NotFound { message } | ImageError::Unsuitable { message } => f.write_str(message),
             ImageError::Engine { message } => write!(f, "the container engine: {message}"),
         }
     }
@@ -70,25 +114,68 @@ impl Shared {
 
     /// What the image of a function with this configuration is that runs in containers, once it is there and was looked
     /// at; and the runtime in which code for it is looked at.
-    fn image_of(&self, config: &FunctionConfig) -> Result<(ImageId, RuntimeId), Problem> {
+    fn image_of(&self, config: &FunctionConfig, fetched: Option<&Fetched>) -> Result<(Ready, RuntimeId), Unready> {
         let source = self.image_source()?;
         let rules = self.settings();
-        let reference = config.image.as_deref().unwrap_or(&rules.base_image);
-        let id = source.prepare_image(reference).map_err(|error| not_there(reference, &error))?;
-        if let Some(command) = &rules.image_scan {
-            scan(command, &id, rules.image_scan_timeout).map_err(|error| refused(reference, command, &error))?;
-        }
+        let name = config.image.as_deref().unwrap_or(&rules.base_image);
+        let Some(reference) = Reference::parse(name) else {
+            let error = ImageError::NotFound { message: "that is no name of an image".to_owned() };
+            return Err(not_there(name, &error).into());
+        };
+        let need = Need { reference, scan: rules.image_scan.clone() };
+        let ready = match fetched.filter(|fetched| fetched.need == need) {
+            Some(fetched) => fetched.outcome.clone()?,
+            None => {
+                let found = source.find_image(&need.reference).map_err(|error| not_there(name, &error))?;
+                let Some(id) = found else { return Err(Unready::Needs(need)) };
+                match self.known_verdict(&need, &id) {
+                    Some(verdict) => verdict.map(|()| Ready { id, pulled: None })?,
+                    None => return Err(Unready::Needs(need)),
+                }
+            }
+        };
         // Last, so that no number is spent on an image that is not used.
-        let learnt = self.runtimes.learn_image(&id, config);
+        let learnt = self.runtimes.learn_image(&ready.id, config);
         let index = learnt.map_err(|error| Problem::unavailable("too_many_images", error.to_string()))?;
-        Ok((id, of_image(index, Network::None)))
+        Ok((ready, of_image(index, Network::None)))
     }
 
     /// The same, and that the code is fit for it: the interpreter is the image's, and knows best.
-    pub(super) fn vet_in_image(&self, code: &str, config: &FunctionConfig) -> Result<ImageId, Problem> {
-        let (id, runtime) = self.image_of(config)?;
+    pub(super) fn vet_in_image(
+        &self,
+        code: &str,
+        config: &FunctionConfig,
+        fetched: Option<&Fetched>,
+    ) -> Result<Ready, Unready> {
+        let (ready, runtime) = self.image_of(config, fetched)?;
         verdict(self.image_source()?.look_at(code, config, runtime))?;
-        Ok(id)
+        Ok(ready)
+    }
+
+    /// Gets an image and has it looked at, as far as that was not done before. Blocks for as long as that takes.
+    pub(super) fn fetch(&self, need: &Need) -> Result<Ready, Problem> {
+        let source = self.image_source()?;
+        let name = need.reference.to_string();
+        let failed = |error: ImageError| not_there(&name, &error);
+        let (id, pulled) = match source.find_image(&need.reference).map_err(failed)? {
+            Some(id) => (id, None),
+            None => {
+                source.pull_image(&need.reference).map(|(id, pulled)| (id, Some(Arc::new(pulled)))).map_err(failed)?
+            }
+        };
+        if let Some(command) = &need.scan {
+            let rules = self.settings();
+            let verdict = self.verdicts.scan(command, &id, rules.image_scan_timeout, rules.image_scan_max_age);
+            verdict.map_err(|error| not_scanned(&name, command, &error))?.map_err(|it| refused(&name, command, &it))?;
+        }
+        Ok(Ready { id, pulled })
+    }
+
+    /// What is known of an image without a look at it; nothing, if it has to be looked at.
+    fn known_verdict(&self, need: &Need, id: &ImageId) -> Option<Result<(), Problem>> {
+        let Some(command) = &need.scan else { return Some(Ok(())) };
+        let verdict = self.verdicts.known(command, id, self.settings().image_scan_max_age)?;
+        Some(verdict.map_err(|refusal| refused(&need.reference.to_string(), command, &refusal)))
     }
 
     fn image_source(&self) -> Result<&dyn ImageSource, Problem> {
@@ -103,28 +190,29 @@ fn not_there(reference: &str, error: &ImageError) -> Problem {
     let detail = format!("config.image: {reference} cannot be had: {error}");
     match error {
         ImageError::NotFound { .. } => Problem::invalid("image_unavailable", detail),
+        ImageError::Unsuitable { message } => {
+            Problem::invalid("image_unsuitable", format!("config.image: {reference} cannot be used: {message}"))
+        }
         ImageError::Engine { .. } => Problem::unavailable("engine_unavailable", detail),
     }
 }
 
-fn refused(reference: &str, command: &ImageScan, error: &ScanError) -> Problem {
+/// Which program says so is the operator's business; what it says is for whoever has to mend the image.
+fn refused(reference: &str, command: &ImageScan, refusal: &Refusal) -> Problem {
+    let Refusal { status, report } = refusal;
     let program = command.program.display();
-    match error {
-        ScanError::Refused { status, output } => {
-            // What a scanner says is for the operator: it may name what is in the image, and what is on this host.
-            log::warn!("image {reference} is refused by {program} ({status}): {}", output.trim_end());
-            let detail = format!(
-                "config.image: {reference} is refused by this server's scan of images (system.image_scan); the server's \
-                 log says why"
-            );
-            Problem::invalid("image_refused", detail)
-        }
-        error => {
-            log::error!("image {reference} cannot be looked at by {program}: {error}");
-            let detail = format!("config.image: {reference} could not be scanned; the server's log says why");
-            Problem::unavailable("scan_failed", detail)
-        }
-    }
+    log::warn!("image {reference} is refused by {program} ({status}): {}", report.trim_end());
+    let detail = format!(
+        "config.image: {reference} is refused by this server's scan of images (system.image_scan); \
+         the end of what that says is in report"
+    );
+    Problem::invalid("image_refused", detail).with("report", report.as_str())
+}
+
+fn not_scanned(reference: &str, command: &ImageScan, error: &ScanError) -> Problem {
+    log::error!("image {reference} cannot be looked at by {}: {error}", command.program.display());
+    let detail = format!("config.image: {reference} could not be scanned; the server's log says why");
+    Problem::unavailable("scan_failed", detail)
 }
 
 #[cfg(test)]

@@ -10,18 +10,21 @@ mod declared;
 mod deploy;
 mod gate;
 mod images;
+mod preparations;
 mod queries;
 mod reload;
 mod scan;
+mod verdicts;
 
 use std::collections::HashMap;
 use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{bounded, Receiver, Sender};
+use crossbeam_channel::{bounded, select, Receiver, Sender};
 use serde_json::Value;
 
 use crate::backend::process::check::Checker;
@@ -41,8 +44,10 @@ use crate::watchdog::{Pulse, Watchdog};
 
 pub use declared::Vetted;
 pub use gate::Gate;
-pub use images::{ImageError, ImageSource};
+pub use images::{ImageError, ImageSource, Pulled};
+use preparations::{Fetched, Preparations, Resumed};
 use reload::Reloads;
+use verdicts::Verdicts;
 
 /// Names the client that waits for an answer; the front's own business.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,6 +118,8 @@ pub struct ControlReply {
     pub ticket: Ticket,
     /// What came of it.
     pub result: Result<Done, Problem>,
+    /// How the image of what was deployed came, if it was not here before.
+    pub pulled: Option<Arc<Pulled>>,
 }
 
 /// A job that was done.
@@ -145,6 +152,8 @@ pub struct ControlSettings {
     pub image_scan: Option<ImageScan>,
     /// `system.image_scan_timeout`.
     pub image_scan_timeout: Duration,
+    /// `system.image_scan_max_age`.
+    pub image_scan_max_age: Duration,
     /// `system.max_concurrent_functions`, as it was at the start.
     pub slots_max: usize,
 }
@@ -159,6 +168,8 @@ pub struct Tools {
     pub runtimes: Arc<AllRuntimes>,
     /// Who knows images; nobody where there are no containers.
     pub images: Option<Box<dyn ImageSource>>,
+    /// Where it is kept what scans have said of images.
+    pub verdicts: PathBuf,
     /// Function logs.
     pub logs: LogSink,
     /// Where answers go.
@@ -178,6 +189,8 @@ pub struct Shared {
     checker: Checker,
     runtimes: Arc<AllRuntimes>,
     images: Option<Box<dyn ImageSource>>,
+    preparations: Preparations,
+    verdicts: Verdicts,
     logs: LogSink,
     front: Line<FrontEvent>,
     reloads: Reloads,
@@ -193,7 +206,7 @@ impl Shared {
     /// Puts the parts together. `functions` is what the store holds.
     pub fn new(store: Store, functions: &[Arc<FunctionVersion>], settings: ControlSettings, tools: Tools) -> Self {
         let functions = functions.iter().map(|function| (function.name.clone(), Arc::clone(function))).collect();
-        let Tools { figures, checker, runtimes, images, logs, front, reloader } = tools;
+        let Tools { figures, checker, runtimes, images, verdicts, logs, front, reloader } = tools;
         let told = front.clone();
         let gate = Gate::new(move || drop(told.send(FrontEvent::Takeover(Box::new(TakeoverNews::Settled)))));
         Shared {
@@ -204,6 +217,8 @@ impl Shared {
             checker,
             runtimes,
             images,
+            preparations: Preparations::default(),
+            verdicts: Verdicts::open(verdicts),
             logs,
             front,
             reloads: Reloads::new(reloader),
@@ -236,12 +251,20 @@ impl Shared {
         self.lock().functions.values().cloned().collect()
     }
 
-    fn run(&self, job: ControlJob) {
+    /// `fetched` is what came of the image that the job was put aside for, if it was.
+    fn run(self: &Arc<Self>, job: ControlJob, fetched: Option<&Fetched>) {
         let ticket = job.ticket;
         let may_change = matches!(job.work, Work::Create(_) | Work::Update(..) | Work::Delete(_));
+        let needed = match &job.work {
+            Work::Create(body) => self.create(ticket, body, fetched),
+            Work::Update(name, body) => self.update(ticket, name, body, fetched),
+            _ => Ok(()),
+        };
+        if let Err(need) = needed {
+            return self.put_aside(job, need);
+        }
         match job.work {
-            Work::Create(body) => self.create(ticket, &body),
-            Work::Update(name, body) => self.update(ticket, &name, &body),
+            Work::Create(_) | Work::Update(..) => {}
             Work::Delete(name) => self.delete(ticket, &name),
             Work::Logs { function, limit, since } => self.answer(ticket, self.read_logs(&function, limit, since)),
             Work::Sandbox(function) => self.answer(ticket, self.describe_sandbox(&function)),
@@ -266,7 +289,7 @@ impl Shared {
     }
 
     pub(crate) fn answer(&self, ticket: Ticket, result: Result<Done, Problem>) {
-        let reply = Box::new(ControlReply { ticket, result });
+        let reply = Box::new(ControlReply { ticket, result, pulled: None });
         if self.front.send(FrontEvent::Control(reply)).is_err() {
             log::debug!("the front has ended; an answer is dropped");
         }
@@ -282,26 +305,39 @@ pub fn start(shared: Arc<Shared>, watchdog: &mut Watchdog) -> io::Result<(Sender
     let threads = (0..CONTROL_THREADS)
         .map(|number| {
             let (receiver, shared) = (receiver.clone(), Arc::clone(&shared));
+            let resumed = shared.preparations.resumed.clone();
             let name = format!("faas-control-{number}");
             let (pulse, beat) = Pulse::watched();
             watchdog.watch_patiently(&name, beat);
             std::thread::Builder::new().name(name).spawn(move || {
                 pulse.begin();
-                work_off(receiver, pulse, |job| shared.run(job), |ticket| shared.answer(ticket, Err(failed())));
+                let run = |job, fetched: Option<Fetched>| shared.run(job, fetched.as_ref());
+                work_off(&receiver, &resumed, pulse, run, |ticket| shared.answer(ticket, Err(failed())));
             })
         })
         .collect::<io::Result<Vec<_>>>()?;
     Ok((sender, threads))
 }
 
-/// Takes jobs until the front has dropped its sender. A job that panics costs the client its answer, not the server a
-/// thread: `give_up` answers in its place.
-fn work_off(jobs: Receiver<ControlJob>, mut pulse: Pulse, run: impl Fn(ControlJob), give_up: impl Fn(Ticket)) {
-    for job in jobs {
+/// Takes jobs, and those that go on after they were put aside, until the front has dropped its sender. A job that panics
+/// costs the client its answer, not the server a thread: `give_up` answers in its place.
+fn work_off(
+    jobs: &Receiver<ControlJob>,
+    resumed: &Receiver<Resumed>,
+    mut pulse: Pulse,
+    run: impl Fn(ControlJob, Option<Fetched>),
+    give_up: impl Fn(Ticket),
+) {
+    loop {
+        let next = select! {
+            recv(jobs) -> job => job.map(|job| (job, None)),
+            recv(resumed) -> resumed => resumed.map(|(job, fetched)| (job, Some(fetched))),
+        };
+        let Ok((job, fetched)) = next else { return };
         pulse.turn();
         let ticket = job.ticket;
         // What a job changes is behind a lock, whose holder leaves it whole at every moment (see `Shared::lock`).
-        if catch_unwind(AssertUnwindSafe(|| run(job))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| run(job, fetched))).is_err() {
             log::error!("a job of the API panicked; what it was about is on standard error");
             give_up(ticket);
         }
@@ -326,11 +362,12 @@ mod tests {
         }
         drop(sender);
         let (done, given_up) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
-        let run = |job: ControlJob| match job.ticket {
+        let run = |job: ControlJob, _| match job.ticket {
             Ticket(1) => panic!("on purpose"),
             ticket => done.borrow_mut().push(ticket),
         };
-        work_off(receiver, Pulse::unwatched(), run, |ticket| given_up.borrow_mut().push(ticket));
+        let (_resume, resumed) = bounded(1);
+        work_off(&receiver, &resumed, Pulse::unwatched(), run, |ticket| given_up.borrow_mut().push(ticket));
         assert_eq!(done.into_inner(), [Ticket(0), Ticket(2)]);
         assert_eq!(given_up.into_inner(), [Ticket(1)]);
     }

@@ -28,7 +28,7 @@ pub(super) enum ScanError {
     Refused {
         /// How it ended.
         status: ExitStatus,
-        /// The end of what it wrote.
+        /// The end of what it wrote, as [`readable`] has it.
         output: String,
     },
     /// It did not end in time.
@@ -79,7 +79,7 @@ pub(super) fn scan(command: &ImageScan, image: &ImageId, limit: Duration) -> Res
     let status = child.wait().map_err(cannot_run)?;
     match ended {
         Ok(()) if status.success() => Ok(()),
-        Ok(()) => Err(ScanError::Refused { status, output: String::from_utf8_lossy(&tail).into_owned() }),
+        Ok(()) => Err(ScanError::Refused { status, output: readable(&tail) }),
         Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(ScanError::TimedOut { limit }),
         Err(source) => Err(cannot_run(source)),
     }
@@ -125,6 +125,34 @@ fn take(pipe: &mut File, tail: &mut Vec<u8>) -> io::Result<bool> {
     }
 }
 
+/// What a command wrote, for people who read it wherever they are: lines of text, nothing that moves a cursor, colours the
+/// rest or turns its direction, and at most [`IMAGE_SCAN_OUTPUT_BYTES_MAX`] bytes of it.
+fn readable(output: &[u8]) -> String {
+    // The end may begin within a character.
+    let begun = output.iter().take(3).take_while(|byte| matches!(byte, 0x80..=0xbf)).count();
+    let text = String::from_utf8_lossy(output.get(begun..).unwrap_or_default());
+    let mut shown = String::with_capacity(text.len());
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '\n' | '\t' => shown.push(character),
+            // A sequence for a terminal: parameters, and the letter that ends them.
+            '\u{1b}' if characters.next_if_eq(&'[').is_some() => {
+                while characters.next_if(|next| (' '..='?').contains(next)).is_some() {}
+                characters.next_if(|next| ('@'..='~').contains(next));
+            }
+            '\r' if characters.peek() == Some(&'\n') => {}
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {}
+            character if character.is_control() => shown.push(' '),
+            character => shown.push(character),
+        }
+    }
+    // What was no character became a longer one.
+    let excess = shown.len().saturating_sub(IMAGE_SCAN_OUTPUT_BYTES_MAX);
+    let start = (excess..=shown.len()).find(|at| shown.is_char_boundary(*at)).unwrap_or(shown.len());
+    shown.split_off(start)
+}
+
 fn end_group(child: &Child) {
     if let Ok(pid) = i32::try_from(child.id()) {
         // It may have ended with all that it started.
@@ -158,6 +186,24 @@ mod tests {
         assert!(output.ends_with("99999\n100000\nbad\n"), "{output}");
         assert_eq!(output.len(), IMAGE_SCAN_OUTPUT_BYTES_MAX);
         assert!(matches!(shell("kill -9 $$", LONG), Err(ScanError::Refused { .. })));
+    }
+
+    #[test]
+    fn what_a_command_says_is_text_that_does_nothing_to_who_reads_it() {
+        for (said, shown) in [
+            (&b"bad\r\n\tworse\n"[..], "bad\n\tworse\n"),
+            (b"\x1b[1;31mCVE\x1b[0m \x1b]0;title\x07 \x1b", "CVE  ]0;title   "),
+            (b"a\rb\0c\x08d\x7fe\xc2\x9bf", "a b c d e f"),
+            ("\u{202e}abc\u{2066}d".as_bytes(), "abcd"),
+            (b"\xa9\xc3\xa9\xff!", "\u{e9}\u{fffd}!"),
+            (b"\x1b[", ""),
+            (b"", ""),
+        ] {
+            assert_eq!(readable(said), shown);
+        }
+        let invalid = readable(&[0xff; IMAGE_SCAN_OUTPUT_BYTES_MAX]);
+        assert!(invalid.len() <= IMAGE_SCAN_OUTPUT_BYTES_MAX && invalid.len() > IMAGE_SCAN_OUTPUT_BYTES_MAX - 3);
+        assert!(invalid.chars().all(|character| character == '\u{fffd}'));
     }
 
     #[test]

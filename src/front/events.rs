@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::backend::runtimes::Missing;
 use crate::call::{CallRequest, FrontEvent, InvocationId};
-use crate::control::{ControlJob, ControlReply, Done, Ticket, Work, NOT_STORED};
+use crate::control::{ControlJob, ControlReply, Done, Pulled, Ticket, Work, NOT_STORED};
 use crate::http::{HeaderName, HeaderValue, Problem, RequestId, Response};
 use crate::registry::function::{FunctionVersion, IdleTtl, InvocationsMax};
 use crate::scheduler::{self, FunctionPolicy};
@@ -109,17 +109,18 @@ impl Front {
         let Waiting::Control(request_id) = client.waiting else { return };
         let response = match (response, reply.result) {
             (Some(problem), _) | (None, Err(problem)) => problem.into_response(&request_id),
-            (None, Ok(done)) => self.done(done),
+            (None, Ok(done)) => self.done(done, reply.pulled.as_deref()),
         };
         self.respond(client_id.key(), response);
         self.drive(client_id.key());
     }
 
-    fn done(&self, done: Done) -> Response {
+    fn done(&self, done: Done, pulled: Option<&Pulled>) -> Response {
+        let pulled = pulled.map(Pulled::to_json);
         match done {
             Done::Created(function) => {
                 let location = format!("/functions/{}", function.name);
-                let response = api::json(201, &self.resource(&function, true, true));
+                let response = api::json(201, &self.resource(&function, true, true).with_pulled(pulled));
                 match HeaderValue::new(&location) {
                     Ok(value) => response.with(HeaderName::from_static("location"), value),
                     // A function's name is a valid value by its own rules.
@@ -127,7 +128,7 @@ impl Front {
                 }
             }
             Done::Updated(function) | Done::Unchanged(function) => {
-                api::json(200, &self.resource(&function, true, true))
+                api::json(200, &self.resource(&function, true, true).with_pulled(pulled))
             }
             Done::Deleted(_) => Response::new(204),
             Done::Document(document) => api::json(200, &document),

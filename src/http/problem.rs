@@ -143,6 +143,11 @@ impl Problem {
         &self.detail
     }
 
+    /// A member beside the standard ones.
+    pub fn member(&self, name: &str) -> Option<&Value> {
+        self.extra.iter().find(|(member, _)| *member == name).map(|(_, value)| value)
+    }
+
     /// The response that tells it.
     pub fn into_response(self, request_id: &RequestId) -> Response {
         let mut response = Response::new(self.status).with(CONTENT_TYPE, PROBLEM_JSON);

@@ -16,6 +16,7 @@ use crate::limits::IMAGE_REFERENCE_BYTES_MAX;
 const DIGEST_PREFIX: &str = "sha256:";
 const DIGEST_DIGITS: usize = 64;
 const TAG_BYTES_MAX: usize = 128;
+const TAG_DEFAULT: &str = "latest";
 
 /// What an image is: `sha256:` and 64 lower-case hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -79,21 +80,69 @@ impl From<ImageId> for String {
 pub(crate) const REFERENCE_FORM: &str =
     "the name of an image, such as python:3.11-slim or registry.example:5000/team/app@sha256:…";
 
-/// Whether this is the name of an image: `[HOST[:PORT]/]NAME[/NAME…][:TAG][@sha256:DIGITS]`.
-pub fn is_reference(text: &str) -> bool {
-    if text.len() > IMAGE_REFERENCE_BYTES_MAX {
-        return false;
+/// What an image is called, taken apart: a name, with or without a registry, and a tag or a digest. There always is one
+/// of the two: without, it is `latest`, as everywhere, and a pull would fetch every tag that there is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Reference {
+    name: String,
+    version: String,
+}
+
+impl Reference {
+    /// Reads `[HOST[:PORT]/]NAME[/NAME…][:TAG][@sha256:DIGITS]`. A tag beside a digest says nothing more, and is left out.
+    /// Nothing is said about whether there is such an image.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.len() > IMAGE_REFERENCE_BYTES_MAX {
+            return None;
+        }
+        let (rest, digest) = match text.split_once('@') {
+            Some((rest, digest)) => (rest, Some(digest)),
+            None => (text, None),
+        };
+        // The last colon begins a tag, unless it is that of a port.
+        let (name, tag) = match rest.rsplit_once(':') {
+            Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+            _ => (rest, None),
+        };
+        let is_one = digest.is_none_or(is_digest) && tag.is_none_or(is_tag) && is_name(name);
+        let version = digest.or(tag).unwrap_or(TAG_DEFAULT);
+        is_one.then(|| Reference { name: name.to_owned(), version: version.to_owned() })
     }
-    let (rest, digest) = match text.split_once('@') {
-        Some((rest, digest)) => (rest, Some(digest)),
-        None => (text, None),
-    };
-    // The last colon begins a tag, unless it is that of a port.
-    let (name, tag) = match rest.rsplit_once(':') {
-        Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
-        _ => (rest, None),
-    };
-    digest.is_none_or(is_digest) && tag.is_none_or(is_tag) && is_name(name)
+
+    /// All before the tag or the digest.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The tag or the digest.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// What stands between the two: a tag has no colon.
+    pub fn separator(&self) -> char {
+        if self.version.contains(':') {
+            '@'
+        } else {
+            ':'
+        }
+    }
+
+    /// The registry that it comes from, `HOST[:PORT]`, if the name has one. Without, it is the engine's own.
+    pub fn registry(&self) -> Option<&str> {
+        self.name.split_once('/').map(|(first, _)| first).filter(|first| looks_like_host(first))
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}{}", self.name, self.separator(), self.version)
+    }
+}
+
+/// Whether this is the name of an image: see [`Reference::parse`].
+pub fn is_reference(text: &str) -> bool {
+    Reference::parse(text).is_some()
 }
 
 fn is_name(name: &str) -> bool {
@@ -247,6 +296,27 @@ mod tests {
         ] {
             assert!(!is_reference(bad), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_name_of_an_image_always_has_a_tag_or_a_digest() {
+        let digest = digest();
+        for (given, full, registry) in [
+            ("python", "python:latest".to_owned(), None),
+            ("python:3.11", "python:3.11".to_owned(), None),
+            ("team/python", "team/python:latest".to_owned(), None),
+            ("host.example:5000/team/app", "host.example:5000/team/app:latest".to_owned(), Some("host.example:5000")),
+            ("localhost/app:v1", "localhost/app:v1".to_owned(), Some("localhost")),
+            ("[::1]:5000/app", "[::1]:5000/app:latest".to_owned(), Some("[::1]:5000")),
+            (&format!("python@{digest}"), format!("python@{digest}"), None),
+            (&format!("python:3@{digest}"), format!("python@{digest}"), None),
+        ] {
+            let reference = Reference::parse(given).unwrap();
+            assert_eq!((reference.to_string(), reference.registry()), (full, registry));
+        }
+        // As long as one may be, it is one everywhere.
+        let long = format!("{}a", "a/".repeat((IMAGE_REFERENCE_BYTES_MAX - 1) / 2));
+        assert_eq!(Reference::parse(&long).unwrap().name(), long);
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub struct FunctionResource<'a> {
     created_at: String,
     updated_at: String,
     instances: Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pulled: Option<Value>,
 }
 
 impl<'a> FunctionResource<'a> {
@@ -39,7 +41,13 @@ impl<'a> FunctionResource<'a> {
             created_at: rfc3339::format(function.created_at_ms),
             updated_at: rfc3339::format(function.updated_at_ms),
             instances,
+            pulled: None,
         }
+    }
+
+    /// The same with how its image came, as the answer to a deployment that had to wait for that has it.
+    pub fn with_pulled(self, pulled: Option<Value>) -> Self {
+        FunctionResource { pulled, ..self }
     }
 
     /// The same without its code, as listings have it.

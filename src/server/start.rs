@@ -86,7 +86,8 @@ impl Start {
         let threads = Threads::start(settings, &parts, cgroups, containers, &owner, &mut watchdog)?;
 
         let reloader = Reloader::new(sources, settings.clone(), parts);
-        let tools = tools(&threads, runtimes, Arc::clone(&all_runtimes), figures, &logs, &front_line, reloader);
+        let tools =
+            tools(&threads, settings, runtimes, Arc::clone(&all_runtimes), figures, &logs, &front_line, reloader);
         let shared = Arc::new(control::Shared::new(store, &stored.functions, control_settings(settings), tools));
         if predecessor.is_none() {
             shared.deploy_declared(&settings.functions);
@@ -199,6 +200,7 @@ impl Stored {
 /// What control threads work with.
 fn tools(
     threads: &Threads,
+    settings: &Settings,
     interpreters: Arc<Runtimes>,
     runtimes: Arc<AllRuntimes>,
     figures: FigureSource,
@@ -208,8 +210,10 @@ fn tools(
 ) -> Tools {
     let checker = Checker::new(interpreters, threads.supervisor.clone(), threads.containers());
     let images = threads.containers().map(|containers| {
-        let images: Box<dyn ImageSource> = Box::new(ImagesOf { containers, checker: checker.clone() });
+        let registry_auth = settings.registry_auth.clone();
+        let images: Box<dyn ImageSource> = Box::new(ImagesOf { containers, checker: checker.clone(), registry_auth });
         images
     });
-    Tools { figures, checker, runtimes, images, logs: logs.sink(), front: front.clone(), reloader }
+    let verdicts = settings.storage_path.join("image_scans.json");
+    Tools { figures, checker, runtimes, images, verdicts, logs: logs.sink(), front: front.clone(), reloader }
 }

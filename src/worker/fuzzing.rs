@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 use super::*;
-use crate::backend::{Custody, Limits};
+use crate::backend::{Custody, End, Limits};
 use crate::fuzzing::Steps;
 use crate::limits::{
     FUNCTION_CPU_MILLIS_DEFAULT, FUNCTION_MEMORY_BYTES_DEFAULT, LOG_ENTRY_BYTES_MAX, PIPE_DEPTH_MAX,
@@ -50,8 +50,8 @@ impl Custody for FakeCustody {
         self.is_killed.store(true, Ordering::Relaxed);
     }
 
-    fn exit_reason(&mut self) -> Option<ExitReason> {
-        Some(ExitReason::Signal(libc::SIGKILL))
+    fn end(&mut self) -> End {
+        End::Was(ExitReason::Signal(libc::SIGKILL))
     }
 
     fn bury(self: Box<Self>) {}

@@ -30,7 +30,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Token};
 use slab::Slab;
 
-use crate::backend::Instance;
+use crate::backend::{End, Instance};
 use crate::call::{BlankFailure, CallRequest, ExitReason, FrontEvent, InvocationId, InvokeError, Slot, WorkerJob};
 use crate::doorbell::{line, Desk, Line, DOORBELL_TOKEN};
 use crate::limits::{WIRE_MESSAGE_BYTES_MAX, WORKER_OUTPUT_READ_BYTES, WORKER_QUEUE_MAX};
@@ -104,7 +104,8 @@ struct Worker {
     by_slot: Vec<Option<usize>>,
     /// Tenants that had more to read than one turn allows, each once.
     again: Vec<usize>,
-    /// Tenants that have ended and whose exit status is not to be had yet; each once, and none that is gone.
+    /// Tenants that have ended and whose exit status is not to be had yet, and of whom nobody tells; each once, and none
+    /// that is gone.
     ending: Vec<usize>,
     buffer: Vec<u8>,
     /// Raw output is read while a datagram in `buffer` is being heard, so it has a buffer of its own.
@@ -208,6 +209,11 @@ impl Worker {
             WorkerJob::Adopt(instance) => self.adopt(*instance),
             WorkerJob::Assign { slot, function } => self.assign(slot, function),
             WorkerJob::LimitsSet { slot, result } => self.limits_set(slot, result),
+            WorkerJob::EndKnown { slot } => {
+                if let Some(key) = self.key(slot) {
+                    self.bury(key);
+                }
+            }
             WorkerJob::Call { slot, invocation, nonce, request } => self.call(slot, invocation, nonce, request),
             WorkerJob::TakeBack { slot } => {
                 let calls = match self.key(slot) {
@@ -365,12 +371,16 @@ impl Worker {
 
     /// The instance has ended: reads its last words, then accounts for every call that was given to it.
     fn bury(&mut self, key: usize) {
-        let Some(exit) = self.tenants[key].instance.custody.exit_reason() else {
-            // The poll may report the same end again before it can be told how it came.
-            if !self.ending.contains(&key) {
-                self.ending.push(key);
+        let exit = match self.tenants[key].instance.custody.end() {
+            End::Was(exit) => exit,
+            End::Awaited => return,
+            End::NotYet => {
+                // The poll may report the same end again before it can be told how it came.
+                if !self.ending.contains(&key) {
+                    self.ending.push(key);
+                }
+                return;
             }
-            return;
         };
         self.read_output(key);
         while self.read_channel(key) {}

@@ -10,7 +10,7 @@ use super::*;
 use crate::limits::WIRE_BODY_PIECE_BYTES_MAX;
 use crate::wire::{self, Kind};
 
-use stage::{ids, Stage};
+use stage::{ids, Stage, PATIENCE};
 
 #[test]
 fn calls_are_answered_in_the_order_of_the_pipe() {
@@ -167,6 +167,29 @@ fn a_stop_is_sent_once_and_asked_again_it_kills() {
     assert!(!fake.fate.lock().unwrap().killed);
     stage.jobs.send(WorkerJob::Stop { slot: fake.slot }).unwrap();
     assert_eq!(stage.exited(), (ExitReason::Signal(9), None, vec![]));
+    stage.close();
+}
+
+#[test]
+fn an_end_of_which_somebody_tells_is_asked_for_when_it_is_told_and_not_again_and_again() {
+    let mut stage = Stage::new();
+    let fake = stage.serving(0);
+    stage.call(&fake, 1, 10);
+    fake.fate.lock().unwrap().end_is_told_later = true;
+    fake.end(ExitReason::Status(7));
+    let deadline = Instant::now() + PATIENCE;
+    while fake.fate.lock().unwrap().asked == 0 {
+        assert!(Instant::now() < deadline, "nobody asks how it ended");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    stage.settle();
+    assert!(fake.fate.lock().unwrap().asked <= 2, "{} times", fake.fate.lock().unwrap().asked);
+    fake.fate.lock().unwrap().end_is_told_later = false;
+    stage.jobs.send(WorkerJob::EndKnown { slot: fake.slot }).unwrap();
+    assert_eq!(stage.exited().0, ExitReason::Status(7));
+    // Of one that is gone it may be told all the same.
+    stage.jobs.send(WorkerJob::EndKnown { slot: fake.slot }).unwrap();
     stage.close();
 }
 

@@ -133,8 +133,13 @@ impl Engine {
 
     /// Makes an image of an archive of so many bytes.
     pub fn import(&self, image: &str, archive: &mut dyn Read, length: u64) {
+        self.import_with(image, "", archive, length);
+    }
+
+    /// The same with more parameters of the call, each with its `&` before it.
+    pub fn import_with(&self, image: &str, options: &str, archive: &mut dyn Read, length: u64) {
         // Podman 4.3 passes over a tag of its own.
-        let path = format!("/images/create?fromSrc=-&repo={}", image.replace(':', "%3A"));
+        let path = format!("/images/create?fromSrc=-&repo={}{options}", image.replace(':', "%3A"));
         let (status, body) = self.request("POST", &path, "application/x-tar", length, archive);
         assert!(status == 200 && !body.contains("errorDetail"), "importing {image}: {status} {body}");
     }
@@ -217,7 +222,7 @@ fn is_installed(program: &str) -> bool {
 }
 
 /// The archive of the image, which is made if it has to be; why it cannot be made.
-fn image_archive() -> Result<PathBuf, String> {
+pub fn image_archive() -> Result<PathBuf, String> {
     let output = Command::new("python3").arg(IMAGE_MAKER).output().map_err(|error| format!("python3: {error}"))?;
     match output.status.success() {
         true => Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())),

@@ -15,6 +15,7 @@ use faas::backend::docker::api::{images, logs};
 use faas::backend::docker::hardening::{ContainerSpec, SeccompProfile};
 use faas::backend::docker::http::request::{ApiVersion, Request};
 use faas::backend::docker::profile::profile;
+use faas::registry::image::Reference;
 use faas::sandbox::plan::Network;
 use faas::sandbox::seccomp::Arch;
 
@@ -58,7 +59,7 @@ impl Engine {
         let (status, body) = engine.ask(&system::version());
         let found = system::negotiated(status, &body).unwrap();
         (engine.api, engine.kind) = (Some(found.api), found.kind);
-        let image = images::ImageRef::parse(&image).unwrap();
+        let image = Reference::parse(&image).unwrap();
         let (status, body) = engine.ask(&images::inspect(&image));
         engine.image = images::inspected(status, &body).unwrap().expect("the engine has FAAS_TEST_IMAGE");
         Some(engine)

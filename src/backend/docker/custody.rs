@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use crate::backend::{Custody, Limits};
+use crate::backend::{Custody, End, Limits};
 use crate::call::{ExitReason, Slot};
 use crate::doorbell::Line;
-use crate::limits::{CONTAINER_EXIT_WAIT, FUNCTION_CPU_MILLIS_DEFAULT, FUNCTION_MEMORY_BYTES_DEFAULT};
+use crate::limits::{FUNCTION_CPU_MILLIS_DEFAULT, FUNCTION_MEMORY_BYTES_DEFAULT};
 use crate::registry::function::FunctionConfig;
 use crate::sys;
 
@@ -28,8 +28,11 @@ pub(super) struct ContainerCustody {
     containers: Line<ContainerJob>,
     /// Killed from here: how it ended is known, and need not be asked.
     is_killed: AtomicBool,
-    /// Where the thread puts how it ended, and since when that has been asked.
-    asked: Option<(Arc<OnceLock<ExitReason>>, Instant)>,
+    /// Where the thread puts how it ended, once that has been asked. It does so within [`CONTAINER_EXIT_WAIT`]: the calls of
+    /// this instance must not wait for an engine that hangs.
+    ///
+    /// [`CONTAINER_EXIT_WAIT`]: crate::limits::CONTAINER_EXIT_WAIT
+    asked: Option<Arc<OnceLock<ExitReason>>>,
 }
 
 impl ContainerCustody {
@@ -66,11 +69,11 @@ impl Custody for ContainerCustody {
         }
     }
 
-    fn exit_reason(&mut self) -> Option<ExitReason> {
+    fn end(&mut self) -> End {
         if self.asked.is_none() && sys::io::wait_readable(&self.process, Instant::now()).is_err() {
-            return None;
+            return End::NotYet;
         }
-        let (answer, since) = self.asked.get_or_insert_with(|| {
+        let answer = self.asked.get_or_insert_with(|| {
             let answer = Arc::new(OnceLock::new());
             let job = ContainerJob::AskExit { slot: self.slot, answer: Arc::clone(&answer) };
             if self.is_killed.load(Ordering::Relaxed) {
@@ -78,14 +81,9 @@ impl Custody for ContainerCustody {
             } else if self.containers.send(job).is_err() {
                 let _ = answer.set(ExitReason::Unknown);
             }
-            (answer, Instant::now())
+            answer
         });
-        match answer.get() {
-            Some(reason) => Some(reason.clone()),
-            // An engine that hangs: the calls of this instance must not wait for it.
-            None if since.elapsed() > CONTAINER_EXIT_WAIT => Some(ExitReason::Unknown),
-            None => None,
-        }
+        answer.get().map_or(End::Awaited, |reason| End::Was(reason.clone()))
     }
 
     fn bury(self: Box<Self>) {

@@ -6,8 +6,11 @@ use crossbeam_channel::Sender;
 
 use crate::backend::Wish;
 use crate::call::{ExitReason, Slot};
+use crate::registry::image::Reference;
 
-use super::images::{ImageError, Prepared};
+use super::api::images::Image;
+use super::images::{ImageError, PulledImage};
+use super::registry_auth::RegistryAuth;
 
 /// What the containers' thread is asked for.
 #[derive(Debug)]
@@ -32,7 +35,7 @@ pub enum ContainerJob {
     AskExit {
         /// Whose.
         slot: Slot,
-        /// Where to put it: it is filled in any case.
+        /// Where to put it: it is filled in any case, soon, and the slot's worker is told.
         answer: Arc<OnceLock<ExitReason>>,
     },
     /// Remove a container that has ended, and all that was made for it.
@@ -40,12 +43,21 @@ pub enum ContainerJob {
         /// Whose.
         slot: Slot,
     },
-    /// See that an image is here, and which one it is.
-    PrepareImage {
+    /// Find out which image a name means, if that is here.
+    FindImage {
         /// As the function names it.
-        reference: String,
+        reference: Reference,
+        /// Where to put it.
+        answer: Sender<Result<Option<Image>, ImageError>>,
+    },
+    /// Get an image that is not here.
+    PullImage {
+        /// As the function names it.
+        reference: Reference,
+        /// What its registry is to be told.
+        auth: Option<RegistryAuth>,
         /// Where to put it. Nothing comes before the image is here or cannot be had.
-        answer: Sender<Result<Prepared, ImageError>>,
+        answer: Sender<Result<PulledImage, ImageError>>,
     },
     /// Remove every container, end the thread.
     Shutdown,

@@ -5,7 +5,8 @@
 //! Owns the directory, the socket and the message. Does not own the descriptors, or what they lead to.
 //!
 //! Invariants:
-//! - One process is served, once. Then the socket has no name any more, and the function that moves in finds nobody.
+//! - One process is served, once. Then the socket has no name any more and is closed, and the function that moves in finds
+//!   nobody.
 //! - What comes for the broker is the server's own program: nothing of the image has run by then.
 //! - Who comes is the container's user, by the kernel's word. Besides, nobody else reaches the socket: the directory lies
 //!   in one that is the server's alone, and is mounted into one container; and as root the server gives it to that user.
@@ -13,10 +14,12 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
 use nix::sys::socket::{
     bind, getsockopt, listen, socket, sockopt, AddressFamily, Backlog, SockFlag, SockType, UnixCredentials,
 };
@@ -38,7 +41,8 @@ const DIRECTORY_MODE: u32 = 0o711;
 #[derive(Debug)]
 pub struct Rendezvous {
     directory: PathBuf,
-    listener: OwnedFd,
+    /// None when all has been handed over.
+    listener: Option<OwnedFd>,
     user: Option<u32>,
     /// The message has been sent.
     has_channel: bool,
@@ -65,9 +69,9 @@ impl Rendezvous {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let listener = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
         // From here on the directory goes whatever fails.
-        let rendezvous = Rendezvous { directory, listener, user, has_channel: false };
+        let mut rendezvous = Rendezvous { directory, listener: None, user, has_channel: false };
         let path = rendezvous.directory.join(NAME);
-        bind(rendezvous.listener.as_raw_fd(), &sys::io::address_in(&File::open(&rendezvous.directory)?, NAME)?)?;
+        bind(listener.as_raw_fd(), &sys::io::address_in(&File::open(&rendezvous.directory)?, NAME)?)?;
         let is_root = nix::unistd::geteuid().is_root();
         match user.filter(|_| is_root) {
             Some(_) => {
@@ -76,7 +80,8 @@ impl Rendezvous {
             }
             None => fs::set_permissions(&path, Permissions::from_mode(0o666))?,
         }
-        listen(&rendezvous.listener, Backlog::new(2)?)?;
+        listen(&listener, Backlog::new(2)?)?;
+        rendezvous.listener = Some(listener);
         Ok(rendezvous)
     }
 
@@ -85,18 +90,25 @@ impl Rendezvous {
         &self.directory
     }
 
-    /// Becomes readable when somebody has come.
-    pub fn listener(&self) -> BorrowedFd<'_> {
-        self.listener.as_fd()
+    /// Has the poll tell when somebody has come. That it is over with the socket needs nobody to say.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2), and `NotConnected` when all has been handed over.
+    pub fn watch(&self, registry: &Registry, token: Token) -> io::Result<()> {
+        let listener = self.listener.as_ref().ok_or(io::ErrorKind::NotConnected)?.as_raw_fd();
+        registry.register(&mut SourceFd(&listener), token, Interest::READABLE)
     }
 
     /// Sends the message to the process that has come, with these: its end of the channel, and the write end of its output
-    /// pipe. `None` as long as it has not come for everything. Not to be asked again afterwards.
+    /// pipe. `None` as long as it has not come for everything, and for ever when it has.
     ///
     /// # Errors
     /// `PermissionDenied` when it is somebody else, which the engine must then have let in; `BrokenPipe` or
     /// `ConnectionReset` when it is gone again; those of accept(2).
     pub fn meet(&mut self, network: Network, descriptors: &[BorrowedFd<'_>; 2]) -> io::Result<Option<Met>> {
+        if self.listener.is_none() {
+            return Ok(None);
+        }
         if !self.has_channel {
             let Some(stream) = self.accept()? else { return Ok(None) };
             sys::io::send_with_descriptors(&stream, &[IoSlice::new(MESSAGE)], descriptors)?;
@@ -110,11 +122,13 @@ impl Rendezvous {
             },
         };
         fs::remove_file(self.directory.join(NAME))?;
+        self.listener = None;
         Ok(Some(Met { handover }))
     }
 
     fn accept(&self) -> io::Result<Option<OwnedFd>> {
-        let Some(stream) = sys::io::accept(&self.listener)? else { return Ok(None) };
+        let Some(listener) = &self.listener else { return Ok(None) };
+        let Some(stream) = sys::io::accept(listener)? else { return Ok(None) };
         check(self.user, getsockopt(&stream, sockopt::PeerCredentials)?)?;
         Ok(Some(stream))
     }

@@ -7,7 +7,7 @@
 //!
 //! Invariants:
 //! - Every [`ContainerJob::Make`] ends in exactly one answer: for a worker, one `Adopt` to it or one `BlankFailed` to the
-//!   front. So does every [`ContainerJob::PrepareImage`].
+//!   front. So do every [`ContainerJob::FindImage`] and [`ContainerJob::PullImage`].
 //! - A container that was asked for is removed, however the order went: by name, since an answer that never came may
 //!   have been a success. What cannot be removed is tried again for as long as the server lives, and found by its labels
 //!   by the next one.
@@ -107,8 +107,6 @@ struct Supervisor {
     /// Those that have been asked for and are not removed.
     containers: Slab<Container>,
     by_slot: HashMap<Slot, usize>,
-    /// Containers whose removal has been asked for and not been answered.
-    removing: usize,
     /// Blanks that wait until the engine is known to be there, or has less to do.
     orders: VecDeque<Order>,
     pulls: Pulls,
@@ -136,7 +134,6 @@ pub fn start(
         again: Vec::new(),
         containers: Slab::new(),
         by_slot: HashMap::new(),
-        removing: 0,
         orders: VecDeque::new(),
         pulls: Pulls::default(),
     };
@@ -170,8 +167,13 @@ impl Supervisor {
     fn turn(&mut self, events: &mut Events, until: Option<Instant>) -> bool {
         let now = Instant::now();
         let again = self.again.iter().map(|(at, _)| *at).min();
-        let wakes = [self.client.next_wake(), self.engine.next_wake(), self.next_overdue(), again, until];
-        let timeout = wakes.into_iter().flatten().min().map(|at| at.saturating_duration_since(now));
+        let wakes = [self.client.next_wake(), self.engine.next_wake(), self.next_due(), self.next_late(), again, until];
+        let timeout = wakes
+            .into_iter()
+            .flatten()
+            .chain(self.pulls.next_overdue())
+            .min()
+            .map(|at| at.saturating_duration_since(now));
         if let Err(error) = self.desk.wait(events, timeout) {
             log::error!("the poll of the containers' thread failed: {error}");
             std::thread::sleep(Duration::from_millis(10));
@@ -197,6 +199,7 @@ impl Supervisor {
             self.settings.pulse.turn();
         }
         self.expire(now);
+        self.expire_pulls(now);
         self.ask_again(now);
         self.tend_engine(now);
         self.place_orders(now);
@@ -215,7 +218,8 @@ impl Supervisor {
             ContainerJob::Kill { slot } => self.kill(slot),
             ContainerJob::AskExit { slot, answer } => self.ask_exit(slot, answer),
             ContainerJob::Bury { slot } => self.bury(slot),
-            ContainerJob::PrepareImage { reference, answer } => self.prepare_image(reference, answer),
+            ContainerJob::FindImage { reference, answer } => self.find_image(&reference, answer),
+            ContainerJob::PullImage { reference, auth, answer } => self.pull_image(reference, auth, answer),
             ContainerJob::Shutdown => {}
         }
     }
@@ -231,7 +235,8 @@ impl Supervisor {
             }
             match self.questions.get(&call).map(|asked| &asked.question) {
                 Some(Question::Engine(_)) => self.hear_of_engine(call, news),
-                Some(Question::Image { .. }) => self.hear_of_pull(call, news),
+                Some(Question::Find { .. }) => self.hear_of_image(call, news),
+                Some(Question::Pull { .. }) => self.hear_of_pull(call, news),
                 Some(Question::Start { .. }) => self.hear_of_start(call, news),
                 Some(Question::Container { .. }) => self.hear_of_container(call, news),
                 None => {}

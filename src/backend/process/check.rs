@@ -120,7 +120,7 @@ impl Drop for Throwaway {
         instance.custody.kill();
         let limit = Instant::now() + crate::limits::KILL_WAIT;
         let _ = sys::io::wait_readable(instance.custody.ended(), limit);
-        while instance.custody.exit_reason().is_none() && Instant::now() < limit {
+        while instance.custody.end().reason().is_none() && Instant::now() < limit {
             std::thread::sleep(Duration::from_millis(1));
         }
         instance.custody.bury();
@@ -285,7 +285,7 @@ fn ended(exit: Option<ExitReason>) -> CheckError {
 fn exit_of(instance: &mut Instance) -> Option<ExitReason> {
     let limit = Instant::now() + CONTAINER_EXIT_WAIT + Duration::from_secs(1);
     loop {
-        match instance.custody.exit_reason() {
+        match instance.custody.end().reason() {
             None if Instant::now() < limit => std::thread::sleep(Duration::from_millis(1)),
             exit => return exit,
         }

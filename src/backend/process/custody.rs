@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use crate::backend::{self, Custody};
+use crate::backend::{self, Custody, End};
 use crate::call::{ExitReason, Slot};
 use crate::doorbell::Line;
 use crate::limits::INSTANCE_TASKS_MAX;
@@ -59,11 +59,11 @@ impl Custody for ProcessCustody {
         }
     }
 
-    fn exit_reason(&mut self) -> Option<ExitReason> {
+    fn end(&mut self) -> End {
         if self.ended.is_none() {
             self.ended = self.collect();
         }
-        self.ended.clone()
+        self.ended.clone().map_or(End::NotYet, End::Was)
     }
 
     fn bury(self: Box<Self>) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crossbeam_channel::bounded;
 
 use super::*;
-use crate::backend::{Custody, Limits};
+use crate::backend::{Custody, End, Limits};
 use crate::call::ExitReason;
 use crate::doorbell::{line, Desk};
 use crate::registry::function::FunctionConfig;
@@ -35,8 +35,8 @@ impl Custody for Watched {
         self.is_killed.store(true, Ordering::Relaxed);
     }
 
-    fn exit_reason(&mut self) -> Option<ExitReason> {
-        self.is_killed.load(Ordering::Relaxed).then_some(ExitReason::Unknown)
+    fn end(&mut self) -> End {
+        self.is_killed.load(Ordering::Relaxed).then_some(ExitReason::Unknown).map_or(End::NotYet, End::Was)
     }
 
     fn bury(self: Box<Self>) {}

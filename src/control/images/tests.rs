@@ -2,7 +2,7 @@
 //! control thread would do is done here.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{json, Value};
@@ -15,7 +15,7 @@ use crate::backend::runtimes::Images;
 use crate::config::{load, CliOptions, DeclaredFunction, Settings, Sources};
 use crate::doorbell::{line, Desk};
 use crate::egress::Egress;
-use crate::limits::FRONT_QUEUE_MAX;
+use crate::limits::{FRONT_QUEUE_MAX, IMAGE_PREPARATIONS_MAX};
 use crate::logs::FunctionLogs;
 use crate::registry::function::Network;
 use crate::registry::image::ImageId;
@@ -25,18 +25,32 @@ use crate::systemd::Notifier;
 
 const CODE: &str = "def handle(request): pass\n";
 
-/// What each name stands for at present, and how often anybody asked.
+/// What each name stands for at present, what it stands for elsewhere, and how often anybody asked.
 #[derive(Debug, Default)]
 struct Engine {
     images: Mutex<BTreeMap<String, ImageId>>,
+    elsewhere: Mutex<BTreeMap<String, ImageId>>,
     asked: AtomicUsize,
+    pulled: AtomicUsize,
+    /// Held to let pulls take their time.
+    pulls: Mutex<()>,
 }
 
 impl ImageSource for Arc<Engine> {
-    fn prepare_image(&self, reference: &str) -> Result<ImageId, ImageError> {
-        self.asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let found = self.images.lock().unwrap().get(reference).cloned();
-        found.ok_or_else(|| ImageError::NotFound { message: "no such image".to_owned() })
+    fn find_image(&self, reference: &Reference) -> Result<Option<ImageId>, ImageError> {
+        self.asked.fetch_add(1, Relaxed);
+        Ok(self.images.lock().unwrap().get(&reference.to_string()).cloned())
+    }
+
+    fn pull_image(&self, reference: &Reference) -> Result<(ImageId, Pulled), ImageError> {
+        self.pulled.fetch_add(1, Relaxed);
+        drop(self.pulls.lock().unwrap());
+        let image = reference.to_string();
+        assert!(!image.contains("panics"), "on purpose");
+        let found = self.elsewhere.lock().unwrap().get(&image).cloned();
+        let id = found.ok_or_else(|| ImageError::NotFound { message: "no such image".to_owned() })?;
+        self.images.lock().unwrap().insert(image.clone(), id.clone());
+        Ok((id, Pulled { image, digest: None, took: Duration::from_millis(1500), layers: 2, bytes: 3 }))
     }
 
     fn look_at(&self, code: &str, _config: &FunctionConfig, _runtime: RuntimeId) -> Result<(), CheckError> {
@@ -46,7 +60,7 @@ impl ImageSource for Arc<Engine> {
 }
 
 struct Stage {
-    shared: Shared,
+    shared: Arc<Shared>,
     runtimes: Arc<AllRuntimes>,
     engine: Arc<Engine>,
     front: Desk<FrontEvent>,
@@ -92,31 +106,57 @@ impl Stage {
             checker: Checker::new(process, supervisor, None),
             runtimes: Arc::clone(&runtimes),
             images: Some(Box::new(Arc::clone(&engine))),
+            verdicts: state.join("image_scans.json"),
             logs: logs.sink(),
             front: front_line,
             reloader: Reloader::new(Sources::new(CliOptions::default()), settings.clone(), parts),
         };
         let shared = Shared::new(store, &[], control_settings(&settings), tools);
+        let shared = Arc::new(shared);
         Stage { shared, runtimes, engine, front, _logs: logs, directory }
     }
 
-    fn done(&self) -> Result<Done, Problem> {
+    /// Begins a job: it is answered, or put aside.
+    fn begin(&self, ticket: u64, work: Work) {
+        self.shared.run(ControlJob { ticket: Ticket(ticket), work }, None);
+    }
+
+    /// Does what a control thread would do with a job that was put aside.
+    fn go_on(&self) {
+        let (job, fetched) = self.shared.preparations.resumed.recv_timeout(Duration::from_secs(60)).unwrap();
+        self.shared.run(job, Some(&fetched));
+    }
+
+    fn reply(&self) -> Option<Box<ControlReply>> {
         match self.front.try_recv() {
-            Some(FrontEvent::Control(reply)) => reply.result,
+            Some(FrontEvent::Control(reply)) => Some(reply),
+            None => None,
             other => panic!("{other:?}"),
         }
     }
 
+    fn done(&self) -> Result<Done, Problem> {
+        self.reply()
+            .unwrap_or_else(|| {
+                self.go_on();
+                self.reply().unwrap()
+            })
+            .result
+    }
+
     fn create(&self, name: &str, config: Value) -> Result<Arc<FunctionVersion>, Problem> {
-        let body = json!({ "name": name, "code": CODE, "config": config }).to_string();
-        self.shared.create(Ticket(1), body.as_bytes());
+        self.begin(1, creation(name, &config));
         version(self.done())
     }
 
     fn update(&self, name: &str, body: &Value) -> Result<Arc<FunctionVersion>, Problem> {
-        self.shared.update(Ticket(1), name, body.to_string().as_bytes());
+        self.begin(1, Work::Update(name.to_owned(), body.to_string().into_bytes()));
         version(self.done())
     }
+}
+
+fn creation(name: &str, config: &Value) -> Work {
+    Work::Create(json!({ "name": name, "code": CODE, "config": config }).to_string().into_bytes())
 }
 
 impl Engine {
@@ -126,7 +166,12 @@ impl Engine {
     }
 
     fn asked(&self) -> usize {
-        self.asked.load(std::sync::atomic::Ordering::Relaxed)
+        self.asked.load(Relaxed)
+    }
+
+    /// There is one elsewhere.
+    fn could_have(&self, reference: &str, digit: char) {
+        self.elsewhere.lock().unwrap().insert(reference.to_owned(), image_id(digit));
     }
 }
 
@@ -221,7 +266,7 @@ fn a_function_that_runs_in_processes_asks_for_no_image_and_may_name_none() {
 #[test]
 fn where_nobody_makes_containers_a_function_that_needs_one_is_refused() {
     let mut stage = Stage::new("");
-    stage.shared.images = None;
+    Arc::get_mut(&mut stage.shared).unwrap().images = None;
     let problem = stage.create("f", json!({})).unwrap_err();
     assert_eq!((problem.status(), problem.code()), (400, "mode_unavailable"));
     assert!(problem.detail().starts_with("config.execution_mode: "), "{}", problem.detail());
@@ -232,26 +277,103 @@ fn which_image_a_version_has_cannot_be_said_by_a_client() {
     let stage = Stage::new("");
     let id = image_id('f').to_string();
     let body = json!({ "name": "f", "code": CODE, "image_id": id }).to_string();
-    stage.shared.create(Ticket(1), body.as_bytes());
+    stage.begin(1, Work::Create(body.into_bytes()));
     assert_eq!(version(stage.done()).unwrap_err().code(), "invalid_request");
     assert_eq!(stage.create("f", json!({ "image_id": id })).unwrap_err().code(), "invalid_config");
 }
 
 #[test]
-fn a_client_is_told_of_an_image_and_not_of_the_scanners_words() {
+fn a_client_is_told_of_an_image_and_of_the_scan_s_report_but_not_which_program_that_was() {
     let command = ImageScan { program: "/opt/scanner".into(), arguments: vec!["{image}".into()] };
-    let status = std::os::unix::process::ExitStatusExt::from_raw(256);
-    let said = ScanError::Refused { status, output: "CVE-1 in /secret/layer".to_owned() };
-    let late = ScanError::TimedOut { limit: std::time::Duration::from_secs(3) };
+    let said = Refusal { status: "exit status: 1".into(), report: "CVE-1 in libx\n".into() };
+    let late = ScanError::TimedOut { limit: Duration::from_secs(3) };
+    let unsuitable = ImageError::Unsuitable { message: "it has volumes".into() };
     let problems = [
         (not_there("a:1", &ImageError::NotFound { message: "no such image".into() }), 400, "image_unavailable"),
+        (not_there("a:1", &unsuitable), 400, "image_unsuitable"),
         (not_there("a:1", &ImageError::Engine { message: "not reached".into() }), 503, "engine_unavailable"),
         (refused("a:1", &command, &said), 400, "image_refused"),
-        (refused("a:1", &command, &late), 503, "scan_failed"),
+        (not_scanned("a:1", &command, &late), 503, "scan_failed"),
     ];
     for (problem, status, code) in problems {
         assert_eq!((problem.status(), problem.code()), (status, code));
         assert!(problem.detail().starts_with("config.image: a:1 "), "{}", problem.detail());
-        assert!(!problem.detail().contains("/secret") && !problem.detail().contains("/opt/scanner"));
+        assert!(!format!("{problem:?}").contains("/opt/scanner"));
+        let report = problem.member("report").and_then(Value::as_str);
+        assert_eq!(report, (code == "image_refused").then_some("CVE-1 in libx\n"));
+    }
+}
+
+#[test]
+fn a_deployment_that_needs_an_image_from_elsewhere_holds_no_thread_and_is_told_how_it_came() {
+    let stage = Stage::new("");
+    stage.engine.could_have("far:1", 'd');
+    let slow = stage.engine.pulls.lock().unwrap();
+    for ticket in [1, 2, 3] {
+        let name = format!("f{ticket}");
+        stage.begin(ticket, creation(&name, &json!({ "image": "far:1" })));
+    }
+    stage.begin(4, creation("near", &json!({})));
+    let reply = stage.reply().unwrap();
+    assert_eq!((reply.ticket, version(reply.result).unwrap().name.as_str()), (Ticket(4), "near"));
+    assert_eq!(reply.pulled, None, "it was here");
+    assert!(stage.reply().is_none() && stage.shared.preparations.resumed.is_empty());
+    drop(slow);
+    for ticket in [1, 2, 3] {
+        stage.go_on();
+        let reply = stage.reply().unwrap();
+        assert_eq!(reply.ticket, Ticket(ticket));
+        assert_eq!(version(reply.result).unwrap().image_id, Some(image_id('d')));
+        let pulled = reply.pulled.unwrap().to_json();
+        let expected = json!({ "image": "far:1", "digest": null, "layers": 2, "bytes": 3, "seconds": 1.5 });
+        assert_eq!(pulled, expected);
+    }
+    assert_eq!(stage.engine.pulled.load(Relaxed), 1, "one pull for all who wait");
+    stage.begin(5, creation("later", &json!({ "image": "far:1" })));
+    assert_eq!(stage.reply().unwrap().pulled, None);
+}
+
+#[test]
+fn images_that_are_got_ready_have_a_bound_and_the_next_is_refused_for_now() {
+    let stage = Stage::new("");
+    let slow = stage.engine.pulls.lock().unwrap();
+    for number in 0..IMAGE_PREPARATIONS_MAX as u64 {
+        stage.begin(number, creation(&format!("f{number}"), &json!({ "image": format!("far:{number}") })));
+    }
+    assert!(stage.reply().is_none());
+    stage.begin(100, creation("g", &json!({ "image": "far:100" })));
+    let problem = stage.reply().unwrap().result.unwrap_err();
+    assert_eq!((problem.status(), problem.code()), (503, "images_busy"));
+    stage.begin(101, creation("h", &json!({ "image": "far:0" })));
+    assert!(stage.reply().is_none(), "who needs one of these may wait for it, too");
+    drop(slow);
+    for _ in 0..=IMAGE_PREPARATIONS_MAX {
+        stage.go_on();
+        assert_eq!(stage.reply().unwrap().result.unwrap_err().code(), "image_unavailable");
+    }
+}
+
+#[test]
+fn a_panic_while_an_image_is_got_ready_costs_those_who_wait_their_answer_and_nobody_else_anything() {
+    let stage = Stage::new("");
+    let problem = stage.create("f", json!({ "image": "panics:1" })).unwrap_err();
+    assert_eq!(problem.status(), 500);
+    stage.create("f", json!({})).unwrap();
+}
+
+#[test]
+fn an_image_is_scanned_when_it_is_deployed_first_and_a_refusal_brings_its_report() {
+    let script = "case $0 in sha256:b*) echo CVE-1; exit 1;; esac; echo >> ";
+    let count = tempfile::NamedTempFile::new().unwrap();
+    let count = count.path();
+    let stage = Stage::new(&format!(", image_scan: [sh, -c, '{script}{}', '{{image}}']", count.display()));
+    for name in ["f", "g"] {
+        stage.create(name, json!({})).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(count).unwrap().lines().count(), 1, "the verdict is known");
+    for _ in 0..2 {
+        let problem = stage.create("h", json!({ "image": "other:1" })).unwrap_err();
+        assert_eq!(problem.code(), "image_refused");
+        assert_eq!(problem.member("report").and_then(Value::as_str), Some("CVE-1\n"));
     }
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{json, Value};
 
+use crate::backend::docker::health::Pull;
 use crate::call::VersionKey;
 use crate::control::Work;
 use crate::http::{Problem, RequestId};
@@ -28,6 +29,7 @@ impl Front {
         document["queued"] = queued.into();
         document["running"] = running.into();
         document["instances"] = json!(by_state);
+        document["pulls"] = self.lines.engine.pulls().iter().map(pull_document).collect();
         document["blanks"] = self.scheduler.pool_stats().map(|pool| pool.ready).sum::<usize>().into();
         self.ask_control(client, request_id, Work::MemorySum { document, instances });
     }
@@ -58,6 +60,18 @@ impl Front {
         let versions = self.scheduler.version_stats().filter(|stats| includes(stats.version));
         versions.fold((0, 0), |(queued, running), stats| (queued + stats.queued, running + stats.running))
     }
+}
+
+/// An image that is on its way.
+fn pull_document(pull: &Pull) -> Value {
+    json!({
+        "image": pull.image,
+        "layers": pull.layers,
+        "layers_complete": pull.layers_complete,
+        "bytes": pull.bytes,
+        "percent": (pull.percent * 10.0).round() / 10.0,
+        "seconds": pull.began.elapsed().as_millis() as f64 / 1e3,
+    })
 }
 
 /// How long the function's instances stay idle, and what was learnt for that.

@@ -9,12 +9,12 @@ use mio::Events;
 
 use super::super::fuzzing::function;
 use super::super::*;
-use crate::backend::{Custody, Limits};
+use crate::backend::{Custody, End, Limits};
 use crate::logs::FunctionLogs;
 use crate::registry::function::FunctionConfig;
 use crate::wire::{self, Direction, Kind};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a fake instance's custody was asked for, and what it says.
 #[derive(Debug, Default)]
@@ -22,6 +22,10 @@ pub(super) struct Fate {
     pub(super) killed: bool,
     pub(super) buried: bool,
     pub(super) exit: Option<ExitReason>,
+    /// How often it was asked for the end.
+    pub(super) asked: u32,
+    /// Somebody else is asked for it, and tells the worker.
+    pub(super) end_is_told_later: bool,
     /// Asks for the exit reason that get none, and after which the end is told a second time.
     pub(super) asks_in_vain: u32,
     pub(super) limits_fail: bool,
@@ -59,16 +63,20 @@ impl Custody for FakeCustody {
         }
     }
 
-    fn exit_reason(&mut self) -> Option<ExitReason> {
+    fn end(&mut self) -> End {
         let mut fate = self.fate.lock().unwrap();
+        fate.asked += 1;
+        if fate.end_is_told_later {
+            return End::Awaited;
+        }
         if fate.asks_in_vain > 0 {
             fate.asks_in_vain -= 1;
             if fate.asks_in_vain == 0 {
                 nix::unistd::write(&self.tell_end, b"x").unwrap();
             }
-            return None;
+            return End::NotYet;
         }
-        fate.exit.clone()
+        fate.exit.clone().map_or(End::NotYet, End::Was)
     }
 
     fn bury(self: Box<Self>) {

@@ -59,12 +59,12 @@ impl Default for Events {
 }
 
 impl Events {
-    /// The events that are complete with these bytes.
+    /// The events that are complete with these bytes. One that cannot be read says why, and costs no other.
     ///
     /// # Errors
-    /// When something is no event, or too long for one. The stream is then of no more use.
-    pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<Event>, EngineError> {
-        self.0.push(bytes)?.iter().map(|line| read(line)).collect()
+    /// When something is too long for an event. The stream is then of no more use.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<Result<Event, EngineError>>, EngineError> {
+        Ok(self.0.push(bytes)?.iter().map(|line| read(line)).collect())
     }
 }
 

@@ -9,78 +9,26 @@ use serde_json::json;
 use super::lines::Lines;
 use super::{call, decode, expect, filters, garbage, image_id, line, or_default, percent_encoded};
 use super::{EngineError, Method, ReplyKind, Request};
+use crate::backend::docker::registry_auth::RegistryAuth;
 use crate::limits;
+use crate::registry::image::Reference;
 
 const INSPECT: &str = "GET /images/NAME/json";
 const PULL: &str = "POST /images/create";
 const LIST: &str = "GET /images/json";
 const REMOVE: &str = "DELETE /images/NAME";
 
-/// What an image is called: `name`, `name:tag`, or `name@sha256:...`, the name with or without a registry.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ImageRef {
-    name: String,
-    /// A tag, or a digest. There always is one: a pull without would fetch every tag that there is.
-    version: String,
-}
-
-impl ImageRef {
-    /// Reads a reference; without a tag it is `latest`, as everywhere. Nothing is said about whether there is such an image.
-    pub fn parse(text: &str) -> Option<Self> {
-        let is_digest = |digest: &str| image_id(digest).as_deref() == Some(digest);
-        let (name, version) = match text.split_once('@') {
-            // A tag beside a digest says nothing more.
-            Some((name, digest)) => (split_tag(name).0, Some(digest).filter(|digest| is_digest(digest))?),
-            None => {
-                let (name, tag) = split_tag(text);
-                (name, tag.unwrap_or("latest"))
-            }
-        };
-        let is_name =
-            !name.is_empty() && name.split('/').all(is_component) && text.len() <= limits::IMAGE_NAME_BYTES_MAX;
-        let is_tag = version.contains(':') || (!version.is_empty() && version.bytes().all(is_word));
-        (is_name && is_tag).then(|| ImageRef { name: name.to_owned(), version: version.to_owned() })
-    }
-
-    /// A segment of a path: the engine takes the rest of it up to the verb for the name.
-    fn in_path(&self) -> String {
-        let separator = if self.version.contains(':') { "@" } else { ":" };
-        let name: Vec<String> = self.name.split('/').map(percent_encoded).collect();
-        format!("/images/{}{separator}{}", name.join("/"), self.version)
-    }
-}
-
-impl std::fmt::Display for ImageRef {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let separator = if self.version.contains(':') { '@' } else { ':' };
-        write!(f, "{}{separator}{}", self.name, self.version)
-    }
-}
-
-/// A colon before the last slash is that of a registry's port.
-fn split_tag(name: &str) -> (&str, Option<&str>) {
-    match name.rsplit_once(':') {
-        Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
-        _ => (name, None),
-    }
-}
-
-/// A part of a name between slashes; of the first a port may be a part. None is `..`, which would lead elsewhere.
-fn is_component(component: &str) -> bool {
-    let first = component.bytes().next();
-    first.is_some_and(|byte| byte.is_ascii_alphanumeric())
-        && component.bytes().all(|byte| is_word(byte) || byte == b':')
-}
-
-fn is_word(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._".contains(&byte)
+/// A segment of a path: the engine takes the rest of it up to the verb for the name.
+fn in_path(image: &Reference) -> String {
+    let name: Vec<String> = image.name().split('/').map(percent_encoded).collect();
+    format!("/images/{}{}{}", name.join("/"), image.separator(), image.version())
 }
 
 // ---- Inspect ----
 
 /// Asks for an image.
-pub fn inspect(image: &ImageRef) -> Request {
-    call(Method::Get, format!("{}/json", image.in_path()), None)
+pub fn inspect(image: &Reference) -> Request {
+    call(Method::Get, format!("{}/json", in_path(image)), None)
 }
 
 /// What is to be known of an image.
@@ -137,10 +85,11 @@ pub fn inspected(status: u16, body: &[u8]) -> Result<Option<Image>, EngineError>
 
 // ---- Pull ----
 
-/// Asks the engine to fetch an image from its registry. Registries that want a password are asked without one.
-pub fn pull(image: &ImageRef) -> Request {
-    let (name, tag) = (percent_encoded(&image.name), percent_encoded(&image.version));
+/// Asks the engine to fetch an image from its registry, and to tell it this.
+pub fn pull(image: &Reference, registry_auth: Option<RegistryAuth>) -> Request {
+    let (name, tag) = (percent_encoded(image.name()), percent_encoded(image.version()));
     Request {
+        registry_auth,
         reply: ReplyKind::Stream,
         timeout: limits::ENGINE_PULL_SILENCE_MAX,
         idle_timeout: Some(limits::ENGINE_PULL_SILENCE_MAX),
@@ -153,6 +102,7 @@ pub fn pull(image: &ImageRef) -> Request {
 pub struct PullProgress {
     lines: Lines,
     layers: BTreeMap<String, Layer>,
+    digest: Option<String>,
     failure: Option<String>,
 }
 
@@ -161,12 +111,25 @@ pub struct PullProgress {
 struct Layer {
     /// Bytes that have come.
     bytes: u64,
+    /// Bytes that it has, when that is known.
+    total: u64,
     is_complete: bool,
+}
+
+impl Layer {
+    /// How much of it has come, from 0 to 1.
+    fn part(&self) -> f64 {
+        match (self.is_complete, self.total) {
+            (true, _) => 1.0,
+            (false, 0) => 0.0,
+            (false, total) => (self.bytes as f64 / total as f64).min(1.0),
+        }
+    }
 }
 
 impl Default for PullProgress {
     fn default() -> Self {
-        PullProgress { lines: Lines::new(PULL), layers: BTreeMap::new(), failure: None }
+        PullProgress { lines: Lines::new(PULL), layers: BTreeMap::new(), digest: None, failure: None }
     }
 }
 
@@ -187,6 +150,22 @@ impl PullProgress {
     /// Bytes that came, as far as the engine told.
     pub fn bytes(&self) -> u64 {
         self.layers.values().fold(0, |sum: u64, layer| sum.saturating_add(layer.bytes))
+    }
+
+    /// Of the layers, those that have come.
+    pub fn layers_complete(&self) -> usize {
+        self.layers.values().filter(|layer| layer.is_complete).count()
+    }
+
+    /// How much of it has come, from 0 to 100: the mean of its layers.
+    pub fn percent(&self) -> f64 {
+        let parts: f64 = self.layers.values().map(Layer::part).sum();
+        100.0 * parts / self.layers.len().max(1) as f64
+    }
+
+    /// What the name stands for at its registry, `sha256:` and 64 hex digits, once that is known.
+    pub fn digest(&self) -> Option<&str> {
+        self.digest.as_deref()
     }
 
     /// Why it failed, in the engine's or the registry's words. At the end of the stream: none, if it went well. Whether
@@ -213,6 +192,8 @@ impl PullProgress {
         struct Amount {
             #[serde(default)]
             current: Option<u64>,
+            #[serde(default)]
+            total: Option<u64>,
         }
         #[derive(Deserialize, Default)]
         struct Detail {
@@ -222,6 +203,9 @@ impl PullProgress {
         let body: Body = decode(PULL, text)?;
         if let Some(message) = [body.detail.message, body.error].into_iter().find(|message| !message.is_empty()) {
             self.failure.get_or_insert(line(&message));
+        }
+        if let Some(digest) = body.status.strip_prefix("Digest: ") {
+            self.digest = image_id(digest);
         }
         let is_new = matches!(&*body.status, "Pulling fs layer" | "Waiting" | "Downloading");
         let is_complete = matches!(&*body.status, "Pull complete" | "Download complete");
@@ -234,6 +218,7 @@ impl PullProgress {
         // While it is unpacked, the same is counted again.
         if body.status == "Downloading" {
             layer.bytes = layer.bytes.max(body.progress.current.unwrap_or(0));
+            layer.total = body.progress.total.unwrap_or(0);
         }
         Ok(())
     }
@@ -241,15 +226,14 @@ impl PullProgress {
 
 impl std::fmt::Display for PullProgress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let complete = self.layers.values().filter(|layer| layer.is_complete).count();
-        write!(f, "{complete} of {} layers, {:.1} MB", self.layers.len(), self.bytes() as f64 / 1e6)
+        write!(f, "{} of {} layers, {:.1} MB", self.layers_complete(), self.layers.len(), self.bytes() as f64 / 1e6)
     }
 }
 
 // ---- List and remove ----
 
 /// Asks for the images that have this name, whatever their tags.
-pub fn list(image: &ImageRef) -> Request {
+pub fn list(image: &Reference) -> Request {
     let reference = json!({ "reference": [image.to_string()] });
     let reply = ReplyKind::Whole { bytes_max: limits::ENGINE_LIST_BYTES_MAX };
     Request { reply, ..call(Method::Get, format!("/images/json?{}", filters(&reference)), None) }
@@ -274,8 +258,8 @@ pub fn listed(status: u16, body: &[u8]) -> Result<Vec<(String, Vec<String>)>, En
 }
 
 /// Removes a name of an image, and the image if that was the last one. One that a container uses stays.
-pub fn remove(image: &ImageRef) -> Request {
-    call(Method::Delete, format!("{}?force=0&noprune=0", image.in_path()), None)
+pub fn remove(image: &Reference) -> Request {
+    call(Method::Delete, format!("{}?force=0&noprune=0", in_path(image)), None)
 }
 
 /// Whether it is gone; false when a container uses it.

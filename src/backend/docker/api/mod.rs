@@ -49,6 +49,7 @@ fn call(method: Method, path: String, body: Option<&Value>) -> Request {
         path,
         is_versioned: true,
         body: body.map(|body| body.to_string().into_bytes()),
+        registry_auth: None,
         reply: ReplyKind::Whole { bytes_max: limits::ENGINE_REPLY_BYTES_MAX },
         timeout: limits::ENGINE_CALL_TIMEOUT,
         idle_timeout: None,

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::backend::docker::registry_auth::RegistryAuth;
+
 /// Longest text that stands for a call in errors, in bytes.
 const WHAT_BYTES_MAX: usize = 160;
 
@@ -97,6 +99,8 @@ pub struct Request {
     pub is_versioned: bool,
     /// JSON.
     pub body: Option<Vec<u8>>,
+    /// What the engine is to tell a registry.
+    pub registry_auth: Option<RegistryAuth>,
     /// How the answer is taken.
     pub reply: ReplyKind,
     /// From being asked for until the end of a whole answer, the wait for a connection included; of a stream, until its
@@ -138,6 +142,9 @@ impl Request {
         bytes.extend_from_slice(b" HTTP/1.1\r\nHost: engine\r\nUser-Agent: faas\r\n");
         if self.body.is_some() {
             bytes.extend_from_slice(b"Content-Type: application/json\r\n");
+        }
+        if let Some(auth) = &self.registry_auth {
+            bytes.extend_from_slice(format!("X-Registry-Auth: {}\r\n", auth.header_value()).as_bytes());
         }
         if self.body.is_some() || matches!(self.method, Method::Post | Method::Put) {
             bytes.extend_from_slice(format!("Content-Length: {}\r\n", body.len()).as_bytes());
@@ -188,6 +195,7 @@ mod tests {
             path: path.to_owned(),
             is_versioned: true,
             body: body.map(|body| body.as_bytes().to_vec()),
+            registry_auth: None,
             reply: ReplyKind::Whole { bytes_max: 100 },
             timeout: Duration::from_secs(1),
             idle_timeout: None,

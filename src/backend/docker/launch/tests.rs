@@ -1,5 +1,6 @@
 //! The host's half, met by processes of this machine: also by the real other half, without a container around it.
 
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -45,15 +46,20 @@ fn who_comes_is_given_the_descriptors_and_whoever_comes_next_finds_nobody() {
     let (read, write) = sys::io::output_pipe().unwrap();
     let given = [write.as_fd(), read.as_fd()];
     assert!(rendezvous.meet(Network::None, &given).unwrap().is_none(), "nobody has come");
+    fs::hard_link(rendezvous.directory().join(NAME), parent.join("other")).unwrap();
     let stream = knock(rendezvous.directory()).unwrap();
-    sys::io::wait_readable(rendezvous.listener(), Instant::now() + PATIENCE).unwrap();
+    sys::io::wait_readable(rendezvous.listener.as_ref().unwrap(), Instant::now() + PATIENCE).unwrap();
     assert!(rendezvous.meet(Network::None, &given).unwrap().unwrap().handover.is_none());
     let descriptors = heard(&stream);
     assert_eq!(descriptors.len(), 2);
     nix::unistd::write(&descriptors[0], b"!").unwrap();
+    assert!(rendezvous.meet(Network::None, &given).unwrap().is_none(), "whoever comes next");
     drop((write, descriptors));
     assert_eq!(sys::io::read_until(&read, 9, Instant::now() + PATIENCE).unwrap(), b"!");
     assert_eq!(knock(rendezvous.directory()).unwrap_err().kind(), io::ErrorKind::NotFound);
+    fs::rename(parent.join("other"), rendezvous.directory().join(NAME)).unwrap();
+    let error = knock(rendezvous.directory()).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "whoever kept the socket finds it closed");
     rendezvous.remove();
     assert_eq!(fs::read_dir(&parent).unwrap().count(), 0);
 }
@@ -162,7 +168,7 @@ fn first_frame(rendezvous: &mut Rendezvous, network: Network) -> (OwnedFd, Kind,
     let (channel, instance_end) = sys::io::seqpacket_pair().unwrap();
     let (_output, output_writer) = sys::io::output_pipe().unwrap();
     let met = loop {
-        sys::io::wait_readable(rendezvous.listener(), deadline).unwrap();
+        sys::io::wait_readable(rendezvous.listener.as_ref().unwrap(), deadline).unwrap();
         if let Some(met) = rendezvous.meet(network, &[instance_end.as_fd(), output_writer.as_fd()]).unwrap() {
             break met;
         }

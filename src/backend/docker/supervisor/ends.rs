@@ -11,7 +11,7 @@ use crate::limits::{
     CONTAINER_REMOVAL_RETRY_MAX,
 };
 
-use super::starts::Question;
+use super::starts::{Container, Question};
 use super::Supervisor;
 
 /// What a question about one container is for.
@@ -58,10 +58,9 @@ impl Supervisor {
 
     pub(super) fn ask_exit(&mut self, slot: Slot, answer: Arc<OnceLock<ExitReason>>) {
         let Some((key, name)) = self.delivered(slot) else {
-            let _ = answer.set(ExitReason::Unknown);
-            return;
+            return self.tell_end(slot, &answer, ExitReason::Unknown);
         };
-        self.containers[key].exit = Some(answer);
+        self.containers[key].exit = Some((answer, Instant::now() + CONTAINER_EXIT_WAIT));
         // The kernel says sooner than the engine that it has ended.
         let request = containers::wait(&name, CONTAINER_EXIT_WAIT);
         self.ask(request, Question::Container { key, slot, matter: Matter::End });
@@ -76,12 +75,11 @@ impl Supervisor {
     pub(super) fn bury_key(&mut self, key: usize) {
         let Some(container) = self.containers.get_mut(key) else { return };
         container.removal.is_wanted = true;
-        let may_ask = self.engine.is_up() && self.removing < CONTAINER_REMOVALS_MAX;
-        if !container.removal.is_due() || !may_ask {
+        if !container.removal.is_due() || !self.engine.is_up() || self.removals() >= CONTAINER_REMOVALS_MAX {
             return;
         }
+        let container = &mut self.containers[key];
         container.removal.is_asked = true;
-        self.removing += 1;
         // Whatever still runs in it is killed.
         let request = containers::remove(&container.name);
         let slot = container.slot;
@@ -133,17 +131,11 @@ impl Supervisor {
                         ExitReason::Unknown
                     }
                 };
-                if let Some(answer) = container.exit.take() {
-                    let _ = answer.set(reason);
-                }
+                self.exited(key, reason);
             }
             Matter::Removal => match reply.and_then(|(status, body)| containers::removed(status, &body)) {
-                Ok(()) => {
-                    self.removing -= 1;
-                    self.forget(key);
-                }
+                Ok(()) => self.forget(key),
                 Err(error) => {
-                    self.removing -= 1;
                     let removal = &mut self.containers[key].removal;
                     removal.is_asked = false;
                     removal.failures = removal.failures.saturating_add(1);
@@ -157,25 +149,41 @@ impl Supervisor {
         }
     }
 
-    /// When the first removal is to be tried again.
-    pub(super) fn next_removal(&self) -> Option<Instant> {
-        if !self.engine.is_up() || self.removing >= CONTAINER_REMOVALS_MAX {
-            return None;
-        }
-        let waiting = self.containers.iter().filter(|(_, container)| container.removal.is_due());
-        waiting.map(|(_, container)| container.removal.retry_at.unwrap_or_else(Instant::now)).min()
+    /// Containers whose removal has been asked for and not been answered.
+    fn removals(&self) -> usize {
+        self.containers.iter().filter(|(_, container)| container.removal.is_asked).count()
     }
 
-    pub(super) fn remove_due(&mut self, now: Instant) {
-        if !self.engine.is_up() {
-            return;
+    /// When the first container has had its time: to come, or until its removal is tried again.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        let may_remove = self.engine.is_up() && self.removals() < CONTAINER_REMOVALS_MAX;
+        let now = Instant::now();
+        self.containers.iter().filter_map(|(_, container)| container.due(may_remove, now)).min()
+    }
+
+    /// Gives up and removes what is due.
+    pub(super) fn expire(&mut self, now: Instant) {
+        let mut room = match self.engine.is_up() {
+            true => CONTAINER_REMOVALS_MAX.saturating_sub(self.removals()),
+            false => 0,
+        };
+        let (mut late, mut untold, mut removable) = (Vec::new(), Vec::new(), Vec::new());
+        for (key, container) in &self.containers {
+            if container.due(room > 0, now).is_none_or(|at| now < at) {
+                continue;
+            }
+            if container.life.is_coming() {
+                late.push(key);
+            } else if container.exit.is_some() {
+                untold.push(key);
+            } else {
+                removable.push(key);
+                room -= 1;
+            }
         }
-        let is_due = |removal: &Removal| removal.is_due() && removal.retry_at.is_none_or(|at| now >= at);
-        let due: Vec<usize> =
-            self.containers.iter().filter(|(_, container)| is_due(&container.removal)).map(|(key, _)| key).collect();
-        for key in due {
-            self.bury_key(key);
-        }
+        late.into_iter().for_each(|key| self.give_up_late(key));
+        untold.into_iter().for_each(|key| self.exited(key, ExitReason::Unknown));
+        removable.into_iter().for_each(|key| self.bury_key(key));
     }
 
     /// The engine has nothing of it any more.
@@ -183,8 +191,8 @@ impl Supervisor {
         let container = self.containers.remove(key);
         self.by_slot.remove(&container.slot);
         self.recipients.give_back(container.slot);
-        if let Some(answer) = container.exit {
-            let _ = answer.set(ExitReason::Unknown);
+        if let Some((answer, _)) = &container.exit {
+            self.tell_end(container.slot, answer, ExitReason::Unknown);
         }
         container.rendezvous.remove();
     }
@@ -192,6 +200,23 @@ impl Supervisor {
     fn delivered(&self, slot: Slot) -> Option<(usize, String)> {
         let key = *self.by_slot.get(&slot)?;
         Some((key, self.containers[key].name.clone()))
+    }
+
+    /// It is known, or given up, how a container ended.
+    fn exited(&mut self, key: usize, reason: ExitReason) {
+        let container = &mut self.containers[key];
+        if let Some((answer, _)) = container.exit.take() {
+            let slot = container.slot;
+            self.tell_end(slot, &answer, reason);
+        }
+    }
+
+    fn tell_end(&self, slot: Slot, answer: &OnceLock<ExitReason>, reason: ExitReason) {
+        let _ = answer.set(reason);
+        // A checker looks for itself.
+        if slot.index < self.settings.slots_max {
+            let _ = self.recipients.worker_of(slot).send(WorkerJob::EndKnown { slot });
+        }
     }
 
     fn tell_limits(&self, slot: Slot, result: Result<(), String>) {
@@ -207,6 +232,20 @@ impl Removal {
 
     fn is_due(&self) -> bool {
         self.is_wanted && !self.is_asked && !self.awaits_creation
+    }
+}
+
+impl Container {
+    /// When something is to be done about it.
+    fn due(&self, may_remove: bool, now: Instant) -> Option<Instant> {
+        if self.life.is_coming() {
+            return Some(self.deadline);
+        }
+        // It is removed when it was told how it ended.
+        if let Some((_, until)) = self.exit {
+            return Some(until);
+        }
+        (may_remove && self.removal.is_due()).then(|| self.removal.retry_at.unwrap_or(now))
     }
 }
 

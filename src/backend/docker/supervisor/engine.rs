@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::backend::docker::api::events::{self, Events, Happening};
+use crate::backend::docker::api::events::{self, Event, Events, Happening};
 use crate::backend::docker::api::system::EngineKind;
 use crate::backend::docker::api::{containers, system};
 use crate::backend::docker::client::{CallId, News};
@@ -62,6 +62,8 @@ pub(super) struct Engine {
     sweep_at: Option<Instant>,
     /// The stream of what befalls containers, and what has come of it.
     events: Option<(CallId, Events)>,
+    /// What it told of containers and could not be read.
+    unreadable: u64,
     /// An answer did not come: it is asked at once how it is.
     is_doubted: bool,
 }
@@ -240,15 +242,30 @@ impl Supervisor {
             return;
         };
         match events.push(&bytes) {
-            Ok(happened) => {
-                let starved = happened.into_iter().filter(|event| event.happening == Happening::OutOfMemory);
-                starved.for_each(|mut event| self.end_for_memory(&event.attributes.remove("name").unwrap_or_default()));
-            }
+            Ok(happened) => happened.into_iter().for_each(|event| self.hear_event(event)),
             Err(error) => {
                 log::warn!("what befalls containers is not told as it should be: {error}");
                 self.client.cancel(self.desk.registry(), call);
                 self.questions.remove(&call);
                 self.engine.events = None;
+                self.engine.sweep_at = Some(Instant::now() + ENGINE_RETRY);
+            }
+        }
+    }
+
+    fn hear_event(&mut self, event: Result<Event, EngineError>) {
+        match event {
+            Ok(mut event) if event.happening == Happening::OutOfMemory => {
+                self.end_for_memory(&event.attributes.remove("name").unwrap_or_default());
+            }
+            Ok(_) => {}
+            Err(error) => {
+                self.engine.unreadable += 1;
+                // An engine may say a thousand of them a second.
+                if self.engine.unreadable.is_power_of_two() {
+                    let count = self.engine.unreadable;
+                    log::warn!("what befalls a container cannot be read, the {count}. time by now: {error}");
+                }
             }
         }
     }

@@ -1,45 +1,86 @@
-//! Images: whether one is here and which one a name means, and getting one that is not.
+//! Images: which one a name means, and getting one that is not here.
 //!
-//! One pull at a time for a name, however many wait for it.
+//! One pull at a time for a name, however many wait for it, and a bounded number of them: an engine's streams are few, and
+//! that of its events must have one. A pull that takes too long is given up, which the engine is told by the end of its
+//! connection.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
-use crate::backend::docker::api::images::{self, ImageRef, PullProgress};
+use crate::backend::docker::api::images::{self, Image, PullProgress};
 use crate::backend::docker::client::{CallId, News};
-use crate::backend::docker::images::{ImageError, Prepared, Pulled};
+use crate::backend::docker::health::Pull;
+use crate::backend::docker::images::{ImageError, PulledImage};
+use crate::backend::docker::registry_auth::RegistryAuth;
 use crate::backend::docker::EngineError;
+use crate::control::Pulled;
+use crate::limits::{IMAGE_PULLS_MAX, IMAGE_PULL_TIMEOUT};
+use crate::registry::image::Reference;
 
 use super::starts::Question;
 use super::Supervisor;
 
 /// How often the log tells of a pull that goes on.
 const TELL: Duration = Duration::from_secs(5);
+/// How often others can read how far it is: a stream of progress may have thousands of lines a second.
+const SHOW: Duration = Duration::from_millis(200);
 
-/// Where a search for an image is.
-#[derive(Debug)]
-enum Stage {
-    /// The engine is asked which image has this name.
-    Looking { pulled: Option<Pulled> },
-    /// It gets it.
-    Pulling { progress: PullProgress, began: Instant, told: Instant },
-}
+/// Who waits for the image that a name means, if it is here.
+pub(super) type Finder = Sender<Result<Option<Image>, ImageError>>;
+/// Who waits for one that is pulled.
+pub(super) type Puller = Sender<Result<PulledImage, ImageError>>;
 
+/// A pull, and the look at what came of it.
 #[derive(Debug)]
 struct Search {
-    image: ImageRef,
-    stage: Stage,
-    waiting: Vec<Sender<Result<Prepared, ImageError>>>,
+    call: CallId,
+    progress: PullProgress,
+    began: Instant,
+    told: Instant,
+    shown: Instant,
+    /// The pull is over, and the engine is asked which image it was.
+    pulled: Option<Pulled>,
+    waiting: Vec<Puller>,
 }
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
-pub(super) struct Pulls(HashMap<String, Search>);
+pub(super) struct Pulls(HashMap<Reference, Search>);
+
+impl Pulls {
+    /// When the first of them has had its time.
+    pub(super) fn next_overdue(&self) -> Option<Instant> {
+        self.0.values().map(|search| search.began + IMAGE_PULL_TIMEOUT).min()
+    }
+
+    fn overdue(&self, now: Instant) -> Vec<(Reference, CallId)> {
+        let overdue = self.0.iter().filter(|(_, search)| now >= search.began + IMAGE_PULL_TIMEOUT);
+        overdue.map(|(reference, search)| (reference.clone(), search.call)).collect()
+    }
+}
 
 impl Supervisor {
-    pub(super) fn prepare_image(&mut self, reference: String, answer: Sender<Result<Prepared, ImageError>>) {
+    pub(super) fn find_image(&mut self, reference: &Reference, answer: Finder) {
+        match self.engine.refusal() {
+            Some(reason) => drop(answer.send(Err(ImageError::NoEngine { reason }))),
+            None => drop(self.ask(images::inspect(reference), Question::Find { answer })),
+        }
+    }
+
+    pub(super) fn hear_of_image(&mut self, call: CallId, news: News) {
+        let Some(Question::Find { answer }) = self.answered(call) else { return };
+        let found = match news {
+            News::Reply { status, body, .. } => images::inspected(status, &body),
+            News::Failed { error, .. } => Err(error),
+            News::Head { .. } | News::Chunk { .. } | News::End { .. } => return,
+        };
+        // Who asked may have ended with its server.
+        let _ = answer.send(found.map_err(|error| no_engine(&error)));
+    }
+
+    pub(super) fn pull_image(&mut self, reference: Reference, auth: Option<RegistryAuth>, answer: Puller) {
         if let Some(reason) = self.engine.refusal() {
             let _ = answer.send(Err(ImageError::NoEngine { reason }));
             return;
@@ -47,96 +88,149 @@ impl Supervisor {
         if let Some(search) = self.pulls.0.get_mut(&reference) {
             return search.waiting.push(answer);
         }
-        let Some(image) = ImageRef::parse(&reference) else {
-            let message = "that is no name of an image".to_owned();
-            let _ = answer.send(Err(ImageError::Missing { reference, message }));
+        if self.pulls.0.len() >= IMAGE_PULLS_MAX {
+            let _ = answer.send(Err(ImageError::Busy));
             return;
-        };
-        let request = images::inspect(&image);
-        let search = Search { image, stage: Stage::Looking { pulled: None }, waiting: vec![answer] };
-        self.pulls.0.insert(reference.clone(), search);
-        self.ask(request, Question::Image { reference });
+        }
+        log::info!("image {reference} is not here, and is pulled");
+        let now = Instant::now();
+        let call = self.ask(images::pull(&reference, auth), Question::Pull { reference: reference.clone() });
+        let progress = PullProgress::default();
+        let waiting = vec![answer];
+        self.pulls
+            .0
+            .insert(reference, Search { call, progress, began: now, told: now, shown: now, pulled: None, waiting });
+        self.show_pulls();
     }
 
     pub(super) fn hear_of_pull(&mut self, call: CallId, news: News) {
-        let Some(Question::Image { reference }) = self.questions.get(&call).map(|asked| asked.question.clone()) else {
+        let Some(Question::Pull { reference }) = self.questions.get(&call).map(|asked| asked.question.clone()) else {
             return;
         };
         if !matches!(news, News::Head { .. } | News::Chunk { .. }) {
             self.questions.remove(&call);
         }
         let Some(search) = self.pulls.0.get_mut(&reference) else { return };
-        match (news, &mut search.stage) {
-            (News::Failed { error, .. }, _) => self.image_failed(&reference, &error),
-            (News::Reply { status, body, .. }, Stage::Looking { pulled }) => {
-                let was_pulled = pulled.take();
-                match images::inspected(status, &body) {
-                    Ok(Some(image)) => {
-                        let prepared = Prepared { id: image.id, pulled: was_pulled };
-                        self.end_search(&reference, &Ok(prepared));
-                    }
-                    Ok(None) if was_pulled.is_none() => self.pull(&reference),
-                    Ok(None) => {
-                        let message = "it was pulled, and is not there".to_owned();
-                        self.end_search(
-                            &reference,
-                            &Err(ImageError::Missing { reference: reference.clone(), message }),
-                        );
-                    }
-                    Err(error) => self.image_failed(&reference, &error),
+        let missing = |message: String| ImageError::Missing { reference: reference.to_string(), message };
+        match news {
+            News::Failed { error, .. } => self.end_pull(&reference, &Err(no_engine(&error))),
+            News::Reply { status, body, .. } => {
+                let outcome = match search.pulled.take() {
+                    Some(pulled) => match images::inspected(status, &body) {
+                        Ok(Some(image)) => Ok(PulledImage { image, pulled }),
+                        Ok(None) => Err(missing("it was pulled, and is not there".to_owned())),
+                        Err(error) => Err(no_engine(&error)),
+                    },
+                    None if status >= 500 => Err(ImageError::NoEngine { reason: super::super::api::refusal(&body) }),
+                    None => Err(missing(super::super::api::refusal(&body))),
+                };
+                self.end_pull(&reference, &outcome);
+            }
+            News::Chunk { bytes, .. } => {
+                search.progress.push(&bytes);
+                if search.told.elapsed() >= TELL {
+                    search.told = Instant::now();
+                    log::info!("pulling {reference}: {}", search.progress);
+                }
+                if search.shown.elapsed() >= SHOW {
+                    search.shown = Instant::now();
+                    self.show_pulls();
                 }
             }
-            (News::Reply { status: 500.., body, .. }, Stage::Pulling { .. }) => {
-                let reason = crate::backend::docker::api::refusal(&body);
-                self.end_search(&reference, &Err(ImageError::NoEngine { reason }));
-            }
-            (News::Reply { body, .. }, Stage::Pulling { .. }) => {
-                let message = crate::backend::docker::api::refusal(&body);
-                self.end_search(&reference, &Err(ImageError::Missing { reference: reference.clone(), message }));
-            }
-            (News::Chunk { bytes, .. }, Stage::Pulling { progress, told, .. }) => {
-                progress.push(&bytes);
-                if told.elapsed() >= TELL {
-                    *told = Instant::now();
-                    log::info!("pulling {reference}: {progress}");
-                }
-            }
-            (News::End { .. }, Stage::Pulling { progress, began, .. }) => {
-                let pulled = Pulled { took: began.elapsed(), layers: progress.layers(), bytes: progress.bytes() };
-                match progress.failure() {
-                    Some(message) => {
-                        let error = ImageError::Missing { reference: reference.clone(), message: message.to_owned() };
-                        self.end_search(&reference, &Err(error));
-                    }
-                    None => {
-                        log::info!("pulled {reference}: {progress}, in {:.1?}", pulled.took);
-                        search.stage = Stage::Looking { pulled: Some(pulled) };
-                        let request = images::inspect(&search.image);
-                        self.ask(request, Question::Image { reference });
+            News::End { .. } => match search.progress.failure().map(str::to_owned) {
+                Some(message) => self.end_pull(&reference, &Err(missing(message))),
+                None => {
+                    let pulled = pulled(&reference, search);
+                    log::info!("pulled {reference}: {}, in {:.1?}", search.progress, pulled.took);
+                    search.pulled = Some(pulled);
+                    let request = images::inspect(&reference);
+                    let call = self.ask(request, Question::Pull { reference: reference.clone() });
+                    if let Some(search) = self.pulls.0.get_mut(&reference) {
+                        search.call = call;
                     }
                 }
-            }
-            (News::Head { .. } | News::Chunk { .. } | News::End { .. }, _) => {}
+            },
+            News::Head { .. } => {}
         }
     }
 
-    fn pull(&mut self, reference: &str) {
-        let now = Instant::now();
-        log::info!("image {reference} is not here, and is pulled");
-        let Some(search) = self.pulls.0.get_mut(reference) else { return };
-        search.stage = Stage::Pulling { progress: PullProgress::default(), began: now, told: now };
-        let request = images::pull(&search.image);
-        self.ask(request, Question::Image { reference: reference.to_owned() });
+    /// Gives up pulls that take too long, however busily they go on.
+    pub(super) fn expire_pulls(&mut self, now: Instant) {
+        for (reference, call) in self.pulls.overdue(now) {
+            self.client.cancel(self.desk.registry(), call);
+            self.questions.remove(&call);
+            self.end_pull(&reference, &Err(ImageError::TimedOut { reference: reference.to_string() }));
+        }
     }
 
-    fn image_failed(&mut self, reference: &str, error: &EngineError) {
-        self.end_search(reference, &Err(ImageError::NoEngine { reason: error.to_string() }));
-    }
-
-    fn end_search(&mut self, reference: &str, outcome: &Result<Prepared, ImageError>) {
+    fn end_pull(&mut self, reference: &Reference, outcome: &Result<PulledImage, ImageError>) {
         let Some(search) = self.pulls.0.remove(reference) else { return };
+        self.show_pulls();
+        if let Err(error) = outcome {
+            log::warn!("image {reference} is not here: {error}");
+        }
         for waiting in search.waiting {
             let _ = waiting.send(outcome.clone());
         }
+    }
+
+    fn show_pulls(&self) {
+        let mut pulls: Vec<Pull> = self.pulls.0.iter().map(|(reference, search)| shown(reference, search)).collect();
+        pulls.sort_by_key(|pull| pull.began);
+        self.settings.health.set_pulls(pulls);
+    }
+}
+
+fn pulled(reference: &Reference, search: &Search) -> Pulled {
+    Pulled {
+        image: reference.to_string(),
+        digest: search.progress.digest().map(str::to_owned),
+        took: search.began.elapsed(),
+        layers: search.progress.layers(),
+        bytes: search.progress.bytes(),
+    }
+}
+
+fn shown(reference: &Reference, search: &Search) -> Pull {
+    Pull {
+        image: reference.to_string(),
+        began: search.began,
+        layers: search.progress.layers(),
+        layers_complete: search.progress.layers_complete(),
+        bytes: search.progress.bytes(),
+        percent: search.progress.percent(),
+    }
+}
+
+fn no_engine(error: &EngineError) -> ImageError {
+    ImageError::NoEngine { reason: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::docker::client::Client;
+
+    #[test]
+    fn a_pull_has_an_end_of_its_own_whatever_the_engine_says_meanwhile() {
+        let poll = mio::Poll::new().unwrap();
+        let mut client = Client::new("/no/engine".into(), 0);
+        let mut pulls = Pulls::default();
+        let began = Instant::now();
+        for (name, after) in [("a", Duration::ZERO), ("b", Duration::from_secs(1))] {
+            let reference = Reference::parse(name).unwrap();
+            let call = client.submit(poll.registry(), images::pull(&reference, None), began);
+            let mut progress = PullProgress::default();
+            progress.push(b"{\"status\":\"Downloading\",\"id\":\"aa11\"}\n");
+            let shown = began + IMAGE_PULL_TIMEOUT;
+            let search =
+                Search { call, progress, began: began + after, told: shown, shown, pulled: None, waiting: Vec::new() };
+            pulls.0.insert(reference, search);
+        }
+        assert_eq!(pulls.next_overdue(), Some(began + IMAGE_PULL_TIMEOUT));
+        let overdue = |now| pulls.overdue(now).into_iter().map(|(name, _)| name.to_string()).collect::<Vec<_>>();
+        assert!(overdue(began + IMAGE_PULL_TIMEOUT - Duration::from_millis(1)).is_empty());
+        assert_eq!(overdue(began + IMAGE_PULL_TIMEOUT), ["a:latest"]);
+        assert_eq!(overdue(began + IMAGE_PULL_TIMEOUT + Duration::from_secs(1)).len(), 2);
     }
 }

@@ -26,6 +26,7 @@ use crate::call::{BlankFailure, ExitReason, Slot};
 use crate::limits::{
     CONTAINER_STARTS_MAX, CONTAINER_START_TIMEOUT, FUNCTION_CPU_MILLIS_DEFAULT, FUNCTION_MEMORY_BYTES_DEFAULT,
 };
+use crate::registry::image::Reference;
 use crate::sandbox::cgroup::{self, OomWatch};
 use crate::sandbox::plan::Network;
 use crate::scheduler::RuntimeId;
@@ -47,8 +48,10 @@ pub(super) struct Order {
 pub(super) enum Question {
     /// The engine itself.
     Engine(super::engine::Inquiry),
-    /// An image.
-    Image { reference: String },
+    /// Which image a name means.
+    Find { answer: super::pulls::Finder },
+    /// One that is pulled.
+    Pull { reference: Reference },
     /// A container that is on its way.
     Start { key: usize, slot: Slot, step: Step },
     /// One that was delivered, or is to go.
@@ -117,7 +120,8 @@ pub(super) struct Container {
     pub(super) is_starved: bool,
     /// How often its end was looked at without a reason for a SIGKILL.
     pub(super) exit_looks: u32,
-    pub(super) exit: Option<Arc<OnceLock<ExitReason>>>,
+    /// Where to put how it ended, and until when.
+    pub(super) exit: Option<(Arc<OnceLock<ExitReason>>, Instant)>,
 }
 
 /// What waits for the container's process.
@@ -151,6 +155,9 @@ impl Supervisor {
             self.turn_down(order.slot, order.recipient, "the container engine was too slow".to_owned());
         }
         let Some(kind) = self.engine.kind() else { return };
+        if self.orders.is_empty() {
+            return;
+        }
         let mut starting = self.containers.iter().filter(|(_, container)| container.life.is_starting()).count();
         while starting < CONTAINER_STARTS_MAX {
             let Some(order) = self.orders.pop_front() else { return };
@@ -191,9 +198,7 @@ impl Supervisor {
         };
         let entry = self.containers.vacant_entry();
         let key = entry.key();
-        let listener = rendezvous.listener().as_raw_fd();
-        let watched =
-            self.desk.registry().register(&mut SourceFd(&listener), Source::Listener.token(key), Interest::READABLE);
+        let watched = rendezvous.watch(self.desk.registry(), Source::Listener.token(key));
         let request = containers::create(&name, &spec);
         entry.insert(Container {
             slot,
@@ -370,8 +375,6 @@ impl Supervisor {
         };
         // Its end of the output is the instance's alone from here on, so that its close can be seen.
         meeting.output_writer = None;
-        let listener = container.rendezvous.listener().as_raw_fd();
-        let _ = self.desk.registry().deregister(&mut SourceFd(&listener));
         if let Some(Err(error)) = met.handover.map(|handover| self.settings.egress.adopt(container.slot, handover)) {
             return self.proceed(key, Told::Failed(format!("there is no thread to connect for it: {error}")));
         }
@@ -425,24 +428,15 @@ impl Supervisor {
         self.recipients.refuse(slot, recipient, failure);
     }
 
-    /// When the first of the containers that are on their way has had its time.
-    pub(super) fn next_overdue(&self) -> Option<Instant> {
-        let coming = self.containers.iter().filter(|(_, container)| container.life.is_coming());
-        let overdue = coming.map(|(_, container)| container.deadline).min();
-        let waiting = self.orders.front().map(|order| order.ordered + CONTAINER_START_TIMEOUT);
-        [overdue, waiting, self.next_removal()].into_iter().flatten().min()
+    /// When the first order has waited for as long as a start may take.
+    pub(super) fn next_late(&self) -> Option<Instant> {
+        self.orders.front().map(|order| order.ordered + CONTAINER_START_TIMEOUT)
     }
 
-    /// Gives up what has had its time.
-    pub(super) fn expire(&mut self, now: Instant) {
-        let is_overdue = |container: &Container| container.life.is_coming() && now >= container.deadline;
-        let overdue: Vec<usize> =
-            self.containers.iter().filter(|(_, container)| is_overdue(container)).map(|(key, _)| key).collect();
-        for key in overdue {
-            let reason = format!("the container was not ready within {CONTAINER_START_TIMEOUT:?}");
-            self.proceed(key, Told::Failed(reason));
-        }
-        self.remove_due(now);
+    /// Gives up a container that has had its time and has not come.
+    pub(super) fn give_up_late(&mut self, key: usize) {
+        let reason = format!("the container was not ready within {CONTAINER_START_TIMEOUT:?}");
+        self.proceed(key, Told::Failed(reason));
     }
 }
 

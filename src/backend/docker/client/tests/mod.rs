@@ -290,7 +290,16 @@ fn connections(client: &Client) -> usize {
 fn request(method: Method, path: &str, reply: ReplyKind) -> Request {
     let body = (method == Method::Post).then(|| b"{}".to_vec());
     let path = path.to_owned();
-    Request { method, path, is_versioned: false, body, reply, timeout: PATIENCE, idle_timeout: None }
+    Request {
+        method,
+        path,
+        is_versioned: false,
+        body,
+        registry_auth: None,
+        reply,
+        timeout: PATIENCE,
+        idle_timeout: None,
+    }
 }
 
 fn get(path: &str) -> Request {

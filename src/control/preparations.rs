@@ -1,0 +1,159 @@
+//! Deployments that wait for an image: it has to be pulled, or looked at.
+//!
+//! Either may take minutes, and a control thread has other things to do. So a job that meets such an image is put aside
+//! here, a thread of its own gets the image, and then the job is handed to the control threads once more, with what came
+//! of it. Jobs that need the same image share that.
+//!
+//! Invariants:
+//! - A job that was put aside is handed on once, or answered once, whatever becomes of the image.
+//! - There are at most [`IMAGE_PREPARATIONS_MAX`] such threads, and at most [`CONTROL_QUEUE_MAX`] jobs that wait for them.
+//!   Who comes beyond that is refused.
+
+use std::collections::HashMap;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crossbeam_channel::{bounded, Receiver, Sender};
+
+use crate::config::ImageScan;
+use crate::http::problem::Problem;
+use crate::limits::{CONTROL_QUEUE_MAX, IMAGE_PREPARATIONS_MAX};
+use crate::registry::image::{ImageId, Reference};
+
+use super::images::Pulled;
+use super::{failed, ControlJob, Shared};
+
+/// What has to be got ready.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Need {
+    pub(super) reference: Reference,
+    /// The command that has to take the image.
+    pub(super) scan: Option<ImageScan>,
+}
+
+/// An image of which functions may be made.
+#[derive(Debug, Clone)]
+pub(super) struct Ready {
+    pub(super) id: ImageId,
+    /// How it came, if it was not here before.
+    pub(super) pulled: Option<Arc<Pulled>>,
+}
+
+/// What came of a need.
+#[derive(Debug, Clone)]
+pub(super) struct Fetched {
+    pub(super) need: Need,
+    pub(super) outcome: Result<Ready, Problem>,
+}
+
+/// Why a function cannot be deployed now.
+#[derive(Debug)]
+pub(super) enum Unready {
+    /// Nor later, as it is.
+    Refused(Problem),
+    /// Its image has to be got ready first, which takes a while.
+    Needs(Need),
+}
+
+impl From<Problem> for Unready {
+    fn from(problem: Problem) -> Self {
+        Unready::Refused(problem)
+    }
+}
+
+/// A job, and what it had been put aside for.
+pub(super) type Resumed = (ControlJob, Fetched);
+
+/// See the module's documentation.
+pub(super) struct Preparations {
+    waiting: Mutex<HashMap<Need, Vec<ControlJob>>>,
+    resume: Sender<Resumed>,
+    /// Where control threads find the jobs that go on.
+    pub(super) resumed: Receiver<Resumed>,
+}
+
+impl Default for Preparations {
+    fn default() -> Self {
+        let (resume, resumed) = bounded(CONTROL_QUEUE_MAX);
+        Preparations { waiting: Mutex::default(), resume, resumed }
+    }
+}
+
+/// What comes of a job that is to wait.
+#[derive(Debug)]
+enum Joined {
+    /// Somebody gets what it needs.
+    Waits,
+    /// Nobody did: that is to begin now.
+    Begins,
+    /// There are too many already.
+    Refused(ControlJob),
+}
+
+impl Preparations {
+    fn join(&self, need: &Need, job: ControlJob) -> Joined {
+        let mut waiting = self.lock();
+        let jobs: usize = waiting.values().map(Vec::len).sum();
+        let is_new = !waiting.contains_key(need);
+        if jobs >= CONTROL_QUEUE_MAX || (is_new && waiting.len() >= IMAGE_PREPARATIONS_MAX) {
+            return Joined::Refused(job);
+        }
+        waiting.entry(need.clone()).or_default().push(job);
+        match is_new {
+            true => Joined::Begins,
+            false => Joined::Waits,
+        }
+    }
+
+    /// Who waits for it. Whoever comes from now on begins anew.
+    fn leave(&self, need: &Need) -> Vec<ControlJob> {
+        self.lock().remove(need).unwrap_or_default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Need, Vec<ControlJob>>> {
+        // Changed by single calls.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    /// Puts a job aside until what it needs is there, or cannot be had.
+    pub(super) fn put_aside(self: &Arc<Self>, job: ControlJob, need: Need) {
+        match self.preparations.join(&need, job) {
+            Joined::Waits => {}
+            Joined::Refused(job) => {
+                let detail = format!(
+                    "config.image: {} is not ready, and as many images as can be at once are pulled or scanned already",
+                    need.reference
+                );
+                self.answer(job.ticket, Err(Problem::unavailable("images_busy", detail).retry_after(10)));
+            }
+            Joined::Begins => {
+                let shared = Arc::clone(self);
+                let wanted = need.clone();
+                let thread = std::thread::Builder::new().name("faas-image".to_owned());
+                if let Err(error) = thread.spawn(move || shared.prepare(wanted)) {
+                    log::error!("there is no thread to get image {}: {error}", need.reference);
+                    let problem = Problem::unavailable("images_busy", "config.image: it cannot be got ready now");
+                    for job in self.preparations.leave(&need) {
+                        self.answer(job.ticket, Err(problem.clone()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gets what is needed, then lets the jobs go on that wait for it.
+    fn prepare(&self, need: Need) {
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.fetch(&need))).unwrap_or_else(|_| {
+            log::error!("getting image {} panicked; what it was about is on standard error", need.reference);
+            Err(failed())
+        });
+        for job in self.preparations.leave(&need) {
+            let fetched = Fetched { need: need.clone(), outcome: outcome.clone() };
+            if let Err(unsent) = self.preparations.resume.send((job, fetched)) {
+                self.answer(unsent.into_inner().0.ticket, Err(failed()));
+            }
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! What the operator's scan has said of images: kept by the image's digest and the command, for a while and across
+//! restarts, so that a deployment of an image that was looked at costs no other look.
+//!
+//! Owns the verdicts, their file, and that nobody scans what another thread scans already. Does not own the scan itself
+//! (`scan`). Databases of vulnerabilities move on, so that a verdict has an age beyond which it is none
+//! (`system.image_scan_max_age`). A scan that failed is no verdict.
+//!
+//! The file is a memory aid: what cannot be read in it is forgotten, and what cannot be written costs another scan later.
+//! Two servers that share a state directory for a moment may lose each other's.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::clock::unix_ms;
+use crate::config::ImageScan;
+use crate::limits::{IMAGE_VERDICTS_BYTES_MAX, IMAGE_VERDICTS_MAX};
+use crate::registry::image::ImageId;
+
+use super::scan::{scan, ScanError};
+
+/// The command refuses an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Refusal {
+    /// How it ended.
+    pub(super) status: String,
+    /// The end of what it said, harmless for whoever reads it.
+    pub(super) report: String,
+}
+
+/// Of which image, by the digest of which command.
+type Subject = (ImageId, String);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Verdict {
+    at_ms: u64,
+    said: Result<(), Refusal>,
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Verdicts {
+    inside: Mutex<Inside>,
+    /// A scan has ended.
+    ended: Condvar,
+    /// None: they end with this process.
+    file: Option<PathBuf>,
+}
+
+#[derive(Debug, Default)]
+struct Inside {
+    verdicts: BTreeMap<Subject, Verdict>,
+    /// What is being scanned.
+    scanning: HashSet<Subject>,
+}
+
+impl Verdicts {
+    /// Those of this file.
+    pub(super) fn open(file: PathBuf) -> Verdicts {
+        let verdicts = match read(&file) {
+            Ok(verdicts) => verdicts,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
+            Err(error) => {
+                log::warn!("{} is not used, and images are scanned anew: {error}", file.display());
+                BTreeMap::new()
+            }
+        };
+        let inside = Inside { verdicts, scanning: HashSet::new() };
+        Verdicts { inside: Mutex::new(inside), ended: Condvar::new(), file: Some(file) }
+    }
+
+    /// What the command said of this image, if that is not older than this.
+    pub(super) fn known(&self, command: &ImageScan, image: &ImageId, max_age: Duration) -> Option<Result<(), Refusal>> {
+        self.lock().find(&subject(command, image), max_age)
+    }
+
+    /// The same, and has it looked at if it is not known. Blocks for as long as that takes.
+    ///
+    /// # Errors
+    /// Why it could not be looked at.
+    pub(super) fn scan(
+        &self,
+        command: &ImageScan,
+        image: &ImageId,
+        limit: Duration,
+        max_age: Duration,
+    ) -> Result<Result<(), Refusal>, ScanError> {
+        let subject = subject(command, image);
+        let mut inside = self.lock();
+        while inside.scanning.contains(&subject) {
+            inside = self.ended.wait(inside).unwrap_or_else(PoisonError::into_inner);
+        }
+        if let Some(said) = inside.find(&subject, max_age) {
+            return Ok(said);
+        }
+        inside.scanning.insert(subject.clone());
+        drop(inside);
+        let _scanning = Scanning { verdicts: self, subject: &subject };
+        let said = match scan(command, image, limit) {
+            Ok(()) => Ok(()),
+            Err(ScanError::Refused { status, output }) => Err(Refusal { status: status.to_string(), report: output }),
+            Err(error) => return Err(error),
+        };
+        self.keep(subject.clone(), Verdict { at_ms: unix_ms(), said: said.clone() });
+        Ok(said)
+    }
+
+    fn keep(&self, subject: Subject, verdict: Verdict) {
+        let mut inside = self.lock();
+        inside.verdicts.insert(subject, verdict);
+        while inside.verdicts.len() > IMAGE_VERDICTS_MAX {
+            let oldest = inside.verdicts.iter().min_by_key(|(_, verdict)| verdict.at_ms);
+            let Some(oldest) = oldest.map(|(subject, _)| subject.clone()) else { break };
+            inside.verdicts.remove(&oldest);
+        }
+        let Some(file) = &self.file else { return };
+        // Under the lock, so that an older state never replaces a newer one.
+        if let Err(error) = write(file, &inside.verdicts) {
+            log::warn!(
+                "{} cannot be written, and the scan is forgotten at the end of the server: {error}",
+                file.display()
+            );
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        // Changed by single calls.
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inside {
+    fn find(&self, subject: &Subject, max_age: Duration) -> Option<Result<(), Refusal>> {
+        let verdict = self.verdicts.get(subject)?;
+        // One from the future was made by another clock.
+        let age = unix_ms().checked_sub(verdict.at_ms)?;
+        (Duration::from_millis(age) < max_age).then(|| verdict.said.clone())
+    }
+}
+
+/// While a scan runs, however it ends.
+struct Scanning<'a> {
+    verdicts: &'a Verdicts,
+    subject: &'a Subject,
+}
+
+impl Drop for Scanning<'_> {
+    fn drop(&mut self) {
+        self.verdicts.lock().scanning.remove(self.subject);
+        self.verdicts.ended.notify_all();
+    }
+}
+
+fn subject(command: &ImageScan, image: &ImageId) -> Subject {
+    let mut digest = Sha256::new();
+    let program = command.program.as_os_str().as_encoded_bytes();
+    for word in std::iter::once(program).chain(command.arguments.iter().map(String::as_bytes)) {
+        digest.update((word.len() as u64).to_le_bytes());
+        digest.update(word);
+    }
+    let digits: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    (image.clone(), digits)
+}
+
+/// A verdict as its file has it.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    image: ImageId,
+    command_sha256: String,
+    at_ms: u64,
+    refusal: Option<Refusal>,
+}
+
+fn read(file: &Path) -> io::Result<BTreeMap<Subject, Verdict>> {
+    let length = fs::metadata(file)?.len();
+    if length > IMAGE_VERDICTS_BYTES_MAX {
+        return Err(io::Error::other(format!(
+            "it has {length} bytes, and at most {IMAGE_VERDICTS_BYTES_MAX} were written"
+        )));
+    }
+    let lines: Vec<Line> = serde_json::from_slice(&fs::read(file)?)?;
+    let verdict = |line: Line| {
+        let said = line.refusal.map_or(Ok(()), Err);
+        ((line.image, line.command_sha256), Verdict { at_ms: line.at_ms, said })
+    };
+    Ok(lines.into_iter().take(IMAGE_VERDICTS_MAX).map(verdict).collect())
+}
+
+fn write(file: &Path, verdicts: &BTreeMap<Subject, Verdict>) -> io::Result<()> {
+    let line = |((image, command), verdict): (&Subject, &Verdict)| Line {
+        image: image.clone(),
+        command_sha256: command.clone(),
+        at_ms: verdict.at_ms,
+        refusal: verdict.said.clone().err(),
+    };
+    let lines: Vec<Line> = verdicts.iter().map(line).collect();
+    let new = file.with_extension("new");
+    let options = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new);
+    options?.write_all(&serde_json::to_vec(&lines)?)?;
+    fs::rename(new, file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::testing::image_id;
+    use std::sync::Barrier;
+
+    const LONG: Duration = Duration::from_secs(60);
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    /// A command that counts how often it ran, in a file; and what it does then.
+    fn counting(count: &Path, then: &str) -> ImageScan {
+        let script = format!("echo >> {}; {then}", count.display());
+        ImageScan { program: "sh".into(), arguments: ["-c", &script, "{image}"].map(str::to_owned).to_vec() }
+    }
+
+    fn runs(count: &Path) -> usize {
+        fs::read_to_string(count).unwrap_or_default().lines().count()
+    }
+
+    #[test]
+    fn an_image_is_scanned_once_by_a_command_and_again_by_another_or_when_the_verdict_is_old() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, count) = (directory.path().join("verdicts.json"), directory.path().join("count"));
+        let (takes, refuses) = (counting(&count, "exit 0"), counting(&count, "echo bad; exit 3"));
+        let verdicts = Verdicts::open(file.clone());
+        assert_eq!(verdicts.known(&takes, &image_id('a'), DAY), None);
+        for _ in 0..2 {
+            verdicts.scan(&takes, &image_id('a'), LONG, DAY).unwrap().unwrap();
+        }
+        assert_eq!(runs(&count), 1);
+        for _ in 0..2 {
+            let refusal = verdicts.scan(&refuses, &image_id('a'), LONG, DAY).unwrap().unwrap_err();
+            assert_eq!(refusal, Refusal { status: "exit status: 3".to_owned(), report: "bad\n".to_owned() });
+        }
+        verdicts.scan(&takes, &image_id('b'), LONG, DAY).unwrap().unwrap();
+        assert_eq!(runs(&count), 3, "another command, another image");
+        verdicts.scan(&takes, &image_id('a'), LONG, Duration::ZERO).unwrap().unwrap();
+        assert_eq!(runs(&count), 4, "an age of 0 keeps nothing");
+
+        let again = Verdicts::open(file.clone());
+        assert_eq!(again.known(&takes, &image_id('a'), DAY), Some(Ok(())));
+        assert!(again.scan(&refuses, &image_id('a'), LONG, DAY).unwrap().is_err());
+        assert_eq!(runs(&count), 4, "what was found out outlives the server");
+        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&file).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
+        for damaged in ["", "{", "[{}]", "[{\"image\":\"x\",\"command_sha256\":\"\",\"at_ms\":1,\"refusal\":null}]"] {
+            fs::write(&file, damaged).unwrap();
+            assert_eq!(Verdicts::open(file.clone()).known(&takes, &image_id('a'), DAY), None, "{damaged}");
+        }
+    }
+
+    #[test]
+    fn a_scan_that_failed_or_a_verdict_of_the_future_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let count = directory.path().join("count");
+        let verdicts = Verdicts::default();
+        let slow = counting(&count, "sleep 60");
+        for _ in 0..2 {
+            let late = verdicts.scan(&slow, &image_id('a'), Duration::from_millis(300), DAY);
+            assert!(matches!(late, Err(ScanError::TimedOut { .. })), "{late:?}");
+        }
+        assert_eq!(runs(&count), 2);
+        let quick = counting(&count, "exit 0");
+        let future = Verdict { at_ms: unix_ms() + 60_000, said: Ok(()) };
+        verdicts.keep(subject(&quick, &image_id('a')), future);
+        assert_eq!(verdicts.known(&quick, &image_id('a'), DAY), None);
+    }
+
+    #[test]
+    fn what_is_scanned_already_is_waited_for_and_not_scanned_twice() {
+        let directory = tempfile::tempdir().unwrap();
+        let count = directory.path().join("count");
+        let verdicts = Verdicts::default();
+        let command = counting(&count, "sleep 0.3; exit 1");
+        let barrier = Barrier::new(4);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    barrier.wait();
+                    assert!(verdicts.scan(&command, &image_id('a'), LONG, DAY).unwrap().is_err());
+                });
+            }
+        });
+        assert_eq!(runs(&count), 1);
+    }
+
+    #[test]
+    fn the_oldest_verdict_makes_room_for_the_newest() {
+        let verdicts = Verdicts::default();
+        let command = |number: usize| ImageScan { program: "x".into(), arguments: vec![number.to_string()] };
+        for number in 0..=IMAGE_VERDICTS_MAX {
+            let verdict = Verdict { at_ms: unix_ms() - (IMAGE_VERDICTS_MAX - number) as u64, said: Ok(()) };
+            verdicts.keep(subject(&command(number), &image_id('a')), verdict);
+        }
+        let is_known = |number| verdicts.known(&command(number), &image_id('a'), DAY).is_some();
+        assert!(!is_known(0) && is_known(1) && is_known(IMAGE_VERDICTS_MAX));
+        assert_eq!(verdicts.lock().verdicts.len(), IMAGE_VERDICTS_MAX);
+    }
+}
