@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use crate::backend::docker::images::ImagesOf;
 use crate::backend::process::check::Checker;
-use crate::backend::process::runtimes::Runtimes;
 use crate::backend::runtimes::{AllRuntimes, Images};
 use crate::call::FrontEvent;
 use crate::config::{Settings, Sources};
@@ -85,9 +84,7 @@ impl Start {
         let containers = prospect.ok().map(|prospect| (prospect, images));
         let threads = Threads::start(settings, &parts, cgroups, containers, &owner, &mut watchdog)?;
 
-        let reloader = Reloader::new(sources, settings.clone(), parts);
-        let tools =
-            tools(&threads, settings, runtimes, Arc::clone(&all_runtimes), figures, &logs, &front_line, reloader);
+        let tools = tools(&threads, settings, sources, parts, Arc::clone(&all_runtimes), figures);
         let shared = Arc::new(control::Shared::new(store, &stored.functions, control_settings(settings), tools));
         if predecessor.is_none() {
             shared.deploy_declared(&settings.functions);
@@ -201,19 +198,19 @@ impl Stored {
 fn tools(
     threads: &Threads,
     settings: &Settings,
-    interpreters: Arc<Runtimes>,
+    sources: Sources,
+    parts: Parts,
     runtimes: Arc<AllRuntimes>,
     figures: FigureSource,
-    logs: &FunctionLogs,
-    front: &Line<FrontEvent>,
-    reloader: Reloader,
 ) -> Tools {
-    let checker = Checker::new(interpreters, threads.supervisor.clone(), threads.containers());
+    let checker = Checker::new(Arc::clone(&parts.runtimes), threads.supervisor.clone(), threads.containers());
     let images = threads.containers().map(|containers| {
         let registry_auth = settings.registry_auth.clone();
         let images: Box<dyn ImageSource> = Box::new(ImagesOf { containers, checker: checker.clone(), registry_auth });
         images
     });
     let verdicts = settings.storage_path.join("image_scans.json");
-    Tools { figures, checker, runtimes, images, verdicts, logs: logs.sink(), front: front.clone(), reloader }
+    let (logs, front) = (parts.logs.clone(), parts.front.clone());
+    let reloader = Reloader::new(sources, settings.clone(), parts);
+    Tools { figures, checker, runtimes, images, verdicts, logs, front, reloader }
 }
