@@ -166,7 +166,12 @@ fn read_containers(settings: &mut Settings, system: &Table<'_>, base: &Path) -> 
     let runtime = &mut settings.container_runtime;
     set(runtime, system, "container_runtime", |entry| read_container_runtime(&entry, base))?;
     set(&mut settings.base_image, system, "base_image", |entry| read_image(&entry))?;
-    set(&mut settings.registry_auth, system, "registry_auth", |entry| read_path(&entry, base).map(Some))?;
+    set(&mut settings.registry_auth, system, "registry_auth", |entry| {
+        match entry.text_where("none, or a path", |_| true)? {
+            "none" => Ok(None),
+            _ => read_path(&entry, base).map(Some),
+        }
+    })?;
     set(&mut settings.image_scan, system, "image_scan", |entry| read_image_scan(&entry, base))?;
     set(&mut settings.image_scan_timeout, system, "image_scan_timeout", |entry| {
         Ok(Duration::from_millis(entry.duration_ms(limits::IMAGE_SCAN_TIMEOUT_MS)?))

@@ -183,6 +183,9 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
         "image_scan: [trivy, 1, '{image}']",
         "image_scan: [~/trivy, '{image}']",
         "image_scan_timeout: 0",
+        "image_scan_max_age: 721h",
+        "registry_auth: ''",
+        "registry_auth: ~/config.json",
         "image_scan_timeout: 2h",
         "container_pool_size: -1",
         "container_pool_size: 65",
@@ -272,6 +275,8 @@ fn each_key_arrives_where_it_belongs() {
   base_image: registry.example:5000/python:3.12
   image_scan: [bin/scan, --image, '{image}']
   image_scan_timeout: 1m
+  image_scan_max_age: 0
+  registry_auth: auth.json
   container_pool_size: 3
   container_security_label: apparmor=docker-default
   workers: 3
@@ -296,6 +301,10 @@ limits: {max_request_body: 1Mi, max_response_body: 2048, max_connections: 5, max
     let arguments = ["--image", "{image}"].map(str::to_owned).to_vec();
     assert_eq!(settings.image_scan, Some(ImageScan { program: "conf/bin/scan".into(), arguments }));
     assert_eq!((settings.image_scan_timeout, settings.container_pool_size), (Duration::from_secs(60), 3));
+    assert_eq!(
+        (settings.image_scan_max_age, settings.registry_auth.as_deref()),
+        (Duration::ZERO, Some(Path::new("conf/auth.json")))
+    );
     assert_eq!(settings.container_security_label.as_deref(), Some("apparmor=docker-default"));
     assert_eq!((settings.workers, settings.pin_workers, settings.sandbox_uid_base), (3, false, 100_000));
     assert_eq!((settings.slots_max, settings.pool_size), (4, 4), "the default pool gives way");
