@@ -5,15 +5,20 @@ import resource
 
 def reads_files_of_the_host():
     paths = ["/etc/shadow", "/etc/machine-id", "/root/.ssh", "/home", "/var/log", "/run", "/usr/bin/env", "/bin/sh"]
+    if FACTS["contained"]:
+        # An image has such files of its own.
+        paths = ["/etc/machine-id", FACTS["host"]["precious"]]
     found = {path: tried(os.stat, path) for path in paths}
     found.update((name, tried(os.stat, path)) for name, path in FACTS["hidden"].items())
     return found
 
 
 def looks_at_the_names_of_the_host():
-    """In files that are there, but are not the host's."""
+    """In files that are there, but are not the host's. An image has users of its own."""
     with open("/etc/passwd") as passwd, open("/etc/hosts") as hosts, open("/etc/resolv.conf") as resolv:
         servers = [line.split()[1] for line in resolv if line.startswith("nameserver")]
+        if FACTS["contained"]:
+            return {"servers": servers}
         return {"users": len(passwd.readlines()), "hosts": len(hosts.readlines()), "servers": servers}
 
 
@@ -42,8 +47,13 @@ def writes_a_file_of_the_host():
 def writes_to_what_it_runs_on():
     libraries = {line.split()[-1] for line in open("/proc/self/maps") if ".so" in line}
     paths = sorted(libraries)[:4] + [os.__file__, "/faas/instance.py", "/faas/zygote.py", "/etc/passwd"]
+    places = ["/", "/faas", "/etc", "/usr", "/dev"]
+    if FACTS["contained"]:
+        paths += ["/faas/shim/instance.py", "/faas/run/launch"]
+        # Of an image, these are open to every user.
+        places += ["/faas/shim", "/faas/run", "/var/tmp", "/run/lock"]
     found = {os.path.basename(path): tried(opened, path, os.O_WRONLY) for path in paths}
-    found.update(("in " + path, tried(os.mkdir, path + "/written")) for path in ("/", "/faas", "/etc", "/usr", "/dev"))
+    found.update(("in " + path, tried(os.mkdir, path + "/written")) for path in places)
     return found
 
 
@@ -67,13 +77,40 @@ def writes_to_its_interpreter():
 def writes_to_the_kernel():
     names = ["sys/kernel/core_pattern", "sys/kernel/modprobe", "sys/vm/overcommit_memory", "sysrq-trigger",
              "irq/default_smp_affinity", "self/oom_score_adj", "self/uid_map"]
+    if FACTS["contained"]:
+        # The files of its own process are its own there, and what may be written to them is another question.
+        found = {name: tried(opened, "/proc/" + name, os.O_WRONLY) for name in names if not name.startswith("self/")}
+        found["self/uid_map"] = tried(_written, "/proc/self/uid_map", b"0 %d 1" % os.getuid())
+        return found
     return {name: tried(opened, "/proc/" + name, os.O_WRONLY) for name in names}
+
+
+def _written(path, text):
+    """At once, and not when a file object is closed, whose errors nobody hears."""
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        os.write(descriptor, text)
+    finally:
+        os.close(descriptor)
 
 
 def reads_of_the_kernel():
     paths = ["/proc/kallsyms", "/proc/kmsg", "/proc/kcore", "/proc/keys", "/proc/interrupts", "/proc/timer_list",
              "/proc/config.gz", "/proc/sys/kernel/hostname", "/sys", "/sys/kernel", "/dev/kmsg"]
+    if FACTS["contained"]:
+        # What is masked is there, and empty.
+        return {path: tried(_read, path) for path in paths if not path.startswith("/proc/sys/")}
     return {path: tried(opened, path) for path in paths}
+
+
+def _read(path):
+    if os.path.isdir(path):
+        found = os.listdir(path)
+    else:
+        with open(path, "rb", 0) as file:
+            found = file.read(1)
+    if not found:
+        raise OSError(errno.ENODATA, "")
 
 
 def walks_out_of_every_descriptor():
@@ -95,6 +132,9 @@ def breaks_out_of_its_root():
 
 def opens_devices():
     names = ["mem", "kmem", "kmsg", "kvm", "fuse", "tty", "ptmx", "net/tun", "sda", "vda", "loop0", "loop-control"]
+    if FACTS["contained"]:
+        # A terminal that it has not, and one that it can make: `types_into_a_terminal` is about that.
+        names = [name for name in names if name not in ("tty", "ptmx")]
     return {name: tried(opened, "/dev/" + name) for name in names}
 
 
@@ -120,6 +160,10 @@ def becomes_another_user():
 
 
 def is_a_user_of_its_own():
+    if FACTS["contained"]:
+        # Without a user namespace, the number is the host's.
+        ids = {*os.getresuid(), *os.getresgid(), *os.getgroups()}
+        return {"one": len(ids) == 1, "of those for it": min(ids) - FACTS["uid_base"] in range(1000)}
     uid_map = open("/proc/self/uid_map").read().split()
     return {
         "ids": sorted({*os.getresuid(), *os.getresgid()}),
@@ -167,7 +211,7 @@ def asks_for_more_than_its_share_of_the_processor():
     return each({
         "nice": (os.setpriority, os.PRIO_PROCESS, 0, -20),
         "real time": (os.sched_setscheduler, 0, os.SCHED_FIFO, os.sched_param(1)),
-        "never killed for memory": (lambda: open("/proc/self/oom_score_adj", "w").write("-1000"),),
+        "never killed for memory": (_written, "/proc/self/oom_score_adj", b"-1000"),
     })
 
 

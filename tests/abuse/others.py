@@ -133,10 +133,11 @@ def sends_a_datagram():
     def send(address):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
             client.sendto(b"x", address)
-    return each({
-        "to a port of the host": (send, (FACTS["host"]["address"], FACTS["host"]["port"])),
-        "to the loopback": (send, ("127.0.0.1", FACTS["host"]["port"])),
-    })
+    attempts = {"to a port of the host": (send, (FACTS["host"]["address"], FACTS["host"]["port"]))}
+    if not FACTS["contained"]:
+        # A container has a loopback that works, and nobody else on it.
+        attempts["to the loopback"] = (send, ("127.0.0.1", FACTS["host"]["port"]))
+    return each(attempts)
 
 
 def connects_to_sockets_with_names():

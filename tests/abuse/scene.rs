@@ -15,8 +15,10 @@ use std::time::{Duration, Instant};
 use serde_json::{json, Value};
 use tempfile::TempDir;
 
+use super::remains::Containers;
 use super::table::{Case, Moment, Outcome, Theme};
 use crate::common::host::{cgroup_parents, processes_of_users, resident_bytes, status, zygotes, Holdings};
+use crate::common::mode::in_containers;
 use crate::common::{command, eventually, patience, slowed, Home, Reply, Server};
 
 const COMMON: &str = include_str!("common.py");
@@ -36,6 +38,8 @@ pub(crate) struct Scene {
     /// The calls that the other function has had.
     count: Cell<u64>,
     before: Option<Before>,
+    /// Those of the server, in container mode.
+    containers: Option<Containers>,
     /// Files of the host that any of its users might reach.
     treasure: TempDir,
     /// Of the host, to be reached by nobody.
@@ -78,8 +82,12 @@ impl Scene {
         );
         assert_eq!(server.post("/invoke/victim", CANARIES[2]).text(), "1");
         let victim_pid = server.instances("victim")[0]["pid"].as_u64().unwrap() as u32;
-        // Without pid namespaces its forks look the same. It was there first.
-        let zygote = eventually("a zygote", || zygotes(server.pid()).into_iter().min());
+        // Without pid namespaces its forks look the same. It was there first. What is outside of a container, and nearest,
+        // is the engine's process that looks after it.
+        let zygote = match in_containers() {
+            true => status(victim_pid)["PPid"].parse().unwrap(),
+            false => eventually("a zygote", || zygotes(server.pid()).into_iter().min()),
+        };
         let home = server.home.path().to_owned();
         let facts = json!({
             "server": { "pid": server.pid(), "port": server.address.port() },
@@ -96,6 +104,7 @@ impl Scene {
                 "setuid": treasure.path().join("id"),
             },
             "home": treasure.path(),
+            "contained": in_containers(),
             "uid_base": uid_base,
             "hidden": {
                 "home": home, "configuration": home.join("faas.yaml"), "database": server.home.state().join("faas.db"),
@@ -104,7 +113,8 @@ impl Scene {
             },
             "yranac": CANARIES.map(|text| text.chars().rev().collect::<String>()),
         });
-        Scene { server, facts, uid_base, count: Cell::new(1), before: None, treasure, _doors: doors }
+        let containers = Containers::of(victim_pid);
+        Scene { server, facts, uid_base, count: Cell::new(1), before: None, containers, treasure, _doors: doors }
     }
 
     /// Takes the measure of the server at rest; from then on every attack is followed by the checks.
@@ -124,7 +134,7 @@ impl Scene {
     /// Attacks where a layer is missing, and tells how that fared. The other function is to come to no harm even so.
     pub(crate) fn try_out(&self, theme: &Theme, case: &Case) -> Outcome {
         let deployed = Deployed { server: &self.server, name: case.name };
-        let reply = self.attack(theme, case, Moment::Call);
+        let (reply, _) = self.attack(theme, case, Moment::Call);
         let outcome = case.judge(&reply, Moment::Call);
         if outcome != Outcome::Held {
             eprintln!("{}: {} {}", case.name, reply.status, reply.text().chars().take(1000).collect::<String>());
@@ -187,15 +197,20 @@ impl Scene {
         })
     }
 
-    /// Makes the attack in a function of its own, and gives what its caller is told.
-    pub(crate) fn attack(&self, theme: &Theme, case: &Case, moment: Moment) -> Reply {
+    /// Makes the attack in a function of its own, and gives what its caller is told, and how long that took.
+    pub(crate) fn attack(&self, theme: &Theme, case: &Case, moment: Moment) -> (Reply, Duration) {
         let code = format!("{COMMON}\n{}", theme.code);
         let code = match moment {
             Moment::Call => code,
             Moment::Import => as_dependency(&code, case.name),
         };
         self.server.deploy(case.name, &code, self.config(case));
-        self.server.post(&format!("/invoke/{0}/{0}", case.name), "")
+        if let Some(containers) = &self.containers {
+            containers.look();
+        }
+        let called = Instant::now();
+        let reply = self.server.post(&format!("/invoke/{0}/{0}", case.name), "");
+        (reply, called.elapsed())
     }
 
     /// Attacks, expects what the table says, and makes the four checks.
@@ -203,8 +218,7 @@ impl Scene {
         let name = case.name;
         let started = Instant::now();
         let deployed = Deployed { server: &self.server, name };
-        let reply = self.attack(theme, case, moment);
-        let took = started.elapsed();
+        let (reply, took) = self.attack(theme, case, moment);
         assert_eq!(
             case.judge(&reply, moment),
             Outcome::Held,
@@ -213,7 +227,6 @@ impl Scene {
             reply.text().chars().take(1500).collect::<String>()
         );
         if matches!(reply.status, 503 | 504) {
-            // What it took to deploy the function comes on top of it.
             let timeout = slowed(Duration::from_millis(case.timeout_ms));
             let latest = timeout + LATE_MAX + slowed(Duration::from_millis(500));
             assert!(reply.detail().contains(&format!("{} ms", timeout.as_millis())), "{name}: {}", reply.text());
@@ -224,6 +237,9 @@ impl Scene {
         }
         self.assert_others_answer(name);
         self.assert_it_answers_again(case, &reply, moment);
+        if let Some(containers) = &self.containers {
+            containers.look();
+        }
         drop(deployed);
         self.assert_nothing_is_left(name);
         eprintln!("{name} at {moment:?}: {took:?}, with the checks {:?}", started.elapsed());
@@ -264,6 +280,9 @@ impl Scene {
         eventually("no process of a user of the sandbox is left", || {
             (processes_of_users(self.users()).len() == before.processes).then_some(())
         });
+        if let Some(containers) = &self.containers {
+            containers.assert_nothing_is_left(after);
+        }
         let grown = resident_bytes(self.server.pid()).saturating_sub(before.resident_bytes);
         assert!(grown < RESIDENT_GROWTH_BYTES_MAX, "after {after}: the server has grown by {} KiB", grown >> 10);
         let home = self.server.home.path();

@@ -5,6 +5,7 @@
 
 use serde_json::Value;
 
+use super::contained::{self, Differs};
 use crate::common::Reply;
 
 /// Attacks of one kind: a file of Python and the rows that it serves.
@@ -138,6 +139,9 @@ impl Case {
 
     /// How it fared that got this reply.
     pub(crate) fn judge(&self, reply: &Reply, moment: Moment) -> Outcome {
+        if let Some(Differs::Meets(meets)) = contained::difference(self) {
+            return meets.judge(reply, moment);
+        }
         match (&self.at_import, moment) {
             (AtImport::Meets(meets), Moment::Import) => meets.judge(reply, Moment::Call),
             (AtImport::Same, _) | (_, Moment::Call) => self.meets.judge(reply, moment),
