@@ -14,6 +14,7 @@ use lexopt::{Arg, Parser};
 use crate::config::{CONFIG_FILE_DEFAULT, SAMPLE};
 use crate::values::{cut, nearest::nearest, parse_host};
 
+pub use crate::backend::docker::HEIR_COMMAND;
 pub use crate::config::CliOptions;
 
 /// The first argument that makes this process the executor of a sandbox plan: for the server's own use.
@@ -118,6 +119,8 @@ pub enum Command {
     Version,
     /// Execute a sandbox plan: the server starts itself like this.
     RunPlan,
+    /// End the containers of a server when it has died: the server starts itself like this.
+    Inherit,
 }
 
 /// Why a command line makes no sense.
@@ -200,6 +203,9 @@ pub fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Comm
     let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
     if args.first().is_some_and(|first| first == RUN_PLAN) {
         return Ok(Command::RunPlan);
+    }
+    if args.first().is_some_and(|first| first == HEIR_COMMAND) {
+        return Ok(Command::Inherit);
     }
     let mut parser = Parser::from_args(args);
     let mut options = CliOptions::default();

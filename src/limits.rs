@@ -428,6 +428,8 @@ pub const CONTAINER_REMOVAL_RETRY: Duration = Duration::from_millis(200);
 pub const CONTAINER_REMOVAL_RETRY_MAX: Duration = Duration::from_secs(10);
 /// At the end of the server, how long it waits for the next of its containers to go.
 pub const CONTAINERS_STOP_WAIT: Duration = Duration::from_secs(2);
+/// And how long for the process that would end them if it were killed.
+pub const HEIR_END_WAIT: Duration = Duration::from_secs(1);
 /// What was asked on a connection that was cut is asked again after this long.
 pub const ENGINE_ASK_AGAIN: Duration = Duration::from_millis(50);
 /// And no more when it was asked first this long ago.

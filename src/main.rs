@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     };
     match command {
         Command::RunPlan => faas::sandbox::run_plan_main(faas::backend::process::report_refused_plan),
+        Command::Inherit => faas::backend::docker::heir_main(),
         Command::Help => {
             cli::say(cli::HELP);
             ExitCode::SUCCESS

@@ -10,6 +10,10 @@ mod cases;
 mod common;
 #[path = "abuse/contained.rs"]
 mod contained;
+#[path = "abuse/contained_matrix.rs"]
+mod contained_matrix;
+#[path = "abuse/lacking.rs"]
+mod lacking;
 #[path = "abuse/matrix.rs"]
 mod matrix;
 #[path = "abuse/remains.rs"]

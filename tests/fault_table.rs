@@ -15,12 +15,21 @@ mod broken_file;
 #[path = "fault_table/changes.rs"]
 mod changes;
 mod common;
+#[path = "fault_table/contained.rs"]
+mod contained;
+#[path = "fault_table/containers.rs"]
+mod containers;
 #[path = "fault_table/damage.rs"]
 mod damage;
 #[path = "fault_table/disk.rs"]
 mod disk;
 #[path = "fault_table/disk_elsewhere.rs"]
 mod disk_elsewhere;
+#[allow(dead_code)] // rows use some of its manners
+#[path = "containers/door.rs"]
+mod door;
+#[path = "fault_table/engine.rs"]
+mod engine;
 #[path = "fault_table/instances.rs"]
 mod instances;
 #[path = "fault_table/load.rs"]

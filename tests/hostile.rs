@@ -15,7 +15,7 @@ mod storm;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::mode::{about_processes_alone, can_run_functions, looks_at_rest};
+use common::mode::{can_run_functions, looks_at_rest};
 use common::{eventually, Reply, Server};
 use serde_json::{json, Value};
 

@@ -63,6 +63,7 @@ fn commands() {
     let alone = UsageError::Without { flag: "--verbose", needs: "--check-system" };
     assert_eq!(parse(["--verbose"]), Err(alone));
     assert_eq!(parse([RUN_PLAN]), Ok(Command::RunPlan));
+    assert_eq!(parse([HEIR_COMMAND]), Ok(Command::Inherit));
     assert_eq!(serve(&["./__run-plan"]).config, Some("./__run-plan".into()), "only the bare word is the subcommand");
 }
 

@@ -1,7 +1,7 @@
 //! What attacks meet in a container that is not what they meet in a sandbox of processes, and which have nothing to attack
 //! there. What is not named here meets the same.
 
-use super::table::{Case, Meets};
+use super::table::{Case, Meets, Outcome};
 use crate::common::mode::in_containers;
 use Meets::{Refused, Says};
 
@@ -13,6 +13,7 @@ pub(crate) enum Differs {
     DoesNotApply(&'static str),
 }
 use Differs::{DoesNotApply, Meets as Is};
+use Outcome::{Otherwise, Through};
 
 /// By the names of the cases.
 pub(crate) const DIFFERENT: &[(&str, Differs)] = &[
@@ -43,3 +44,57 @@ pub(crate) fn difference(case: &Case) -> Option<&'static Differs> {
     let found = DIFFERENT.iter().find(|(name, _)| *name == case.name).filter(|_| in_containers());
     found.map(|(_, differs)| differs)
 }
+
+type Sets = &'static [&'static [&'static str]];
+
+/// How an attack fares in containers that lack walls: the name of the case, and sets of walls, without any of which it fares
+/// so. The sets are the least ones (`contained_matrix.rs` measures it).
+pub(crate) const HELD: &[(&str, Outcome, Sets)] = &[
+    ("forks_for_ever", Through, &[&["tasks_limit", "rlimits"]]),
+    ("forks_that_fork", Through, &[&["tasks_limit", "rlimits"]]),
+    ("starts_threads_for_ever", Through, &[&["tasks_limit", "rlimits"]]),
+    ("allocates_ten_times_its_memory", Through, &[&["memory_limit"]]),
+    ("two_children_share_it_out", Through, &[&["memory_limit"]]),
+    ("fills_tmp", Through, &[&["tmpfs_limits"]]),
+    ("fills_shm", Through, &[&["tmpfs_limits"]]),
+    ("makes_a_million_files", Through, &[&["tmpfs_limits"]]),
+    ("writes_a_sparse_terabyte", Through, &[&["rlimits"]]),
+    ("opens_files_until_refused", Through, &[&["rlimits"]]),
+    ("opens_sockets_until_refused", Through, &[&["rlimits"]]),
+    ("burns_cpu_on_many_threads", Through, &[&["cpu_limit"]]),
+    ("crashes_a_child", Through, &[&["rlimits"]]),
+    ("stops_itself", Through, &[&["pid_namespace"]]),
+    ("reads_other_processes", Through, &[&["pid_namespace"]]),
+    ("kills_everybody", Through, &[&["pid_namespace"]]),
+    ("has_a_child_adopted_outside", Through, &[&["pid_namespace"]]),
+    ("connects_to_the_host", Through, &[&["network_namespace"]]),
+    ("sends_a_datagram", Through, &[&["network_namespace"]]),
+    ("connects_to_sockets_with_names", Through, &[&["network_namespace"]]),
+    ("connects_to_docker", Through, &[&["tree"]]),
+    ("looks_for_memory_and_queues_of_others", Through, &[&["ipc_namespace"]]),
+    ("watches_what_others_open", Through, &[&["seccomp"]]),
+    ("reads_files_of_the_host", Through, &[&["tree"]]),
+    ("walks_out_by_links_and_dots", Through, &[&["tree"]]),
+    ("writes_a_file_of_the_host", Otherwise, &[&["tree"]]),
+    ("runs_a_program_with_setuid", Otherwise, &[&["tree"]]),
+    ("writes_to_what_it_runs_on", Through, &[&["read_only_root"]]),
+    ("breaks_out_of_its_root", Through, &[&["seccomp"]]),
+    ("looks_where_its_cgroup_is", Through, &[&["cgroup_namespace"]]),
+    ("makes_devices", Through, &[&["seccomp"]]),
+    ("raises_its_limits", Through, &[&["rlimits"]]),
+    ("reads_of_the_kernel", Through, &[&["masks"]]),
+    ("looks_at_the_host_name", Through, &[&["uts_namespace"]]),
+    ("mounts_in_a_namespace_of_its_own", Through, &[&["seccomp"]]),
+    ("mounts_a_cgroup", Through, &[&["seccomp"]]),
+    ("makes_namespaces", Through, &[&["seccomp"]]),
+    ("makes_namespaces_with_clone3", Through, &[&["seccomp"]]),
+    ("looks_into_a_child", Through, &[&["seccomp"]]),
+    ("keeps_keys", Through, &[&["seccomp"]]),
+    ("uses_dangerous_machinery", Through, &[&["seccomp"]]),
+    ("uses_machinery_that_is_absent", Through, &[&["seccomp"]]),
+    ("calls_as_another_architecture", Through, &[&["seccomp"]]),
+    ("calls_with_the_bit_of_x32", Through, &[&["seccomp"]]),
+    ("makes_sockets_of_other_kinds", Through, &[&["seccomp"]]),
+    ("names_the_host", Through, &[&["seccomp"]]),
+    ("changes_who_it_is", Through, &[&["seccomp"]]),
+];

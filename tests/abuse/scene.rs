@@ -15,8 +15,10 @@ use std::time::{Duration, Instant};
 use serde_json::{json, Value};
 use tempfile::TempDir;
 
+use super::lacking::Lacking;
 use super::remains::Containers;
 use super::table::{Case, Moment, Outcome, Theme};
+use crate::common::engine::Engine;
 use crate::common::host::{cgroup_parents, processes_of_users, resident_bytes, status, zygotes, Holdings};
 use crate::common::mode::in_containers;
 use crate::common::{command, eventually, patience, slowed, Home, Reply, Server};
@@ -42,6 +44,8 @@ pub(crate) struct Scene {
     containers: Option<Containers>,
     /// Files of the host that any of its users might reach.
     treasure: TempDir,
+    /// The engine that leaves walls out, if there is one.
+    _lacking: Option<Lacking>,
     /// Of the host, to be reached by nobody.
     _doors: (TcpListener, Option<TcpListener>, UnixListener, UnixListener),
 }
@@ -56,6 +60,18 @@ struct Before {
 impl Scene {
     /// A server with these lines in its `system:` section.
     pub(crate) fn set(system: &str) -> Scene {
+        Scene::on(system, treasure(), None)
+    }
+
+    /// A server whose engine leaves out these walls of its containers.
+    pub(crate) fn without_walls(walls: &[&str]) -> Scene {
+        let (engine, treasure) = (Engine::shared().unwrap(), treasure());
+        let lacking = Lacking::new(engine.socket(), walls, treasure.path());
+        let lines = format!("container_runtime: {}\nbase_image: {}", lacking.socket().display(), engine.image());
+        Scene::on(&format!("default_mode: container\ncontainer_pool_size: 2\n{lines}"), treasure, Some(lacking))
+    }
+
+    fn on(system: &str, treasure: TempDir, lacking: Option<Lacking>) -> Scene {
         let address = host_address();
         let port = free_port();
         // Users of its own, so that its processes can be counted on a host where other servers run.
@@ -63,9 +79,6 @@ impl Scene {
         let patience = slowed(Duration::from_secs(4)).as_secs();
         let lines = format!("pool_size: 2\nshutdown_grace: 1\ncold_start_timeout: {patience}\n{system}");
         let home = Home::with(&format!("sandbox_uid_base: {uid_base}\n{lines}"), "");
-        // Not below /tmp, which an instance has of its own whatever it sees of the host.
-        std::fs::create_dir_all("/var/tmp").unwrap();
-        let treasure = tempfile::Builder::new().prefix("faas-test-").tempdir_in("/var/tmp").unwrap();
         let doors = open_doors(treasure.path(), &address);
         let mut command = command(&home);
         command.env("FAAS_CANARY", CANARIES[4]);
@@ -114,7 +127,8 @@ impl Scene {
             "yranac": CANARIES.map(|text| text.chars().rev().collect::<String>()),
         });
         let containers = Containers::of(victim_pid);
-        Scene { server, facts, uid_base, count: Cell::new(1), before: None, containers, treasure, _doors: doors }
+        let count = Cell::new(1);
+        Scene { server, facts, uid_base, count, before: None, containers, treasure, _lacking: lacking, _doors: doors }
     }
 
     /// Takes the measure of the server at rest; from then on every attack is followed by the checks.
@@ -342,6 +356,12 @@ fn as_dependency(code: &str, case: &str) -> String {
         "import sys\nwith open('/tmp/dependency.py', 'w', encoding='utf-8') as file:\n    file.write({code})\n\
          sys.path.insert(0, '/tmp')\nfrom dependency import SAID\ndef handle(request):\n    return SAID\n"
     )
+}
+
+/// Not below /tmp, which an instance has of its own whatever it sees of the host.
+fn treasure() -> TempDir {
+    std::fs::create_dir_all("/var/tmp").unwrap();
+    tempfile::Builder::new().prefix("faas-test-").tempdir_in("/var/tmp").unwrap()
 }
 
 fn free_port() -> u16 {

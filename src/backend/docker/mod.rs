@@ -2,7 +2,8 @@
 //!
 //! [`supervisor`] is the thread that makes containers and removes them, for whoever sends it a [`job`]; `life` is one of
 //! them until it is delivered, as a state machine; `custody` what its worker holds of it; [`launch`] how its process gets
-//! its channel; [`files`] what of the host's is mounted into it. [`images`] is what a deployment asks of that thread,
+//! its channel; [`files`] what of the host's is mounted into it; [`heir`] what ends it when
+//! the server has died. [`images`] is what a deployment asks of that thread,
 //! [`registry_auth`] what a registry is told, [`health`] what others may know of the engine, [`probe`] one question to an
 //! engine without that thread.
 //!
@@ -18,6 +19,7 @@ pub mod engine_error;
 pub mod files;
 pub mod hardening;
 pub mod health;
+mod heir;
 pub mod http;
 pub mod images;
 pub mod job;
@@ -30,3 +32,4 @@ pub mod registry_auth;
 pub mod supervisor;
 
 pub use engine_error::EngineError;
+pub use heir::{heir_main, HEIR_COMMAND};

@@ -41,6 +41,7 @@ use crate::watchdog::Pulse;
 use super::client::{CallId, Client, News};
 use super::hardening::SecurityLabel;
 use super::health::Health;
+use super::heir::Heir;
 use super::http::Request;
 use super::job::ContainerJob;
 use super::profiles::Profiles;
@@ -110,6 +111,8 @@ struct Supervisor {
     /// Blanks that wait until the engine is known to be there, or has less to do.
     orders: VecDeque<Order>,
     pulls: Pulls,
+    /// Ends the containers' processes when this one has died.
+    heir: Heir,
 }
 
 /// Starts the thread on a queue that was made before.
@@ -136,6 +139,7 @@ pub fn start(
         by_slot: HashMap::new(),
         orders: VecDeque::new(),
         pulls: Pulls::default(),
+        heir: Heir::default(),
     };
     std::thread::Builder::new().name("faas-containers".to_owned()).spawn(move || {
         let _vital = Vital;

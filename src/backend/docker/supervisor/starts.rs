@@ -276,6 +276,8 @@ impl Supervisor {
         if !hardening::is_in_group_of(&groups, id) {
             return Err(io::Error::other("it is not in the container's control group"));
         }
+        // Before anything of a function is in it.
+        self.heir.take(process.as_fd())?;
         let descriptor = process.as_raw_fd();
         self.desk.registry().register(&mut SourceFd(&descriptor), Source::Process.token(key), Interest::READABLE)?;
         container.process = Some(process);
