@@ -3,7 +3,7 @@
 PYTHON ?= python3
 
 # Tests of what functions see and do: nothing in them depends on how a function runs, or it says so.
-CONTAINER_TESTS ?= answers deadlines faults figures functions hostile logs network randomness recycling scaling \
+CONTAINER_TESTS ?= abuse answers deadlines faults figures functions hostile logs network randomness recycling scaling \
 	stopping under_load
 
 # Of those, what Podman is asked for besides the tests that are about containers alone.
@@ -36,8 +36,9 @@ test-podman: ## the tests of containers, and some of functions, with Podman for 
 test-vm: ## the sandbox's tests on cgroup v2 and on v1, in a virtual machine
 	$(PYTHON) tests/vm/run.py $(VM)
 
-test-matrix: ## every attack with layers of the sandbox taken away, against docs/sandbox-matrix.md
+test-matrix: ## every attack with layers of the sandbox, and walls of a container, taken away: docs/sandbox-matrix.md
 	cargo test --test abuse -- --ignored
+	FAAS_TEST_MODE=container cargo test --test abuse -- --ignored
 
 # The rows are printed as they come, and all of them at the end; the status is that of the rows.
 test-faults: ## the table of faults at full size against a release build; FAULTS=NAME for some of the rows

@@ -9,7 +9,8 @@
 //! - An instance shares nothing writable with any other: no file system, no process table, no network, no uid.
 //! - After [`Custody::kill`] the process group of the instance is gone within a second, whatever it does.
 //! - After [`Custody::bury`] nothing of the instance is left on the host: no process, no cgroup, no mount, no file.
-//! - If the server dies, so do its instances.
+//! - If the server dies, so do its instances: at once if it was root. In containers those of a server that was not end when
+//!   their call does.
 
 pub mod docker;
 pub mod process;

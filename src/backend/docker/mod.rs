@@ -2,10 +2,9 @@
 //!
 //! [`supervisor`] is the thread that makes containers and removes them, for whoever sends it a [`job`]; `life` is one of
 //! them until it is delivered, as a state machine; `custody` what its worker holds of it; [`launch`] how its process gets
-//! its channel; [`files`] what of the host's is mounted into it; [`heir`] what ends it when
-//! the server has died. [`images`] is what a deployment asks of that thread,
-//! [`registry_auth`] what a registry is told, [`health`] what others may know of the engine, [`probe`] one question to an
-//! engine without that thread.
+//! its channel; [`files`] what of the host's is mounted into it; `heir` what ends it when the server has died.
+//! [`images`] is what a deployment asks of that thread, [`registry_auth`] what a registry is told, [`health`] what others
+//! may know of the engine, [`probe`] one question to an engine without that thread.
 //!
 //! [`api`] says what the engine is asked and reads what it answers; [`hardening`] says what a container is made of, and
 //! whether the engine did so; [`profile`] is the list of its system calls, [`profiles`] the same in the form in which each
