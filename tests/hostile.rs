@@ -14,8 +14,9 @@ mod storm;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
-use common::mode::{can_run_functions, looks_at_rest};
+use common::mode::{can_run_functions, rest};
 use common::{eventually, Reply, Server};
 use serde_json::{json, Value};
 
@@ -80,11 +81,13 @@ impl Scene {
 
     /// The number once the pool has been filled: it stays the same over some looks.
     fn quiet_descriptors(&self) -> usize {
-        let mut last = (0, 0);
+        let (mut last, mut since) = (0, Instant::now());
         eventually("the server is quiet", || {
             let now = self.open_descriptors();
-            last = if now == last.0 { (now, last.1 + 1) } else { (now, 0) };
-            (last.1 >= looks_at_rest()).then_some(now)
+            if now != last {
+                (last, since) = (now, Instant::now());
+            }
+            (since.elapsed() >= rest()).then_some(now)
         })
     }
 }

@@ -90,7 +90,7 @@ const EXHAUST: &[Row] = &[
     Row {
         attack: "returns 1 GiB; an endless generator",
         cases: &[
-            case("returns_a_gibibyte", Fails(502, "response_too_large", "6291456")).memory("1200Mi"),
+            case("returns_a_gibibyte", Fails(502, "response_too_large", "6291456")).memory("1200Mi").timeout_ms(30_000),
             case("returns_a_little_too_much", Fails(502, "response_too_large", "6291456")),
             case("returns_an_endless_generator", Fails(502, "invalid_response", "generator")),
         ],

@@ -138,6 +138,10 @@ impl Scene {
         self.server.deploy("first", &format!("def handle(request):\n    return {:?} * (6 << 18)", "x"), json!({}));
         assert_eq!(self.server.post("/invoke/first", &"x".repeat(6 << 18)).status, 200);
         assert_eq!(self.server.call("DELETE", "/functions/first", "").status, 204);
+        if let Some(containers) = &self.containers {
+            // However long it takes until all of the stock is there.
+            containers.assert_nothing_is_left("the first");
+        }
         let holdings = Holdings::at_rest(&self.server, &groups);
         let processes = processes_of_users(self.users()).len();
         let resident_bytes = resident_bytes(self.server.pid());

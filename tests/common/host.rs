@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use super::{eventually, Server};
 
@@ -164,12 +165,13 @@ impl Holdings {
 
     /// What the server holds once its pool is full and nothing changes any more.
     pub fn at_rest(server: &Server, cgroup_parents: &[PathBuf]) -> Holdings {
-        let (mut last, mut times) = (Holdings::of(server, cgroup_parents), 0);
+        let (mut last, mut since) = (Holdings::of(server, cgroup_parents), Instant::now());
         eventually("a server at rest", || {
             let now = Holdings::of(server, cgroup_parents);
-            times = if now == last { times + 1 } else { 0 };
-            last = now;
-            (times >= super::mode::looks_at_rest()).then(|| last.clone())
+            if now != last {
+                (last, since) = (now, Instant::now());
+            }
+            (since.elapsed() >= super::mode::rest()).then(|| last.clone())
         })
     }
 
@@ -183,9 +185,9 @@ impl Holdings {
             now == self || (super::mode::in_containers() && more <= 2 && forgiven == *self)
         };
         let kept = if super::mode::in_containers() { faas::limits::ENGINE_IDLE_TIMEOUT } else { Default::default() };
-        let deadline = std::time::Instant::now() + super::patience() + kept;
+        let deadline = Instant::now() + super::patience() + kept;
         while !last.as_ref().is_some_and(is_again) {
-            assert!(std::time::Instant::now() < deadline, "after {after}: before {self:?}, now {last:?}");
+            assert!(Instant::now() < deadline, "after {after}: before {self:?}, now {last:?}");
             last = Some(Holdings::of(server, cgroup_parents));
             std::thread::sleep(std::time::Duration::from_millis(10));
         }

@@ -42,14 +42,10 @@ pub fn about_processes_alone(why: &str) -> bool {
     in_containers()
 }
 
-/// How many looks at a server, 10 ms apart, must find it unchanged for it to be at rest: longer than one thing takes that
-/// it does unasked, such as making a blank.
-pub fn looks_at_rest() -> u32 {
-    if in_containers() {
-        300
-    } else {
-        20
-    }
+/// For how long a server must be found unchanged for it to be at rest: longer than one thing takes that it does unasked,
+/// such as making a blank. Not counted in looks, which take their time on a busy machine.
+pub fn rest() -> Duration {
+    Duration::from_millis(if in_containers() { 3000 } else { 200 })
 }
 
 /// Waits in container mode until there are as many containers in stock as there should be. A sandbox is made in less time
