@@ -60,17 +60,17 @@ def promises(rows, cold):
 
 def render(result):
     """The whole report as text."""
-    parts = [_machine(result["machine"])]
+    parts = [machine_line(result["machine"])]
     if result["throughput"]:
         parts.append(_throughput(result["throughput"]))
     if result["cold_start"] is not None:
         parts.append(_cold_start(result["cold_start"]))
     if result["promises"]:
-        parts.append("\n".join(_promise(promise) for promise in result["promises"]))
+        parts.append("\n".join(promise_line(promise) for promise in result["promises"]))
     return "\n\n".join(parts)
 
 
-def _machine(machine):
+def machine_line(machine):
     return (
         f"{machine['cores']} cores ({machine['cpu']}), Linux {machine['kernel']}, Python {machine['python']}, "
         f"faas {machine['commit']}"
@@ -117,6 +117,6 @@ def _cold_start(cold):
     return "\n".join(lines)
 
 
-def _promise(promise):
+def promise_line(promise):
     bound = f"at least {promise['at_least']}" if "at_least" in promise else f"at most {promise['at_most']}"
     return f"{'kept  ' if promise['kept'] else 'MISSED'} {promise['what']}: {promise['found']:.2f}, promised {bound}"
