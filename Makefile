@@ -9,7 +9,7 @@ CONTAINER_TESTS ?= abuse answers deadlines faults figures functions hostile logs
 # Of those, what Podman is asked for besides the tests that are about containers alone.
 PODMAN_TESTS ?= container_walls containers answers functions network
 
-.PHONY: help run test test-rust test-python test-containers test-podman test-vm test-matrix test-faults check fmt bench bench-sandbox bench-trace fuzz deny
+.PHONY: help run test test-rust test-python test-containers test-podman test-vm test-matrix test-faults check fmt bench bench-containers bench-sandbox bench-trace fuzz deny
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,8 +57,13 @@ fmt: ## format the Rust code
 	cargo fmt --all
 	cargo fmt --manifest-path fuzz/Cargo.toml
 
-bench: ## faas and its peers under wrk, and cold starts; BENCH="--quick" for a look
-	$(PYTHON) benches/run.py $(BENCH)
+# The options that both know are given to both; who wants others of the second asks for it alone.
+bench: ## faas and its peers under wrk, cold starts, container mode; BENCH="--quick" for a look
+	@$(PYTHON) benches/run.py $(BENCH); status=$$?; echo; \
+	$(PYTHON) benches/containers.py $(filter --quick --strict,$(BENCH)) && exit $$status
+
+bench-containers: ## what container mode costs: cold, warm, idle, and what is left of it
+	$(PYTHON) benches/containers.py $(BENCH)
 
 bench-trace: ## idle times fixed and adaptive on a synthetic trace of two weeks, in virtual time
 	cargo bench --bench trace

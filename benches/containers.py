@@ -199,9 +199,8 @@ def promises(result):
     if "idle" in result:
         at_most("MiB of an idle container beyond the engine's shim", result["idle"]["container"]["beyond_shim"], IDLE_MIB_MOST)
     if "cycles" in result:
-        before, after = result["cycles"]["before"], result["cycles"]["after"]
-        left = sum(after[name] != before[name] for name in before)
-        at_most("kinds of things left of functions deployed, called and deleted", left, 0)
+        left = container_cycles.left(result["cycles"]["before"], result["cycles"]["after"])
+        at_most("kinds of things left of functions deployed, called and deleted", len(left), 0)
     return judged
 
 
