@@ -1,4 +1,4 @@
-"""Functions deployed into containers, called and deleted by the thousand: what is left of them, counted before and after.
+"""Functions deployed into containers, called and deleted by the thousand, and what is left of them.
 
 Counted is what the server holds, what its directory holds, and what the engine has, keeps on its disk and holds. A
 moment of rest is waited for on either side; then there may be no more of anything than there was.

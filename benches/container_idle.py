@@ -1,9 +1,9 @@
 """What an idle container costs in memory, beyond the engine's own process beside it.
 
-Counted for each container: the proportional share (PSS) of every process in it, what the kernel has for it (slab, stacks,
-page tables, sockets) as its control group is charged, and its files in memory. Pages of the image that are read through
-files are in PSS, shared out among those that map them. Told beside it: what it has alone (USS), the engine's process
-(containerd-shim), the same figure of an instance in process mode, and all that the group is charged with.
+Counted for each container: the proportional share (PSS) of every process in it, what the kernel has for it (slab,
+stacks, page tables, sockets) as its control group is charged, and its files in memory. Pages of the image's files that
+it maps are in PSS, shared out among all that map them. Told beside it: what it has alone (USS), the engine's process
+(containerd-shim), the same figures of an instance in process mode, and all that the group is charged with.
 """
 
 import time
@@ -13,7 +13,7 @@ from stats import median
 
 INSTANCES = 8
 READY_TIMEOUT_S = 120
-MIB = 1024 * 1024
+MB = 1_000_000
 
 
 class IdleError(Exception):
@@ -21,7 +21,7 @@ class IdleError(Exception):
 
 
 def measure(server, engine, say):
-    """Medians over `INSTANCES` idle instances that have answered calls, of each mode, in MiB."""
+    """Medians over `INSTANCES` idle instances that have answered calls, of each mode, in MB."""
     report = {}
     for mode in ("container", "process"):
         name = f"idle-{mode}"
@@ -31,7 +31,7 @@ def measure(server, engine, say):
         report[mode] = _medians([_instance(pid) for pid in pids])
         if mode == "container":
             shims = [pid for pid, name in engine.processes().items() if name.startswith("containerd-shim")]
-            report["shim_pss"] = median(_rollup(pid)["Pss"] for pid in shims) / MIB
+            report["shim_pss"] = median(_rollup(pid)["Pss"] for pid in shims) / MB
         server.delete(name)
     say("memory of idle instances looked at")
     return report
@@ -63,12 +63,12 @@ def _instance(pid):
     kernel, files, charged = charges(group)
     return {
         "processes": len(tasks),
-        "beyond_shim": (pss + kernel + files) / MIB,
-        "pss": pss / MIB,
-        "uss": own / MIB,
-        "kernel": kernel / MIB,
-        "files": files / MIB,
-        "charged": charged / MIB,
+        "beyond_shim": (pss + kernel + files) / MB,
+        "pss": pss / MB,
+        "uss": own / MB,
+        "kernel": kernel / MB,
+        "files": files / MB,
+        "charged": charged / MB,
     }
 
 
@@ -103,7 +103,7 @@ def _rollup(pid):
 
 
 def render(result):
-    lines = [f"memory of an idle instance (MiB, median of {INSTANCES})"]
+    lines = [f"memory of an idle instance (MB, median of {INSTANCES})"]
     columns = [("pss", "PSS"), ("kernel", "kernel"), ("files", "files"), ("beyond_shim", "sum"), ("uss", "USS")]
     columns += [("charged", "charged")]
     lines.append(f"  {'':<16}" + "".join(f"{title:>9}" for _, title in columns))

@@ -39,7 +39,7 @@ COLD_WITHOUT_STOCK_MOST = 1.3
 # Ratios to process mode.
 THROUGHPUT_LEAST = 0.85
 LATENCY_MOST = 1.3
-IDLE_MIB_MOST = 10.0
+IDLE_MB_MOST = 10.0
 
 
 def main():
@@ -59,6 +59,10 @@ def main():
     options.json.write_text(json.dumps(result, indent=1) + "\n")
     print(render(result))
     print(f"\nwritten to {options.json}", file=sys.stderr)
+    wrong = sum(row["errors"] for row in result.get("warm", []))
+    if wrong:
+        print(f"bench: {wrong} requests failed", file=sys.stderr)
+        return 1
     missed = [promise for promise in result["promises"] if not promise["kept"]]
     return 1 if options.strict and missed else 0
 
@@ -70,7 +74,7 @@ def parse_arguments():
     parser.add_argument("--cold-gap-ms", type=positive, default=50, help="rest before each of them (50)")
     parser.add_argument("--rounds", type=positive, help="rounds of warm calls (7; 3 with --quick)")
     parser.add_argument("--duration", type=positive, help="seconds of one measurement of them (3; 1 with --quick)")
-    parser.add_argument("--cycles", type=positive, help="functions deployed, called and deleted (1000; 30 with --quick)")
+    parser.add_argument("--cycles", type=positive, help="functions deployed and deleted (1000; 30 with --quick)")
     parser.add_argument("--only", type=names(PARTS), default=PARTS, help=f"comma-separated, from: {' '.join(PARTS)}")
     parser.add_argument("--python", help="the interpreter of process mode; the image's version, if the host has it")
     parser.add_argument("--binary", type=Path, help="measure this faas and build none")
@@ -165,7 +169,8 @@ def warm_rows(samples):
     rows = []
     for (pair, connections), rounds in groups.items():
         both = [(it["process"], it["container"]) for it in rounds.values()]
-        row = {"pair": pair, "connections": connections, "errors": sum(p["error_count"] + c["error_count"] for p, c in both)}
+        errors = sum(p["error_count"] + c["error_count"] for p, c in both)
+        row = {"pair": pair, "connections": connections, "errors": errors}
         for key in ("requests_per_second", "p50_us", "p99_us"):
             row[key] = {"process": median(p[key] for p, _ in both), "container": median(c[key] for _, c in both)}
             row[f"{key}_ratio"] = median(c[key] / p[key] for p, c in both)
@@ -187,7 +192,7 @@ def promises(result):
         ways = result["cold"]["ways"]
         hand = "as a ratio to create + start by hand"
         at_most(f"cold start from the stock, {hand}", ways["pool"]["ratio"], COLD_FROM_STOCK_MOST)
-        at_most(f"cold start with limits of its own from the stock, {hand}", ways["pool_limits"]["ratio"], COLD_FROM_STOCK_MOST)
+        at_most(f"the same with limits of its own, {hand}", ways["pool_limits"]["ratio"], COLD_FROM_STOCK_MOST)
         at_most(f"cold start without a stock, {hand}", ways["bare"]["ratio"], COLD_WITHOUT_STOCK_MOST)
     for row in result.get("warm", []):
         where = f"{row['connections']} connection{'s' if row['connections'] > 1 else ''}, {row['pair']}"
@@ -197,7 +202,8 @@ def promises(result):
             ratio = row["requests_per_second_ratio"]
             at_least(f"requests/s at {where}, as a ratio to process mode", ratio, THROUGHPUT_LEAST)
     if "idle" in result:
-        at_most("MiB of an idle container beyond the engine's shim", result["idle"]["container"]["beyond_shim"], IDLE_MIB_MOST)
+        beyond = result["idle"]["container"]["beyond_shim"]
+        at_most("MB of an idle container beyond the engine's own process", beyond, IDLE_MB_MOST)
     if "cycles" in result:
         left = container_cycles.left(result["cycles"]["before"], result["cycles"]["after"])
         at_most("kinds of things left of functions deployed, called and deleted", len(left), 0)
@@ -206,7 +212,8 @@ def promises(result):
 
 def render(result):
     found = result["pythons"]
-    parts = [f"{report.machine_line(result['machine'])}\nDocker {result['engine']}, Python {found['process']} in process mode, {found['container']} in the image"]
+    versions = f"Docker {result['engine']}, Python {found['process']}, in the image {found['container']}"
+    parts = [f"{report.machine_line(result['machine'])}\n{versions}"]
     parts += [container_cold.render(result["cold"])] if "cold" in result else []
     parts += [render_warm(result["warm"])] if "warm" in result else []
     parts += [container_idle.render(result["idle"])] if "idle" in result else []
@@ -217,10 +224,12 @@ def render(result):
 
 def render_warm(rows):
     lines = ["warm calls, medians of the rounds (ratio: median of the rounds' ratios, container to process)"]
-    lines.append(f"  {'':<14}{'conns':>6}{'mode':>11}{'req/s':>9}{'p50 ms':>9}{'p99 ms':>9}{'req/s':>9}{'p50':>7}  errors")
+    titles = "".join(f"{title:>9}" for title in ("req/s", "p50 ms", "p99 ms", "req/s"))
+    lines.append(f"  {'':<14}{'conns':>6}{'mode':>11}{titles}{'p50':>7}  errors")
     for row in rows:
         for mode in ("process", "container"):
-            figures = f"{row['requests_per_second'][mode]:>9.0f}{row['p50_us'][mode] / 1000:>9.3f}{row['p99_us'][mode] / 1000:>9.3f}"
+            rate, p50, p99 = (row[key][mode] for key in ("requests_per_second", "p50_us", "p99_us"))
+            figures = f"{rate:>9.0f}{p50 / 1000:>9.3f}{p99 / 1000:>9.3f}"
             ratios = f"{row['requests_per_second_ratio']:>9.3f}{row['p50_us_ratio']:>7.3f}  {row['errors'] or '-'}"
             head = f"{row['pair']:<14}{row['connections']:>6}" if mode == "process" else " " * 20
             lines.append(f"  {head}{mode:>11}{figures}{ratios if mode == 'container' else ''}")

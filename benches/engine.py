@@ -1,4 +1,4 @@
-"""A Docker engine of the benchmark's own, spoken to directly: what faas speaks to, and what its containers are held against.
+"""A Docker engine of the benchmark's own: faas speaks to it, and so does the peer that makes containers by hand.
 
 It is kept by the tests' keeper (`tests/common/engine/keeper.py`), which ends and removes all that came of it when this
 process ends, in whatever way. Its data is in memory, and it has no bridge. Nobody else's engine is asked for anything.

@@ -10,6 +10,10 @@ import unittest
 from pathlib import Path
 
 import churn
+import container_cold
+import container_cycles
+import container_idle
+import containers
 import report
 import sandbox
 from client import Connection, HttpError
@@ -90,6 +94,84 @@ class Report(unittest.TestCase):
         for ratio, kept in ((0.25, True), (0.26, False)):
             cold = {"spaced": {"ratio": {"p50": ratio}}}
             self.assertEqual([promise["kept"] for promise in report.promises([], cold)], [kept], ratio)
+
+
+class Containers(unittest.TestCase):
+    def warm(self, number, mode, rate, p50=100):
+        return {**sample("any", number, rate), "p50_us": p50, "mode": mode, "pair": "one instance"}
+
+    def kept(self, **result):
+        return [promise["kept"] for promise in containers.promises(result)]
+
+    def test_a_warm_ratio_pairs_the_rounds(self):
+        # The second round is slow for both: the ratio must not see it.
+        rounds = [("process", 100), ("container", 90)], [("process", 10), ("container", 9)]
+        samples = [self.warm(number, mode, rate) for number, round in enumerate(rounds) for mode, rate in round]
+        (row,) = containers.warm_rows(samples)
+        self.assertAlmostEqual(row["requests_per_second_ratio"], 0.9)
+        self.assertEqual(row["requests_per_second"], {"process": 55, "container": 49.5})
+
+    def test_a_cold_ratio_pairs_a_call_with_the_container_by_hand_beside_it(self):
+        way = container_cold._Way()
+        for call, by_hand in ((20, (200, 250)), (90, (900, 950)), (1, (10, 11))):
+            way.add(call, by_hand)
+        found = way.report()
+        self.assertAlmostEqual(found["ratio"], 0.1)
+        self.assertEqual(found["difference_ms"], -180)
+
+    def test_each_promise_of_cold_starts_is_missed_by_itself(self):
+        def kept(pool, pool_limits, bare):
+            ratios = {"pool": pool, "pool_limits": pool_limits, "bare": bare}
+            return self.kept(cold={"ways": {way: {"ratio": ratio} for way, ratio in ratios.items()}})
+
+        self.assertEqual(kept(0.15, 0.15, 1.3), [True, True, True])
+        self.assertEqual(kept(0.16, 0.15, 1.3), [False, True, True])
+        self.assertEqual(kept(0.15, 0.16, 1.3), [True, False, True])
+        self.assertEqual(kept(0.15, 0.15, 1.31), [True, True, False])
+
+    def test_latency_is_judged_at_one_connection_and_throughput_at_more(self):
+        def row(connections, rate, latency):
+            ratios = {"requests_per_second_ratio": rate, "p50_us_ratio": latency}
+            return {"pair": "any", "connections": connections, **ratios}
+
+        self.assertEqual(self.kept(warm=[row(1, 0.1, 1.3), row(32, 0.85, 9)]), [True, True])
+        self.assertEqual(self.kept(warm=[row(1, 0.1, 1.31), row(32, 0.84, 9)]), [False, False])
+
+    def test_memory_is_judged_at_its_bound(self):
+        for megabytes, kept in ((10.0, True), (10.1, False)):
+            self.assertEqual(self.kept(idle={"container": {"beyond_shim": megabytes}}), [kept])
+
+    def test_less_of_something_is_nothing_left_and_more_of_it_is(self):
+        before = {"mounts": 5, "sockets": 3}
+        for after, kept in (({"mounts": 5, "sockets": 2}, True), ({"mounts": 6, "sockets": 2}, False)):
+            self.assertEqual(self.kept(cycles={"before": before, "after": after}), [kept])
+
+    def test_a_line_is_counted_once_however_many_words_are_in_it(self):
+        self.assertEqual(container_cycles.lines_with("/a/b\n/c\n/a /b\n", ["/a", "/b"]), 2)
+
+    def in_files(self, files):
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        for name, text in files.items():
+            path = Path(directory.name) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return Path(directory.name)
+
+    def test_the_group_of_memory_is_found_in_either_version(self):
+        first = self.in_files({"proc/7/cgroup": "5:cpu,cpuacct:/x\n4:memory:/engine/c1\n0::/other\n"})
+        found = container_idle.memory_group(7, first / "proc", first / "mount")
+        self.assertEqual(found, first / "mount/memory/engine/c1")
+        second = self.in_files({"proc/7/cgroup": "0::/engine/c1\n", "mount/cgroup.controllers": "memory\n"})
+        found = container_idle.memory_group(7, second / "proc", second / "mount")
+        self.assertEqual(found, second / "mount/engine/c1")
+
+    def test_charges_are_read_in_either_version(self):
+        first = {"memory.stat": "cache 9\nshmem 2\n", "memory.kmem.usage_in_bytes": "3\n"}
+        first["memory.usage_in_bytes"] = "8\n"
+        second = {"memory.stat": "kernel 3\nshmem 2\n", "memory.current": "8\n"}
+        for files in (first, second):
+            self.assertEqual(container_idle.charges(self.in_files(files)), (3, 2, 8))
 
 
 class Client(unittest.TestCase):
