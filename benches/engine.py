@@ -19,6 +19,8 @@ IMAGE = "faas-base:bench"
 # Of every container that a server of ours has made.
 LABEL = "faas.managed"
 END_TIMEOUT_S = 60
+# Far less than the minutes after which the engine closes a connection that nobody uses.
+IDLE_S = 30
 # A Python that has started, as a container's only process: what is between the call and a function's first line.
 PYTHON = ["python3", "-S", "-c", "pass"]
 
@@ -102,6 +104,7 @@ class Engine:
             raise EngineError(f"the engine, told to {order}: {answer or 'no answer'}")
 
     def _ask(self, method, path, body, kind):
+        self.connection.close_if_old()
         self.connection.request(method, path, body, {"Content-Type": kind} if body is not None else {})
         answer = self.connection.getresponse()
         text = answer.read()
@@ -132,11 +135,17 @@ def _children():
 
 
 class _Connection(http.client.HTTPConnection):
-    """HTTP over a Unix socket, kept open from one call to the next."""
+    """HTTP over a Unix socket, kept open from one call to the next as long as calls come: the engine closes idle ones."""
 
     def __init__(self, path):
         super().__init__("localhost", timeout=120)
         self.path = path
+        self.used = time.monotonic()
+
+    def close_if_old(self):
+        if time.monotonic() - self.used > IDLE_S:
+            self.close()
+        self.used = time.monotonic()
 
     def connect(self):
         self.sock = socket.socket(socket.AF_UNIX)
