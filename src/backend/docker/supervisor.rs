@@ -274,7 +274,7 @@ impl Supervisor {
     fn defer(&mut self, call: CallId) -> bool {
         let at = Instant::now() + ENGINE_ASK_AGAIN;
         let may_be = |asked: &Asked| {
-            let is_engine = matches!(asked.question, Question::Engine(Inquiry::Version));
+            let is_engine = matches!(asked.question, Question::Engine(Inquiry::Version | Inquiry::Ping));
             !is_engine && !asked.request.is_stream() && at < asked.until
         };
         if !self.questions.get(&call).is_some_and(may_be) {

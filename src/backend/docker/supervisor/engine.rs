@@ -25,6 +25,8 @@ use super::Supervisor;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Inquiry {
     Version,
+    /// Whether it is there still, of one whose version is known.
+    Ping,
     /// Which containers of this server it has.
     Leftovers,
     /// What befalls them, as it does.
@@ -119,6 +121,8 @@ impl Supervisor {
             self.ask(containers::list(&self.settings.server), Question::Engine(Inquiry::Leftovers));
             self.listen();
         }
+        // Podman on Debian asks the package manager, each time, of what packages it is made.
+        let knows_all = self.engine.kind() == Some(EngineKind::Podman);
         match &mut self.engine.state {
             State::Unknown => self.engine.state = State::Asking,
             State::Down { retry_at, .. } if now >= *retry_at => *retry_at = now + ENGINE_RETRY,
@@ -130,8 +134,9 @@ impl Supervisor {
             _ => return,
         }
         // One that is well answers at once, whatever else it does.
-        let request = Request { timeout: ENGINE_LOOK_TIMEOUT, ..system::version() };
-        self.ask(request, Question::Engine(Inquiry::Version));
+        let (request, inquiry) =
+            if knows_all { (system::ping(), Inquiry::Ping) } else { (system::version(), Inquiry::Version) };
+        self.ask(Request { timeout: ENGINE_LOOK_TIMEOUT, ..request }, Question::Engine(inquiry));
     }
 
     pub(super) fn hear_of_engine(&mut self, call: CallId, news: News) {
@@ -147,6 +152,10 @@ impl Supervisor {
         match inquiry {
             Inquiry::Version => match reply.and_then(|(status, body)| system::negotiated(status, &body)) {
                 Ok(version) => self.engine_is_up(&version),
+                Err(error) => self.engine_is_down(&error),
+            },
+            Inquiry::Ping => match reply.and_then(|(status, body)| system::pinged(status, &body)) {
+                Ok(()) => self.engine_is_well(),
                 Err(error) => self.engine_is_down(&error),
             },
             Inquiry::Events => {}
@@ -173,6 +182,13 @@ impl Supervisor {
         self.client.set_version(version.api);
         self.engine.state =
             State::Up { kind: version.kind, look_at: Instant::now() + ENGINE_LOOK, is_asked: false, failures: 0 };
+    }
+
+    /// It has been up and answers still.
+    fn engine_is_well(&mut self) {
+        if let State::Up { look_at, is_asked, failures, .. } = &mut self.engine.state {
+            (*look_at, *is_asked, *failures) = (Instant::now() + ENGINE_LOOK, false, 0);
+        }
     }
 
     fn engine_is_down(&mut self, error: &EngineError) {
