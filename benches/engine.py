@@ -135,7 +135,7 @@ def _children():
 
 
 class _Connection(http.client.HTTPConnection):
-    """HTTP over a Unix socket, kept open from one call to the next as long as calls come: the engine closes idle ones."""
+    """HTTP over a Unix socket, kept open while calls come: the engine closes a connection that is idle."""
 
     def __init__(self, path):
         super().__init__("localhost", timeout=120)
