@@ -444,6 +444,8 @@ pub const ENGINE_LOOK: Duration = Duration::from_secs(5);
 pub const ENGINE_SWEEP: Duration = Duration::from_secs(15);
 /// And how long that answer may take.
 pub const ENGINE_LOOK_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long one that is met for the first time, or again, may take to say what it is: Podman asks the package manager.
+pub const ENGINE_HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often one that is away is looked for.
 pub const ENGINE_RETRY: Duration = Duration::from_secs(1);
 /// An image must have been pulled after this long.

@@ -14,8 +14,8 @@ use crate::backend::docker::health::EngineState;
 use crate::backend::docker::http::Request;
 use crate::backend::docker::EngineError;
 use crate::limits::{
-    CONTAINER_REMOVALS_MAX, ENGINE_ASK_AGAIN, ENGINE_FAILURES_MAX, ENGINE_LOOK, ENGINE_LOOK_TIMEOUT, ENGINE_RETRY,
-    ENGINE_SWEEP,
+    CONTAINER_REMOVALS_MAX, ENGINE_ASK_AGAIN, ENGINE_FAILURES_MAX, ENGINE_HELLO_TIMEOUT, ENGINE_LOOK,
+    ENGINE_LOOK_TIMEOUT, ENGINE_RETRY, ENGINE_SWEEP,
 };
 
 use super::starts::Question;
@@ -125,7 +125,8 @@ impl Supervisor {
         let knows_all = self.engine.kind() == Some(EngineKind::Podman);
         match &mut self.engine.state {
             State::Unknown => self.engine.state = State::Asking,
-            State::Down { retry_at, .. } if now >= *retry_at => *retry_at = now + ENGINE_RETRY,
+            // The answer, or that there is none, says when it is asked again.
+            State::Down { retry_at, .. } if now >= *retry_at => *retry_at = now + ENGINE_HELLO_TIMEOUT + ENGINE_RETRY,
             State::Up { look_at, is_asked, failures, .. }
                 if !*is_asked && ((is_doubted && *failures == 0) || now >= *look_at) =>
             {
@@ -133,10 +134,11 @@ impl Supervisor {
             }
             _ => return,
         }
-        // One that is well answers at once, whatever else it does.
         let (request, inquiry) =
             if knows_all { (system::ping(), Inquiry::Ping) } else { (system::version(), Inquiry::Version) };
-        self.ask(Request { timeout: ENGINE_LOOK_TIMEOUT, ..request }, Question::Engine(inquiry));
+        // One that is well answers at once, whatever else it does. One that is met may have to look its version up.
+        let timeout = if self.engine.is_up() { ENGINE_LOOK_TIMEOUT } else { ENGINE_HELLO_TIMEOUT };
+        self.ask(Request { timeout, ..request }, Question::Engine(inquiry));
     }
 
     pub(super) fn hear_of_engine(&mut self, call: CallId, news: News) {
