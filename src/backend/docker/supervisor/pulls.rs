@@ -24,8 +24,6 @@ use super::Supervisor;
 
 /// How often the log tells of a pull that goes on.
 const TELL: Duration = Duration::from_secs(5);
-/// How often others can read how far it is: a stream of progress may have thousands of lines a second.
-const SHOW: Duration = Duration::from_millis(200);
 
 /// Who waits for the image that a name means, if it is here.
 pub(super) type Finder = Sender<Result<Option<Image>, ImageError>>;
@@ -39,7 +37,6 @@ struct Search {
     progress: PullProgress,
     began: Instant,
     told: Instant,
-    shown: Instant,
     /// The pull is over, and the engine is asked which image it was.
     pulled: Option<Pulled>,
     waiting: Vec<Puller>,
@@ -97,9 +94,7 @@ impl Supervisor {
         let call = self.ask(images::pull(&reference, auth), Question::Pull { reference: reference.clone() });
         let progress = PullProgress::default();
         let waiting = vec![answer];
-        self.pulls
-            .0
-            .insert(reference, Search { call, progress, began: now, told: now, shown: now, pulled: None, waiting });
+        self.pulls.0.insert(reference, Search { call, progress, began: now, told: now, pulled: None, waiting });
         self.show_pulls();
     }
 
@@ -132,10 +127,8 @@ impl Supervisor {
                     search.told = Instant::now();
                     log::info!("pulling {reference}: {}", search.progress);
                 }
-                if search.shown.elapsed() >= SHOW {
-                    search.shown = Instant::now();
-                    self.show_pulls();
-                }
+                // Each time, since the next piece may be long in coming.
+                self.show_pulls();
             }
             News::End { .. } => match search.progress.failure().map(str::to_owned) {
                 Some(message) => self.end_pull(&reference, &Err(missing(message))),
@@ -222,9 +215,8 @@ mod tests {
             let call = client.submit(poll.registry(), images::pull(&reference, None), began);
             let mut progress = PullProgress::default();
             progress.push(b"{\"status\":\"Downloading\",\"id\":\"aa11\"}\n");
-            let shown = began + IMAGE_PULL_TIMEOUT;
-            let search =
-                Search { call, progress, began: began + after, told: shown, shown, pulled: None, waiting: Vec::new() };
+            let told = began + IMAGE_PULL_TIMEOUT;
+            let search = Search { call, progress, began: began + after, told, pulled: None, waiting: Vec::new() };
             pulls.0.insert(reference, search);
         }
         assert_eq!(pulls.next_overdue(), Some(began + IMAGE_PULL_TIMEOUT));
