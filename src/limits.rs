@@ -215,6 +215,8 @@ pub const IMAGE_SCAN_TIMEOUT_MS: std::ops::RangeInclusive<u64> = 1000..=3_600_00
 pub const IMAGE_SCAN_MAX_AGE_DEFAULT: Duration = Duration::from_secs(24 * 3600);
 /// Range of `system.image_scan_max_age`, in milliseconds; 0 keeps nothing.
 pub const IMAGE_SCAN_MAX_AGE_MS: std::ops::RangeInclusive<u64> = 0..=30 * 24 * 3_600_000;
+/// A refusal by a scan is believed for this long at most: it may have been a failure of the command's own.
+pub const IMAGE_REFUSAL_MAX_AGE: Duration = Duration::from_secs(600);
 /// What scans have said that is kept, each about one image: the oldest goes.
 pub const IMAGE_VERDICTS_MAX: usize = 1024;
 /// Largest file of what scans have said, in bytes: each has the end of a report, in which every byte may have become six.
@@ -430,6 +432,8 @@ pub const CONTAINER_REMOVAL_RETRY_MAX: Duration = Duration::from_secs(10);
 pub const CONTAINERS_STOP_WAIT: Duration = Duration::from_secs(2);
 /// And how long for the process that would end them if it were killed.
 pub const HEIR_END_WAIT: Duration = Duration::from_secs(1);
+/// The heir tries again after this long what the kernel did not do.
+pub const HEIR_PAUSE: Duration = Duration::from_millis(10);
 /// What was asked on a connection that was cut is asked again after this long.
 pub const ENGINE_ASK_AGAIN: Duration = Duration::from_millis(50);
 /// And no more when it was asked first this long ago.
@@ -451,9 +455,9 @@ pub const ENGINE_RETRY: Duration = Duration::from_secs(1);
 /// An image must have been pulled after this long.
 pub const IMAGE_PULL_TIMEOUT: Duration = Duration::from_secs(600);
 /// Images that are pulled at once.
-pub const IMAGE_PULLS_MAX: usize = 8;
+pub const IMAGE_PULLS_MAX: usize = 11;
 /// Images that are got ready at once for deployments that wait for them: pulled, or scanned.
-pub const IMAGE_PREPARATIONS_MAX: usize = 8;
+pub const IMAGE_PREPARATIONS_MAX: usize = 7;
 /// Volumes of an image that the refusal of it names.
 pub const IMAGE_VOLUMES_NAMED_MAX: usize = 8;
 /// What a container may write to its own output until its instance has a pipe of the server's, in bytes: the engine keeps
@@ -546,6 +550,8 @@ pub const FRONT_QUEUE_MAX: usize = INVOCATIONS_MAX + 16_384;
 pub const CONTROL_THREADS: usize = 4;
 /// Jobs of the API that wait for a control thread: beyond it 503.
 pub const CONTROL_QUEUE_MAX: usize = 256;
+/// Bytes of the bodies of deployments that wait for an image, which is for minutes: beyond it 503.
+pub const PREPARATION_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Lines that wait for the log writer: beyond it lines are dropped and counted.
 pub const LOG_QUEUE_MAX: usize = 8192;
 /// Bytes of function log that wait for the log writer: beyond it entries are dropped and counted.
@@ -620,7 +626,7 @@ const _: () = assert!(EGRESS_CONNECTS_PER_INSTANCE_MAX <= EGRESS_CONNECTS_MAX);
 const _: () = assert!(EGRESS_CONNECTS_RESERVED <= EGRESS_CONNECTS_PER_INSTANCE_MAX);
 const _: () = assert!(EGRESS_CALLS_PER_SECOND_MAX >= 1 && EGRESS_CALLS_PER_SECOND_MAX <= EGRESS_CALLS_BURST_MAX);
 const _: () = assert!(EGRESS_NAME_SERVER_TIMEOUT.as_nanos() < EGRESS_CONNECT_TIMEOUT.as_nanos());
-const _: () = assert!(IMAGE_PREPARATIONS_MAX <= IMAGE_PULLS_MAX);
+const _: () = assert!(IMAGE_PREPARATIONS_MAX + CONTROL_THREADS <= IMAGE_PULLS_MAX, "a reload pulls on these itself");
 const _: () = assert!(IMAGE_PULLS_MAX < ENGINE_STREAMS_MAX, "the stream of events has a place whatever is pulled");
 const _: () =
     assert!(ENGINE_STREAMS_MAX < ENGINE_CONNECTIONS_MAX, "calls that end are never held up by those that do not");

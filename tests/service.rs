@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use common::engine::Engine;
 use common::{is_root, prepared, skip, Home, Server};
 use faas::limits::{SHUTDOWN_GRACE_DEFAULT, WATCHDOG_TIMEOUT};
 use nix::sys::signal::Signal;
@@ -120,4 +121,21 @@ fn functions_run_in_all_their_layers_with_what_the_unit_file_leaves_the_server()
     // Without a word about anything that it may not do, from the first sandbox to the listener's last filter.
     let told = home.log();
     assert!(!told.contains("[WARN ]") && !told.contains("[ERROR]"), "{told}");
+}
+
+#[test]
+fn functions_run_in_containers_with_what_the_unit_file_leaves_the_server() {
+    if !is_root() {
+        return skip("containers are tried as root");
+    }
+    let engine = match Engine::shared() {
+        Ok(engine) => engine,
+        Err(why) => return skip(why),
+    };
+    let (socket, image) = (engine.socket().display(), engine.image());
+    let system = format!("container_runtime: {socket}\nbase_image: {image}\ncontainer_pool_size: 1\npool_size: 1");
+    let server = served_as_the_unit_says(Home::with(&system, ""));
+    let who = "import os\ndef handle(request):\n    return os.getpid()";
+    server.deploy("who", who, json!({ "execution_mode": "container" }));
+    assert_eq!(server.post("/invoke/who", "").json(), json!(1));
 }

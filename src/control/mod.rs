@@ -108,6 +108,16 @@ pub enum Work {
     },
 }
 
+impl Work {
+    /// What it keeps of a request's body.
+    fn body_bytes(&self) -> usize {
+        match self {
+            Work::Create(body) | Work::Update(_, body) => body.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// The code of the problem of a change that could not be stored.
 pub const NOT_STORED: &str = "not_stored";
 

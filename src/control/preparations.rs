@@ -6,8 +6,8 @@
 //!
 //! Invariants:
 //! - A job that was put aside is handed on once, or answered once, whatever becomes of the image.
-//! - There are at most [`IMAGE_PREPARATIONS_MAX`] such threads, and at most [`CONTROL_QUEUE_MAX`] jobs that wait for them.
-//!   Who comes beyond that is refused.
+//! - At most [`IMAGE_PREPARATIONS_MAX`] such threads get images, and at most [`CONTROL_QUEUE_MAX`] jobs wait for them, with
+//!   bodies of [`PREPARATION_BYTES_MAX`] together. Who comes beyond that is refused.
 
 use std::collections::HashMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -17,7 +17,7 @@ use crossbeam_channel::{bounded, Receiver, Sender};
 
 use crate::config::ImageScan;
 use crate::http::problem::Problem;
-use crate::limits::{CONTROL_QUEUE_MAX, IMAGE_PREPARATIONS_MAX};
+use crate::limits::{CONTROL_QUEUE_MAX, IMAGE_PREPARATIONS_MAX, PREPARATION_BYTES_MAX};
 use crate::registry::image::{ImageId, Reference};
 
 use super::images::Pulled;
@@ -93,9 +93,11 @@ enum Joined {
 impl Preparations {
     fn join(&self, need: &Need, job: ControlJob) -> Joined {
         let mut waiting = self.lock();
-        let jobs: usize = waiting.values().map(Vec::len).sum();
+        let jobs = || waiting.values().flatten();
+        let bytes: usize = jobs().chain(std::iter::once(&job)).map(|job| job.work.body_bytes()).sum();
+        let is_full = jobs().count() >= CONTROL_QUEUE_MAX || bytes > PREPARATION_BYTES_MAX;
         let is_new = !waiting.contains_key(need);
-        if jobs >= CONTROL_QUEUE_MAX || (is_new && waiting.len() >= IMAGE_PREPARATIONS_MAX) {
+        if is_full || (is_new && waiting.len() >= IMAGE_PREPARATIONS_MAX) {
             return Joined::Refused(job);
         }
         waiting.entry(need.clone()).or_default().push(job);

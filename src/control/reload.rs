@@ -137,10 +137,13 @@ fn log_changes(changes: &Changes) {
 
 fn document(changes: &Changes, functions: &Deployed) -> Value {
     let deployed = functions.deployed.iter().map(|it| json!({ "name": it.name, "version": it.version }));
-    let refused = functions
-        .refused
-        .iter()
-        .map(|(name, problem)| json!({ "name": name, "code": problem.code(), "detail": problem.detail() }));
+    let refused = functions.refused.iter().map(|(name, problem)| {
+        let mut refused = json!({ "name": name, "code": problem.code(), "detail": problem.detail() });
+        if let Some(report) = problem.member("report") {
+            refused["report"] = report.clone();
+        }
+        refused
+    });
     json!({
         "changed": changes.changed,
         "restart_needed": changes.restart_needed,

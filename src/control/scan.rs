@@ -31,6 +31,11 @@ pub(super) enum ScanError {
         /// The end of what it wrote, as [`readable`] has it.
         output: String,
     },
+    /// It was killed, by the kernel for want of memory or by a person: that says nothing of the image.
+    Killed {
+        /// By which signal.
+        status: ExitStatus,
+    },
     /// It did not end in time.
     TimedOut {
         /// The limit.
@@ -46,7 +51,7 @@ pub(super) enum ScanError {
 impl fmt::Display for ScanError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ScanError::Refused { status, .. } => write!(f, "it ended with {status}"),
+            ScanError::Refused { status, .. } | ScanError::Killed { status } => write!(f, "it ended with {status}"),
             ScanError::TimedOut { limit } => write!(f, "it has not ended within {limit:?} (system.image_scan_timeout)"),
             ScanError::CannotRun { source } => write!(f, "it cannot be run: {source}"),
         }
@@ -57,7 +62,7 @@ impl std::error::Error for ScanError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             ScanError::CannotRun { source } => Some(source),
-            ScanError::Refused { .. } | ScanError::TimedOut { .. } => None,
+            ScanError::Refused { .. } | ScanError::Killed { .. } | ScanError::TimedOut { .. } => None,
         }
     }
 }
@@ -79,6 +84,7 @@ pub(super) fn scan(command: &ImageScan, image: &ImageId, limit: Duration) -> Res
     let status = child.wait().map_err(cannot_run)?;
     match ended {
         Ok(()) if status.success() => Ok(()),
+        Ok(()) if status.code().is_none() => Err(ScanError::Killed { status }),
         Ok(()) => Err(ScanError::Refused { status, output: readable(&tail) }),
         Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(ScanError::TimedOut { limit }),
         Err(source) => Err(cannot_run(source)),
@@ -185,7 +191,7 @@ mod tests {
         assert_eq!(status.code(), Some(3));
         assert!(output.ends_with("99999\n100000\nbad\n"), "{output}");
         assert_eq!(output.len(), IMAGE_SCAN_OUTPUT_BYTES_MAX);
-        assert!(matches!(shell("kill -9 $$", LONG), Err(ScanError::Refused { .. })));
+        assert!(matches!(shell("kill -9 $$", LONG), Err(ScanError::Killed { .. })), "which is no verdict");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //!
 //! Owns the verdicts, their file, and that nobody scans what another thread scans already. Does not own the scan itself
 //! (`scan`). Databases of vulnerabilities move on, so that a verdict has an age beyond which it is none
-//! (`system.image_scan_max_age`). A scan that failed is no verdict.
+//! (`system.image_scan_max_age`). A scan that failed is no verdict. But many commands end with the same status when they
+//! fail by themselves as when they refuse, so that a refusal is not believed for long.
 //!
 //! The file is a memory aid: what cannot be read in it is forgotten, and what cannot be written costs another scan later.
 //! Two servers that share a state directory for a moment may lose each other's.
@@ -21,7 +22,7 @@ use sha2::{Digest, Sha256};
 
 use crate::clock::unix_ms;
 use crate::config::ImageScan;
-use crate::limits::{IMAGE_VERDICTS_BYTES_MAX, IMAGE_VERDICTS_MAX};
+use crate::limits::{IMAGE_REFUSAL_MAX_AGE, IMAGE_VERDICTS_BYTES_MAX, IMAGE_VERDICTS_MAX};
 use crate::registry::image::ImageId;
 
 use super::scan::{scan, ScanError};
@@ -141,6 +142,7 @@ impl Inside {
         let verdict = self.verdicts.get(subject)?;
         // One from the future was made by another clock.
         let age = unix_ms().checked_sub(verdict.at_ms)?;
+        let max_age = if verdict.said.is_ok() { max_age } else { max_age.min(IMAGE_REFUSAL_MAX_AGE) };
         (Duration::from_millis(age) < max_age).then(|| verdict.said.clone())
     }
 }
@@ -273,6 +275,22 @@ mod tests {
         let future = Verdict { at_ms: unix_ms() + 60_000, said: Ok(()) };
         verdicts.keep(subject(&quick, &image_id('a')), future);
         assert_eq!(verdicts.known(&quick, &image_id('a'), DAY), None);
+    }
+
+    #[test]
+    fn a_refusal_is_not_believed_for_as_long_as_an_acceptance() {
+        let verdicts = Verdicts::default();
+        let command = ImageScan { program: "x".into(), arguments: Vec::new() };
+        let at = |age: Duration| unix_ms() - u64::try_from(age.as_millis()).unwrap();
+        let refusal = Refusal { status: "exit status: 1".to_owned(), report: "no database".to_owned() };
+        for (said, age, is_known) in [
+            (Ok(()), IMAGE_REFUSAL_MAX_AGE, true),
+            (Err(refusal.clone()), IMAGE_REFUSAL_MAX_AGE / 2, true),
+            (Err(refusal), IMAGE_REFUSAL_MAX_AGE, false),
+        ] {
+            verdicts.keep(subject(&command, &image_id('a')), Verdict { at_ms: at(age), said });
+            assert_eq!(verdicts.known(&command, &image_id('a'), DAY).is_some(), is_known, "{age:?}");
+        }
     }
 
     #[test]

@@ -163,7 +163,7 @@ fn the_containers_of_a_server_that_lives_are_left_alone_by_its_successor_until_i
     let label = label(engine, &old, "f");
     let of_old = container(engine, &old, "f")["Id"].as_str().unwrap().to_owned();
     std::thread::scope(|scope| {
-        let call = scope.spawn(|| old.invoke("f", "time.sleep(4); got = 'of the old one'"));
+        let call = scope.spawn(|| old.invoke("f", "time.sleep(8); got = 'of the old one'"));
         old.await_load("f", 1, 0);
         let mut start = command(&old.home);
         start.arg("--takeover");

@@ -20,7 +20,7 @@ use std::time::Instant;
 use nix::sys::signal::SigSet;
 use nix::sys::socket::{shutdown, Shutdown};
 
-use crate::limits::HEIR_END_WAIT;
+use crate::limits::{HEIR_END_WAIT, HEIR_PAUSE};
 use crate::sys;
 use crate::sys::io::Awaited;
 
@@ -52,7 +52,8 @@ impl Heir {
         }
         if let Some(running) = &self.running {
             match running.hand_over(process) {
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                // Anything else is about this message. To start anew would end all that it has.
+                Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
                     log::warn!(
                         "the process that ends containers after this server is gone, and is started anew: {error}"
                     );
@@ -115,7 +116,11 @@ fn inherit(server: BorrowedFd<'_>) {
     while hear(server, &mut left) {
         let processes = left.iter().map(|process| (process.as_fd(), Awaited::Input));
         let watched: Vec<_> = std::iter::once((server, Awaited::Input)).chain(processes).collect();
-        let Ok(readiness) = sys::io::wait_all(&watched, None) else { break };
+        let Ok(readiness) = sys::io::wait_all(&watched, None) else {
+            // For want of memory, say: the server's end it is not.
+            std::thread::sleep(HEIR_PAUSE);
+            continue;
+        };
         let mut has_ended = readiness.iter().skip(1).map(|of_it| of_it.ready);
         left.retain(|_| !has_ended.next().unwrap_or(false));
     }
@@ -130,7 +135,11 @@ fn hear(server: BorrowedFd<'_>, left: &mut Vec<OwnedFd>) -> bool {
         match sys::io::recv_descriptors(server, &mut [0; MESSAGE.len()]) {
             Ok((0, _)) => return false,
             Ok((_, processes)) => left.extend(processes),
-            Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock => return true,
+                io::ErrorKind::ConnectionReset => return false,
+                _ => std::thread::sleep(HEIR_PAUSE),
+            },
         }
     }
 }

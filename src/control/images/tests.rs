@@ -15,7 +15,7 @@ use crate::backend::runtimes::Images;
 use crate::config::{load, CliOptions, DeclaredFunction, Settings, Sources};
 use crate::doorbell::{line, Desk};
 use crate::egress::Egress;
-use crate::limits::{FRONT_QUEUE_MAX, IMAGE_PREPARATIONS_MAX};
+use crate::limits::{FRONT_QUEUE_MAX, IMAGE_PREPARATIONS_MAX, PREPARATION_BYTES_MAX};
 use crate::logs::FunctionLogs;
 use crate::registry::function::Network;
 use crate::registry::image::ImageId;
@@ -348,6 +348,29 @@ fn images_that_are_got_ready_have_a_bound_and_the_next_is_refused_for_now() {
     assert!(stage.reply().is_none(), "who needs one of these may wait for it, too");
     drop(slow);
     for _ in 0..=IMAGE_PREPARATIONS_MAX {
+        stage.go_on();
+        assert_eq!(stage.reply().unwrap().result.unwrap_err().code(), "image_unavailable");
+    }
+}
+
+#[test]
+fn deployments_that_wait_for_an_image_have_a_bound_in_bytes() {
+    let stage = Stage::new("");
+    let slow = stage.engine.pulls.lock().unwrap();
+    let begin = |number: u64, padding: usize| {
+        let Work::Create(mut body) = creation("f", &json!({ "image": "far:0" })) else { panic!("a creation") };
+        body.resize(body.len() + padding, b' ');
+        stage.begin(number, Work::Create(body));
+    };
+    begin(0, PREPARATION_BYTES_MAX / 2);
+    assert!(stage.reply().is_none());
+    begin(1, PREPARATION_BYTES_MAX / 2);
+    let problem = stage.reply().unwrap().result.unwrap_err();
+    assert_eq!((problem.status(), problem.code()), (503, "images_busy"));
+    begin(2, 0);
+    assert!(stage.reply().is_none(), "a small one has room");
+    drop(slow);
+    for _ in 0..2 {
         stage.go_on();
         assert_eq!(stage.reply().unwrap().result.unwrap_err().code(), "image_unavailable");
     }

@@ -78,22 +78,28 @@ impl OomWatch {
     }
 }
 
-/// Has the processes of somebody else's group end together when its memory runs out: that which a process is in, by the
-/// text of its /proc/PID/cgroup. On version 2 the kernel does it; on version 1 it tells, and whoever has the watch
-/// [responds](OomWatch::respond). Nothing is done where no hierarchy here has the group.
+/// Has the processes of somebody else's group end together when its memory runs out: that which this process is in, by
+/// the text of its /proc/PID/cgroup. On version 2 the kernel does it; on version 1 it tells, and whoever has the watch
+/// [responds](OomWatch::respond). Nothing is done where no hierarchy here has the group: in a container of its own a server
+/// may see no other groups than its own.
 ///
 /// # Errors
 /// When the group is not this user's to change, or not to be seen from here.
-pub fn end_as_one(groups: &str) -> Result<Option<OomWatch>, CgroupError> {
-    end_as_one_in(&read("/proc/self/mountinfo".as_ref())?, groups)
+pub fn end_as_one(pid: u32, groups: &str) -> Result<Option<OomWatch>, CgroupError> {
+    end_as_one_in(&read("/proc/self/mountinfo".as_ref())?, pid, groups)
 }
 
-fn end_as_one_in(mountinfo: &str, groups: &str) -> Result<Option<OomWatch>, CgroupError> {
+fn end_as_one_in(mountinfo: &str, pid: u32, groups: &str) -> Result<Option<OomWatch>, CgroupError> {
     let memory = discover(mountinfo, groups).into_iter().find(|hierarchy| match hierarchy.version {
         Version::V1 => hierarchy.controllers.contains(&Controller::Memory),
         Version::V2 => hierarchy.own.join("memory.oom.group").exists(),
     });
     let Some(hierarchy) = memory else { return Ok(None) };
+    // What `discover` takes for a group that is not to be seen from here is this server's own.
+    let members = read(&hierarchy.own.join("cgroup.procs"))?;
+    if !members.lines().any(|member| member.parse() == Ok(pid)) {
+        return Ok(None);
+    }
     let group = Group { version: hierarchy.version, controllers: vec![Controller::Memory], dir: hierarchy.own };
     match group.version {
         Version::V1 => OomWatch::start(&group, std::slice::from_ref(&group)).map(Some),
@@ -147,10 +153,29 @@ mod tests {
         let group = directory.path().join("machine.slice/libpod-1.scope/container");
         std::fs::create_dir_all(&group).unwrap();
         let groups = "0::/machine.slice/libpod-1.scope/container\n";
-        assert!(end_as_one_in(&mounts, groups).unwrap().is_none());
+        assert!(end_as_one_in(&mounts, 71, groups).unwrap().is_none());
         assert!(!group.join("memory.oom.group").exists(), "there is no controller for memory");
+        let told = || std::fs::read_to_string(group.join("memory.oom.group")).unwrap();
         std::fs::write(group.join("memory.oom.group"), "0").unwrap();
-        assert!(end_as_one_in(&mounts, groups).unwrap().is_none());
-        assert_eq!(std::fs::read_to_string(group.join("memory.oom.group")).unwrap(), "1");
+        std::fs::write(group.join("cgroup.procs"), "17\n710\n").unwrap();
+        assert!(end_as_one_in(&mounts, 71, groups).unwrap().is_none());
+        assert_eq!(told(), "0", "the process is in another group");
+        std::fs::write(group.join("cgroup.procs"), "17\n71\n").unwrap();
+        assert!(end_as_one_in(&mounts, 71, groups).unwrap().is_none());
+        assert_eq!(told(), "1");
+    }
+
+    #[test]
+    fn a_group_that_cannot_be_seen_from_here_is_not_taken_for_the_servers_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let own = |name: &str| directory.path().join(name);
+        std::fs::write(own("memory.oom.group"), "0").unwrap();
+        std::fs::write(own("cgroup.procs"), "1\n").unwrap();
+        let point = directory.path().display();
+        let second = format!("29 22 0:25 / {point} rw - cgroup2 cgroup2 rw\n");
+        assert!(end_as_one_in(&second, 71, "0::/../../machine.slice/libpod-1.scope\n").unwrap().is_none());
+        assert_eq!(std::fs::read_to_string(own("memory.oom.group")).unwrap(), "0");
+        let first = format!("29 22 0:25 /docker/9 {point} rw - cgroup cgroup rw,memory\n");
+        assert!(end_as_one_in(&first, 71, "4:memory:/machine.slice/libpod-1.scope\n").unwrap().is_none());
     }
 }

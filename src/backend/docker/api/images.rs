@@ -188,18 +188,20 @@ impl PullProgress {
             #[serde(rename = "errorDetail", default, deserialize_with = "or_default")]
             detail: Detail,
         }
+        // Docker has sums that are below zero where a registry does not say how long a layer is.
         #[derive(Deserialize, Default)]
         struct Amount {
             #[serde(default)]
-            current: Option<u64>,
+            current: Option<i64>,
             #[serde(default)]
-            total: Option<u64>,
+            total: Option<i64>,
         }
         #[derive(Deserialize, Default)]
         struct Detail {
             #[serde(default, deserialize_with = "or_default")]
             message: String,
         }
+        let bytes = |amount: Option<i64>| amount.and_then(|amount| u64::try_from(amount).ok()).unwrap_or(0);
         let body: Body = decode(PULL, text)?;
         if let Some(message) = [body.detail.message, body.error].into_iter().find(|message| !message.is_empty()) {
             self.failure.get_or_insert(line(&message));
@@ -217,8 +219,8 @@ impl PullProgress {
         layer.is_complete |= is_complete;
         // While it is unpacked, the same is counted again.
         if body.status == "Downloading" {
-            layer.bytes = layer.bytes.max(body.progress.current.unwrap_or(0));
-            layer.total = body.progress.total.unwrap_or(0);
+            layer.bytes = layer.bytes.max(bytes(body.progress.current));
+            layer.total = bytes(body.progress.total);
         }
         Ok(())
     }

@@ -75,7 +75,10 @@ impl Supervisor {
     pub(super) fn bury_key(&mut self, key: usize) {
         let Some(container) = self.containers.get_mut(key) else { return };
         container.removal.is_wanted = true;
-        if !container.removal.is_due() || !self.engine.is_up() || self.removals() >= CONTAINER_REMOVALS_MAX {
+        // At the end of the server this is asked for again and again.
+        let is_early = container.removal.retry_at.is_some_and(|at| Instant::now() < at);
+        let is_due = container.removal.is_due() && !is_early;
+        if !is_due || !self.engine.is_up() || self.removals() >= CONTAINER_REMOVALS_MAX {
             return;
         }
         let container = &mut self.containers[key];
@@ -188,6 +191,8 @@ impl Supervisor {
 
     /// The engine has nothing of it any more.
     fn forget(&mut self, key: usize) {
+        // The heir has it open as well, so that its end here is none to the poll.
+        self.unwatch(key);
         let container = self.containers.remove(key);
         self.by_slot.remove(&container.slot);
         self.recipients.give_back(container.slot);

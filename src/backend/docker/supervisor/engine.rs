@@ -121,8 +121,9 @@ impl Supervisor {
             self.ask(containers::list(&self.settings.server), Question::Engine(Inquiry::Leftovers));
             self.listen();
         }
-        // Podman on Debian asks the package manager, each time, of what packages it is made.
-        let knows_all = self.engine.kind() == Some(EngineKind::Podman);
+        // Podman on Debian asks the package manager, each time, of what packages it is made. After a cut it may be another.
+        let is_podman = self.engine.kind() == Some(EngineKind::Podman);
+        let knows_all = is_podman && matches!(self.engine.state, State::Up { failures: 0, .. });
         match &mut self.engine.state {
             State::Unknown => self.engine.state = State::Asking,
             // The answer, or that there is none, says when it is asked again.

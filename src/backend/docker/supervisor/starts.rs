@@ -234,6 +234,10 @@ impl Supervisor {
         if step == Step::Create {
             self.containers[key].removal.awaits_creation = false;
         }
+        // Nobody watches the process of one that was given up meanwhile.
+        if step == Step::Inspect && !self.containers[key].life.is_coming() {
+            return;
+        }
         let told = match news {
             News::Failed { error, .. } => Told::Failed(error.to_string()),
             News::Reply { status, body, .. } => match self.read_start(key, step, status, &body) {
@@ -283,16 +287,16 @@ impl Supervisor {
         container.process = Some(process);
         if container.spec.engine == EngineKind::Podman {
             // No event of its tells of that.
-            self.watch_memory(key, &groups);
+            self.watch_memory(key, pid, &groups);
         }
         Ok(())
     }
 
     /// Has the kernel end the container as one, or tell, when its memory runs out. Where the server may not, a part of it is
     /// killed as the kernel chooses.
-    fn watch_memory(&mut self, key: usize, groups: &str) {
+    fn watch_memory(&mut self, key: usize, pid: u32, groups: &str) {
         let container = &mut self.containers[key];
-        let watched = cgroup::end_as_one(groups).map_err(io::Error::other).and_then(|watch| {
+        let watched = cgroup::end_as_one(pid, groups).map_err(io::Error::other).and_then(|watch| {
             if let Some(watch) = &watch {
                 let event = watch.event().as_raw_fd();
                 self.desk.registry().register(&mut SourceFd(&event), Source::Memory.token(key), Interest::READABLE)?;
@@ -327,7 +331,7 @@ impl Supervisor {
         self.ask(request, Question::Start { key, slot, step: Step::LastWords });
     }
 
-    fn unwatch(&mut self, key: usize) -> Option<OwnedFd> {
+    pub(super) fn unwatch(&mut self, key: usize) -> Option<OwnedFd> {
         let process = self.containers.get_mut(key)?.process.take()?;
         let descriptor = process.as_raw_fd();
         let _ = self.desk.registry().deregister(&mut SourceFd(&descriptor));
