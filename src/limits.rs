@@ -227,8 +227,8 @@ pub const IMAGE_SCAN_OUTPUT_BYTES_MAX: usize = 4096;
 pub const SANDBOX_UID_BASE_DEFAULT: u32 = 2_000_000_000;
 /// Smallest `system.sandbox_uid_base`: below are the users of the host.
 pub const SANDBOX_UID_BASE_MIN: u32 = 100_000;
-/// Largest `system.sandbox_uid_base`: leaves room for every slot below the uids that mean "none".
-pub const SANDBOX_UID_BASE_MAX: u32 = 4_294_000_000;
+/// Largest `system.sandbox_uid_base`: leaves room for every slot below 2^31, since container engines know no larger ids.
+pub const SANDBOX_UID_BASE_MAX: u32 = 2_147_000_000;
 /// Default of `system.cold_start_timeout`.
 pub const COLD_START_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// Range of `system.cold_start_timeout`, in milliseconds.
@@ -269,7 +269,7 @@ pub const LOG_RING_ENTRIES_LIMIT_MAX: usize = 100_000;
 /// User ids of each of the two servers that share a state directory during a takeover: one for every slot there may be,
 /// and as many for looks at code.
 pub const SANDBOX_UIDS_PER_SIDE: u32 = 2 * SLOTS_MAX as u32;
-const _: () = assert!(SANDBOX_UID_BASE_MAX < u32::MAX - 2 * SANDBOX_UIDS_PER_SIDE, "the last ids mean \"none\"");
+const _: () = assert!(SANDBOX_UID_BASE_MAX + 2 * SANDBOX_UIDS_PER_SIDE <= i32::MAX as u32, "engines take no more");
 /// Largest datagram between two servers.
 pub const TAKEOVER_MESSAGE_BYTES_MAX: usize = 192 * 1024;
 const _: () = assert!(6 * LOG_ENTRY_BYTES_MAX + 4096 < TAKEOVER_MESSAGE_BYTES_MAX, "an entry in JSON, all escaped");
@@ -602,7 +602,6 @@ const _: () = assert!(WIRE_BODY_PIECE_BYTES_MAX + RESPONSE_HEADER_BYTES_MAX + 10
 const _: () = assert!(HTTP_TARGET_BYTES_MAX < HTTP_HEAD_BYTES_MAX);
 const _: () = assert!(SLOTS_DEFAULT <= SLOTS_MAX && POOL_SIZE_DEFAULT <= POOL_SIZE_MAX);
 const _: () = assert!(CONTAINER_POOL_SIZE_DEFAULT <= CONTAINER_POOL_SIZE_MAX);
-const _: () = assert!(SANDBOX_UID_BASE_MAX as u64 + (SLOTS_MAX as u64) < u32::MAX as u64 - 1);
 const _: () = assert!(QUEUE_PER_FUNCTION_MAX <= INVOCATIONS_MAX);
 const _: () = assert!(HTTP_HEAD_BYTES_MAX <= u16::MAX as usize, "offsets into a request head are 16 bits wide");
 const _: () = assert!(HTTP_HEAD_BYTES_MAX < HTTP_PIPELINE_BYTES_MAX, "or a long head could never be read to its end");

@@ -131,7 +131,7 @@ fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
         ("default_mode: [process]", "default_mode: got a list; expected process or container"),
         ("workers: 0", "workers: got 0; expected auto, or a whole number from 1 to 256"),
         ("max_concurrent_functions: -1", "max_concurrent_functions: got -1; expected a whole number from 1 to 65536"),
-        ("sandbox_uid_base: 0", "sandbox_uid_base: got 0; expected a whole number from 100000 to 4294000000"),
+        ("sandbox_uid_base: 0", "sandbox_uid_base: got 0; expected a whole number from 100000 to 2147000000"),
         ("pool_size: 1001", "pool_size: 1001 is more than max_concurrent_functions, which is 1000"),
         (
             "container_runtime: rkt",

@@ -75,7 +75,7 @@ impl Scene {
         let address = host_address();
         let port = free_port();
         // Users of its own, so that its processes can be counted on a host where other servers run.
-        let uid_base = 2_100_000_000 + u32::from(port) * 1024;
+        let uid_base = 1_900_000_000 + u32::from(port) * 1024;
         let patience = slowed(Duration::from_secs(4)).as_secs();
         let lines = format!("pool_size: 2\nshutdown_grace: 1\ncold_start_timeout: {patience}\n{system}");
         let home = Home::with(&format!("sandbox_uid_base: {uid_base}\n{lines}"), "");
