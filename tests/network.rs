@@ -174,6 +174,8 @@ fn many_connections_and_deaths_leave_nothing_behind() {
     let Some(world) = World::new() else { return };
     let server = world.server("pool_size: 2\nwarm_instance_ttl: 100ms");
     let parents = cgroup_parents(&server);
+    // With the first container comes the process that ends them.
+    server.run("first", "def handle(request):\n    return 1", "");
     let before = Holdings::at_rest(&server, &parents);
     server.deploy("f", PROBE, json!({ "network": "outbound", "max_instances": 8, "timeout": 20 }));
     std::thread::scope(|scope| {

@@ -21,7 +21,6 @@ pub(crate) const WALLS: &[(&str, &str)] = &[
     ("tree", "nothing of the host's files but two directories; in its place one more, read-only"),
     ("masks", "nothing of /sys, and of /proc what is its own"),
     ("tmpfs_limits", "a size and a number of files for what can be written"),
-    ("pid_namespace", "sees and signals its own processes only"),
     ("network_namespace", "no network device but a loopback of its own"),
     ("ipc_namespace", "System V objects and message queues of its own"),
     ("uts_namespace", "a host name of its own"),
@@ -38,6 +37,7 @@ pub(crate) const LOOKED_AT: &[(&str, &str, &str)] = &[
     ("capabilities", "no capability in any set", "Cap"),
     ("no_new_privileges", "programs with the set-user-id bit give nothing", "no container"),
     ("filter", "that there is a filter of system calls", "Seccomp"),
+    ("pid_namespace", "sees and signals its own processes only", "NSpid"),
 ];
 
 /// See the module's documentation.

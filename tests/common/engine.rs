@@ -88,6 +88,11 @@ impl Engine {
         Ok(engine)
     }
 
+    /// Whether it is Podman and not Docker, of one that was started here.
+    pub fn is_podman(&self) -> bool {
+        self.keeper.is_some() && std::env::var("FAAS_TEST_ENGINE_KIND").is_ok_and(|kind| kind == "podman")
+    }
+
     /// Where it listens.
     pub fn socket(&self) -> &Path {
         &self.socket

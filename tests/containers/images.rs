@@ -41,6 +41,10 @@ fn pulls(server: &Server) -> Vec<Value> {
 #[test]
 fn slow_pulls_hold_up_nobody_else_and_the_answer_says_what_came() {
     let Some(engine) = engine() else { return };
+    if engine.is_podman() {
+        eprintln!("DOES NOT APPLY to Podman: 4.3 tells of a layer when it has it, and of nothing before");
+        return;
+    }
     let registry = Registry::start(None);
     let (image, digest) = registry.add("base", std::fs::read(image_archive().unwrap()).unwrap());
     // More than there are control threads.

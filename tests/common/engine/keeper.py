@@ -233,6 +233,8 @@ class Podman(Engine):
             os.mkdir(self.path(name))
         write(self.path("storage.conf"), '[storage]\ndriver = "overlay"\nrunroot = "%s"\ngraphroot = "%s"\n'
               % (self.path("run"), self.path("data")))
+        # What tests have images in.
+        write(self.path("registries.conf"), '[[registry]]\nlocation = "127.0.0.1"\ninsecure = true\n')
         # Limits that root may give where it lacks a capability: Podman's own are above what is allowed there.
         write(self.path("containers.conf"), """
 [containers]
@@ -257,6 +259,7 @@ runtime = "crun"
             "unix://" + self.socket,
         ], {
             "CONTAINERS_CONF": self.path("containers.conf"),
+            "CONTAINERS_REGISTRIES_CONF": self.path("registries.conf"),
             "CONTAINERS_STORAGE_CONF": self.path("storage.conf"),
             "HOME": self.path("home"),
             "TMPDIR": self.path("tmp"),
