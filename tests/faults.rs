@@ -95,8 +95,8 @@ fn a_call_whose_time_passes_in_the_queue_is_told_so_and_never_runs() {
         server.await_load("one", 1, 0);
         let late = scope.spawn(|| server.invoke("one", "late"));
         let late = late.join().unwrap();
-        // The slow one's end, a timeout too, may have made room for it just in time.
-        if late.status != 200 {
+        // The slow one's end, a timeout too, may have made room for it just in time, or for the rest of its time.
+        if late.status != 200 && late.status != 504 {
             assert_eq!((late.status, late.code().as_str()), (503, "queue_timeout"), "{}", late.text());
             assert!(late.json()["detail"].as_str().unwrap().contains("2000 ms"), "{}", late.text());
             assert!(late.header("retry-after").is_some());
