@@ -38,11 +38,11 @@ def lacking():
 class Engine:
     def __init__(self):
         archive = self._output([sys.executable, FIXTURE / "image.py"])
-        command = ["unshare", "--mount", "--propagation", "slave", sys.executable, str(FIXTURE / "keeper.py")]
+        command = ["unshare", "--mount", "--propagation", "slave", sys.executable, str(FIXTURE / "keeper.py"), "docker"]
         self.keeper = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         try:
             self.directory = Path(self.keeper.stdout.readline().strip())
-            self.socket = self.directory / "docker.sock"
+            self.socket = self.directory / "engine.sock"
             self._tell("start")
             self.connection = _Connection(str(self.socket))
             repository, _, tag = IMAGE.partition(":")
