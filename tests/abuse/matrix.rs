@@ -18,7 +18,7 @@ use super::table::{Case, Outcome, Theme};
 use crate::common::mode::in_containers;
 use crate::common::{is_root, skip};
 
-type Set = &'static [&'static str];
+pub(crate) type Set = &'static [&'static str];
 
 /// Servers at once.
 const SERVERS: usize = 3;
@@ -106,14 +106,24 @@ fn experiment(set: Set, attacks: &[(&'static Theme, &'static Case)]) -> Vec<Stri
     // A function that is root and sees all processes could end every one of them.
     assert!(!(set.contains(&"identity") && set.contains(&"pid_namespace")), "{set:?} would harm this host");
     let system = format!("process_isolation_level: none\nsandbox_without: [{}]", set.join(", "));
-    let Ok(scene) = std::panic::catch_unwind(|| Scene::set(&system)) else {
+    try_without(set, attacks, || Scene::set(&system), |case| expected(case, set))
+}
+
+/// Makes the attacks on a scene that lacks these, of either mode; what fared otherwise than expected.
+pub(crate) fn try_without(
+    set: Set,
+    attacks: &[(&'static Theme, &'static Case)],
+    scene: impl FnOnce() -> Scene + std::panic::UnwindSafe,
+    expected: impl Fn(&Case) -> Outcome,
+) -> Vec<String> {
+    let Ok(scene) = std::panic::catch_unwind(scene) else {
         return vec![format!("without {} there is no server", set.join(", "))];
     };
     let (started, mut wrong) = (Instant::now(), Vec::new());
     for (theme, case) in attacks {
         let fared = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| scene.try_out(theme, case)));
         let fared = fared.unwrap_or(Outcome::Through);
-        if fared != expected(case, set) {
+        if fared != expected(case) {
             eprintln!("the table says otherwise: {}: {fared:?} without {}", case.name, set.join(", "));
             wrong.push(format!("{}: {fared:?} without {}", case.name, set.join(", ")));
         }
