@@ -110,15 +110,16 @@ fn many_waiting_calls_run_out_of_time_each_at_its_own_limit() {
     let Some(server) = sandboxed("", "") else { return };
     let code = "def handle(request):\n    time.sleep(0.4)";
     server.deploy("busy", code, json!({"max_instances": 1, "timeout": "1s"}));
+    server.answer("busy", "warm");
     let replies: Vec<_> = std::thread::scope(|scope| {
         let calls: Vec<_> = (0..8).map(|_| scope.spawn(|| server.invoke("busy", ""))).collect();
         calls.into_iter().map(|call| call.join().unwrap()).collect()
     });
-    let answered = replies.iter().filter(|reply| reply.status == 200).count();
-    assert!((1..=2).contains(&answered), "{answered}");
+    // They come within a moment, and so do their ends: whose turn it is in that moment runs, and ends, on its own limit.
     let codes: Vec<String> = replies.iter().filter(|reply| reply.status != 200).map(|reply| reply.code()).collect();
     assert!(codes.iter().all(|code| code == "queue_timeout" || code == "function_timeout"), "{codes:?}");
-    assert!(codes.iter().filter(|code| *code == "function_timeout").count() <= 1, "{codes:?}");
+    assert!(codes.len() >= 6 && codes.iter().any(|code| code == "queue_timeout"), "{codes:?}");
+    assert_eq!(server.stats("busy")["timed_out"], json!(codes.len()));
     eventually("it works again", || (server.invoke("busy", "").status == 200).then_some(()));
 }
 
