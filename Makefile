@@ -20,7 +20,7 @@ run: ## build and serve faas_config.yaml
 test: test-rust test-python ## all tests, Rust and Python
 
 test-rust: ## the server's tests
-	cargo test
+	cargo test --no-fail-fast
 
 test-python: ## the shim's tests on every Python found, and the benchmark's own
 	$(PYTHON) tests/python/run_all.py
