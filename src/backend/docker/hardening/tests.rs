@@ -156,6 +156,21 @@ fn everything_that_is_asked_for_is_read_back_whether_it_is_altered_or_missing() 
 }
 
 #[test]
+fn a_limit_that_the_engines_kernel_cannot_hold_is_told_with_what_to_do() {
+    for (name, dropped, words) in [
+        ("Memory", json!(0), "cgroup_enable=memory"),
+        ("MemorySwap", json!(-1), "swapaccount=1"),
+        ("CpuQuota", json!(0), "CONFIG_CFS_BANDWIDTH"),
+        ("PidsLimit", Value::Null, "pids controller"),
+    ] {
+        let mut document = docker();
+        document["HostConfig"][name] = dropped;
+        let text = verify(&spec(), &reported(&document)).unwrap_err().to_string();
+        assert!(text.contains(&format!("HostConfig.{name} is")) && text.contains(words), "{text}");
+    }
+}
+
+#[test]
 fn what_nobody_asked_for_is_noticed() {
     for (pointer, value) in [
         ("/HostConfig/Devices", json!([{ "PathOnHost": "/dev/kvm", "PathInContainer": "/dev/kvm" }])),

@@ -32,7 +32,24 @@ pub struct Ignored {
 impl fmt::Display for Ignored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Ignored { field, wanted, found } = self;
-        write!(f, "the container engine did not do what it was told: {field} is {found} and was to be {wanted}")
+        write!(f, "the container engine did not do what it was told: {field} is {found} and was to be {wanted}")?;
+        remedy(field).map_or(Ok(()), |remedy| write!(f, " ({remedy})"))
+    }
+}
+
+/// What an administrator can do about limits that an engine drops because it finds that its kernel cannot hold them.
+fn remedy(field: &str) -> Option<&'static str> {
+    match field {
+        "HostConfig.Memory" => Some("the kernel's memory controller is off: boot with cgroup_enable=memory"),
+        "HostConfig.MemorySwap" => Some(
+            "the engine finds no limits of swap: on cgroup v1 boot with swapaccount=1, on v2 run the engine in a control \
+             group below the top, as its service does",
+        ),
+        "HostConfig.CpuPeriod" | "HostConfig.CpuQuota" => {
+            Some("the kernel has no bandwidth control for processors, CONFIG_CFS_BANDWIDTH")
+        }
+        "HostConfig.PidsLimit" => Some("the kernel's pids controller is off, or the engine was not given it"),
+        _ => None,
     }
 }
 
