@@ -44,8 +44,6 @@ fn a_container_has_every_wall_it_was_asked_for_until_it_is_gone() {
     let Some(engine) = Engine::find("walls") else { return };
     let (status, body) = engine.ask(&system::ping());
     system::pinged(status, &body).unwrap();
-    let (status, body) = engine.ask(&system::info());
-    assert_eq!(system::informed(status, &body).unwrap().lacking, Vec::<&str>::new());
     let mut stream = engine.open(&events::subscribe(&containers::labels(&engine.server, 0)));
 
     let mut spec = engine.spec(Network::None, "import time\ntime.sleep(600)");

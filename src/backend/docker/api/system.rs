@@ -12,7 +12,6 @@ pub const API_NEWEST: ApiVersion = ApiVersion { major: 1, minor: 51 };
 
 const PING: &str = "GET /_ping";
 const VERSION: &str = "GET /version";
-const INFO: &str = "GET /info";
 
 /// Asks whether anybody is there.
 pub fn ping() -> Request {
@@ -104,74 +103,4 @@ pub fn negotiated(status: u16, body: &[u8]) -> Result<Version, EngineError> {
     let kind = if is_podman { EngineKind::Podman } else { EngineKind::Docker };
     let name = line(&format!("{kind:?} {}", body.version));
     Ok(Version { kind, name, api: newest.min(API_NEWEST), architecture: line(&body.arch) })
-}
-
-/// Asks what the engine can do on its machine.
-pub fn info() -> Request {
-    call(Method::Get, "/info".to_owned(), None)
-}
-
-/// What the engine can do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Info {
-    /// `cgroupfs`, `systemd` or `none`.
-    pub cgroup_driver: String,
-    /// `1` or `2`; empty in old versions.
-    pub cgroup_version: String,
-    /// Its walls by name: `name=seccomp,profile=default`, `name=apparmor`, `name=rootless`, `name=userns`.
-    pub security: Vec<String>,
-    /// What a container needs and this engine says it cannot give.
-    pub lacking: Vec<&'static str>,
-}
-
-impl Info {
-    /// Whether the engine has this wall, or is in this state.
-    pub fn has(&self, name: &str) -> bool {
-        self.security.iter().any(|option| option.split(',').any(|part| part.strip_prefix("name=") == Some(name)))
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct InfoBody {
-    #[serde(default, deserialize_with = "or_default")]
-    cgroup_driver: String,
-    #[serde(default, deserialize_with = "or_default")]
-    cgroup_version: String,
-    #[serde(default, deserialize_with = "or_default")]
-    security_options: Vec<String>,
-    // Podman leaves some of these out: what is not said is not held against it, since the containers are looked at.
-    #[serde(default)]
-    memory_limit: Option<bool>,
-    #[serde(default)]
-    swap_limit: Option<bool>,
-    #[serde(default)]
-    pids_limit: Option<bool>,
-    #[serde(rename = "CpuCfsQuota", default)]
-    cpu_quota: Option<bool>,
-}
-
-/// Reads the answer to [`info`].
-///
-/// # Errors
-/// When it is none.
-pub fn informed(status: u16, body: &[u8]) -> Result<Info, EngineError> {
-    expect(INFO, status, &[200], body)?;
-    let body: InfoBody = decode(INFO, body)?;
-    let abilities = [
-        ("memory limits", body.memory_limit),
-        ("swap limits", body.swap_limit),
-        ("task limits", body.pids_limit),
-        ("processor quotas", body.cpu_quota),
-    ];
-    let mut info = Info {
-        cgroup_driver: line(&body.cgroup_driver),
-        cgroup_version: line(&body.cgroup_version),
-        security: body.security_options.iter().map(|option| line(option)).collect(),
-        lacking: abilities.iter().filter(|(_, is_there)| *is_there == Some(false)).map(|(name, _)| *name).collect(),
-    };
-    if !info.has("seccomp") {
-        info.lacking.push("filters of system calls");
-    }
-    Ok(info)
 }

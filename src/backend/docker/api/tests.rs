@@ -98,20 +98,8 @@ fn what_newer_versions_leave_out_is_not_missed() {
 
 #[test]
 fn calls_that_ask_for_the_version_have_none_themselves() {
-    assert!(!system::ping().is_versioned && !system::version().is_versioned && system::info().is_versioned);
+    assert!(!system::ping().is_versioned && !system::version().is_versioned);
     assert!(system::pinged(200, b"OK").is_ok() && system::pinged(500, b"").is_err());
-}
-
-#[test]
-fn what_an_engine_cannot_give_is_named() {
-    let recorded = include_bytes!("recorded/info.json");
-    let info = system::informed(200, recorded).unwrap();
-    assert_eq!((info.lacking.as_slice(), &*info.cgroup_driver), (&[][..], "cgroupfs"), "{info:?}");
-    assert!(info.has("seccomp") && !info.has("rootless"));
-    let poor = json!({ "SwapLimit": false, "PidsLimit": true, "SecurityOptions": ["name=rootless"] }).to_string();
-    let info = system::informed(200, poor.as_bytes()).unwrap();
-    assert_eq!(info.lacking, ["swap limits", "filters of system calls"]);
-    assert!(info.has("rootless"));
 }
 
 // ---- Containers ----
