@@ -1,7 +1,10 @@
 //! What a function in a container is and is not, as it finds out itself.
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::{json, Value};
 
@@ -241,6 +244,69 @@ fn a_child_that_takes_all_the_memory_takes_its_whole_instance_with_it() {
     let detail = server.invoke("f", code).refused(502, "function_out_of_memory");
     assert!(detail.contains("67108864"), "{detail}");
     assert_eq!(found(&server, "f", "got = 2"), 2);
+}
+
+#[test]
+fn under_apparmor_it_has_the_engines_profile_or_the_one_that_is_configured() {
+    if !Path::new("/sys/kernel/security/apparmor").exists() {
+        eprintln!("DOES NOT APPLY here: there is no AppArmor, as there is in the machine of `make test-vm`");
+        return;
+    }
+    let Some(engine) = engine() else { return };
+    let look = "got = open('/proc/self/attr/current').read().strip()";
+    let version =
+        "try:\n    got = len(open('/etc/debian_version').read()) > 0\nexcept PermissionError:\n    got = 'refused'";
+    let own = server(engine.socket(), "");
+    deploy(&own, "f", EXEC, json!({}));
+    assert_eq!(found(&own, "f", look), "docker-default (enforce)");
+    assert_eq!(found(&own, "f", version), true);
+    drop(own);
+
+    let name = format!("faas-test-{}", std::process::id());
+    let profile = Profile::load(&format!(
+        "profile {name} flags=(attach_disconnected, mediate_deleted) {{\n  file,\n  network,\n  signal,\n  unix,\n  \
+         deny /etc/debian_version r,\n}}\n"
+    ));
+    let named = server(engine.socket(), &format!("container_security_label: apparmor={name}"));
+    deploy(&named, "f", EXEC, json!({}));
+    assert_eq!(found(&named, "f", look), json!(format!("{name} (enforce)")));
+    assert_eq!(found(&named, "f", version), "refused");
+    drop(named);
+    drop(profile);
+
+    // One that nobody has loaded is named, and nothing runs without it.
+    let without = server(engine.socket(), &format!("container_security_label: apparmor={name}"));
+    let body = json!({ "name": "f", "code": EXEC, "config": { "execution_mode": "container" } }).to_string();
+    let detail = without.call("POST", "/functions", &body).refused(503, "check_failed");
+    assert!(detail.contains("container_security_label") && detail.contains(&name), "{detail}");
+    assert_processes_answer(&without);
+}
+
+/// A profile of AppArmor's in the kernel, until this is dropped.
+struct Profile(String);
+
+impl Profile {
+    fn load(text: &str) -> Profile {
+        let profile = Profile(text.to_owned());
+        profile.tell("--add");
+        profile
+    }
+
+    fn tell(&self, order: &str) {
+        let mut parser = Command::new("apparmor_parser")
+            .args([order, "--skip-cache"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("what loads profiles is installed");
+        parser.stdin.take().unwrap().write_all(self.0.as_bytes()).unwrap();
+        assert!(parser.wait().unwrap().success(), "{order}: {}", self.0);
+    }
+}
+
+impl Drop for Profile {
+    fn drop(&mut self) {
+        self.tell("--remove");
+    }
 }
 
 #[test]

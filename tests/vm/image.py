@@ -5,7 +5,9 @@ Everything keeps the path that it has here: tests are compiled with the paths of
 is needed is found by following links and asking `ldd`, so that no list of libraries has to be kept.
 """
 
+import lzma
 import os
+import shutil
 import stat
 import subprocess
 import tempfile
@@ -14,7 +16,14 @@ from pathlib import Path
 BUSYBOX = Path("/usr/bin/busybox") if Path("/usr/bin/busybox").exists() else Path("/bin/busybox")
 # Not busybox's: its `setpriv` changes no user, and its shell prefers its own programs.
 PROGRAMS = ["/bin/sh", "/usr/bin/setpriv", "/usr/bin/unshare"]
-APPLETS = ["cat", "chmod", "chroot", "ip", "mkdir", "mount", "poweroff", "sleep", "true"]
+APPLETS = ["cat", "chmod", "chroot", "insmod", "ip", "mkdir", "mount", "poweroff", "sleep", "true"]
+# For container mode: Docker, Podman, and what loads the profiles of AppArmor.
+ENGINES = ["dockerd", "containerd", "containerd-shim-runc-v2", "runc", "docker-init"]
+ENGINES += ["podman", "conmon", "crun", "apparmor_parser"]
+ENGINE_FILES = ["/etc/apparmor", "/etc/apparmor.d", "/usr/share/apparmor-features", "/etc/containers", "/usr/share/containers"]
+SEARCHED = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+# Of the kernel's modules, the one without which an engine copies its image for each container.
+OVERLAY = "/lib/modules/{release}/kernel/fs/overlayfs/overlay.ko"
 PYTHON = Path("/usr/bin/python3")
 # Of the standard library, what no function of a test imports; its tests alone are as large as the rest.
 LEFT_OUT = {"test", "idlelib", "tkinter", "turtledemo", "lib2to3", "ensurepip", "pydoc_data", "config-"}
@@ -35,6 +44,24 @@ DIRECTORIES = ["dev", "proc", "sys", "tmp", "root", "old"]
 
 class ImageError(Exception):
     """The archive cannot be made."""
+
+
+class Containers:
+    """What container mode takes in the machine: paths of programs, the archive of an image, a module's content."""
+
+    def __init__(self, image, release):
+        self.image = image
+        found = {name: shutil.which(name, path=SEARCHED) for name in ENGINES}
+        missing = [name for name, path in found.items() if path is None]
+        if missing:
+            raise ImageError(f"{', '.join(missing)} not installed")
+        self.programs = list(found.values())
+        module = Path(OVERLAY.format(release=release))
+        packed = module.with_suffix(".ko.xz")
+        try:
+            self.module = lzma.decompress(packed.read_bytes()) if packed.exists() else module.read_bytes()
+        except OSError as error:
+            raise ImageError(f"the kernel's module of overlay file systems: {error}") from error
 
 
 class Archive:
@@ -97,8 +124,9 @@ class Archive:
         self.file.write(head + bytes(-len(head) % 4) + content + bytes(-len(content) % 4))
 
 
-def build(destination, root, binaries, plan):
-    """Writes the archive: the server and the tests in `binaries`, what they need to run, and the plan of the suite."""
+def build(destination, root, binaries, plan, containers=None):
+    """Writes the archive: the server and the tests in `binaries`, what they need to run, and the plan of the suite.
+    Container mode takes the programs of an engine, an image and a module of the kernel: `Containers`."""
     with open(destination, "wb") as file:
         archive = Archive(file)
         for directory in DIRECTORIES:
@@ -116,14 +144,20 @@ def build(destination, root, binaries, plan):
         for name in APPLETS:
             archive.link(f"/bin/{name}", str(BUSYBOX))
         library = Path(stdlib())
-        for program in [PYTHON, *PROGRAMS, library]:
+        programs = [*PROGRAMS, *(containers.programs if containers else [])]
+        for program in [PYTHON, *programs, library]:
             archive.add(program)
         modules = sorted(library.glob("lib-dynload/*.so"))
-        for shared in libraries([PYTHON.resolve(), *PROGRAMS, *modules, *binaries]):
+        for shared in libraries([PYTHON.resolve(), *programs, *modules, *binaries]):
             archive.add(shared)
+        if containers:
+            for path in [*ENGINE_FILES, containers.image, containers.image.parent / "lock"]:
+                archive.add(path)
+            archive.write("overlay.ko", containers.module)
         for binary in binaries:
             archive.write(str(binary)[1:], stripped(binary), 0o755)
-        archive.add(root / "tests")
+        for path in ["tests", ".ci"]:
+            archive.add(root / path)
         archive.write("plan.json", plan)
         archive.write("init", (root / "tests/vm/init.sh").read_bytes(), 0o755)
         archive.close()

@@ -2,7 +2,7 @@
 # The first process of the machine: makes of a kernel and an archive what tests take for a Linux system, runs suite.py,
 # says its exit code on the console, and switches the machine off. Settings come as kernel parameters, which the kernel
 # hands on as environment.
-export PATH=/usr/bin:/bin HOME=/root
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
 
 # The root of an initramfs cannot be left by pivot_root, which is what the sandbox does. A mount of it upon itself can.
 if [ -z "$FAAS_ROOT" ]; then
@@ -20,10 +20,12 @@ case "$FAAS_SUITE" in
 *) mount -t tmpfs -o mode=1777 tmp /tmp ;;
 esac
 ip link set lo up
+mount -t securityfs security /sys/kernel/security
+[ ! -e /overlay.ko ] || insmod /overlay.ko
 
 if [ "$FAAS_CGROUPS" = v1 ]; then
     mount -t tmpfs cgroups /sys/fs/cgroup
-    for controllers in cpu,cpuacct memory pids; do
+    for controllers in cpu,cpuacct memory pids cpuset devices freezer blkio; do
         mkdir "/sys/fs/cgroup/$controllers"
         mount -t cgroup -o "$controllers" cgroup "/sys/fs/cgroup/$controllers"
     done

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The sandbox's tests on machines that this one is not: a kernel of Debian's in QEMU, once with control groups of
-version 2 alone and once with version 1 alone, as root and as a common user. `make test-vm` runs it.
+version 2 alone and once with version 1 alone, as root and as a common user; and container mode there, with an engine
+and AppArmor. `make test-vm` runs it.
 
     python3 tests/vm/run.py [--only FILE] [v2] [v1]
 
@@ -28,21 +29,24 @@ from pathlib import Path
 import image
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+# Before a command in CI: a second chance for a test that fails.
+AGAIN = ROOT / ".ci/again"
+IMAGE_MAKER = ROOT / "tests/common/engine/image.py"
 QEMU = "qemu-system-x86_64"
 # The installed one that sorts last. A cloud kernel is small and has built in what the tests need.
 KERNELS = "/boot/vmlinuz-*-cloud-amd64"
-MEMORY_MIB = 2048
+MEMORY_MIB = 4096
 PROCESSORS = 2
 # From power on to init; a machine under KVM that takes longer does not work here.
 BOOT_S = {"kvm": 10, "tcg,thread=multi": 90}
 # Over all. Emulated on two processors both machines together take about half of it.
-TIMEOUT_S = 1500
+TIMEOUT_S = 2700
 # How many times longer than usual tests may wait.
 SLOWNESS = {"kvm": 3, "tcg,thread=multi": 5}
 BOTH = ["v1", "v2"]
 # What is run: a file of tests, the layouts it is run on, the kinds of groups it is started in (see `suite.py`), and
 # beginnings of the names of its tests: those that are left out are not about the kernel, measure, or take minutes. What
-# is `alone` runs when nothing else does.
+# is `alone` runs when nothing else does. Functions run in processes where no `engine` is named.
 SUITES = [
     {"binary": "host", "layouts": BOTH, "harness": False},
     {"binary": "cgroup", "layouts": BOTH, "groups": ["top", "shared", "delegated", "service"]},
@@ -77,6 +81,15 @@ SUITES = [
         "only": ["a_call_longer_than_the_shutdown_grace", "a_second_signal", "calls_that_run_at_the_signal"],
     },
     {"binary": "clock", "layouts": ["v2"], "ignored": True, "alone": True},
+    {"binary": "container_walls", "layouts": ["v2"], "engine": "docker"},
+    {"binary": "container_walls", "layouts": ["v2"], "engine": "podman"},
+    {
+        "binary": "containers",
+        "layouts": ["v2"],
+        "engine": "docker",
+        "only": ["inside::a_", "inside::its_", "inside::under_apparmor", "life::a_container_that"],
+    },
+    {"binary": "figures", "layouts": ["v2"], "engine": "docker", "only": ["memory_is_what", "tasks_are_counted"]},
 ]
 
 
@@ -95,8 +108,9 @@ def main():
     suites = [suite for suite in SUITES if options.only in (None, suite["binary"])]
     try:
         kernel = find_kernel()
-    except Missing as missing:
-        print(f"SKIP test-vm: {missing} (.ci/install-vm.sh installs it on Debian)")
+        containers = find_containers(kernel) if any("engine" in suite for suite in suites) else None
+    except (Missing, image.ImageError) as missing:
+        print(f"SKIP test-vm: {missing} (.ci/install-vm.sh and .ci/install-docker.sh install it on Debian)")
         return 1 if os.environ.get("FAAS_CI") else 0
     deadline = time.monotonic() + TIMEOUT_S
     binaries = build(suites)
@@ -104,7 +118,7 @@ def main():
     accelerators.append("tcg,thread=multi")
     with tempfile.TemporaryDirectory(prefix="faas-vm-") as directory:
         archive = Path(directory, "archive")
-        make_archive(archive, binaries, suites)
+        make_archive(archive, binaries, suites, containers)
         codes = []
         for layout in options.layouts or ["v2", "v1"]:
             while True:
@@ -143,6 +157,13 @@ def find_kernel():
     return kernels[-1]
 
 
+def find_containers(kernel):
+    made = subprocess.run([sys.executable, IMAGE_MAKER], stdout=subprocess.PIPE, text=True)
+    if made.returncode:
+        raise Missing("there is no image for containers")
+    return image.Containers(Path(made.stdout.strip()), Path(kernel).name.removeprefix("vmlinuz-"))
+
+
 def build(suites):
     """Builds the server and the tests: paths by their names."""
     command = ["cargo", "test", "--locked", "--no-run", "--message-format=json", "--bin", "faas"]
@@ -159,10 +180,14 @@ def build(suites):
     return found
 
 
-def make_archive(path, binaries, suites):
+def make_archive(path, binaries, suites, containers):
     started = time.monotonic()
-    plan = {"suites": suites, "binaries": {name: str(binary) for name, binary in binaries.items()}}
-    image.build(path, ROOT, binaries.values(), json.dumps(plan).encode())
+    plan = {
+        "suites": suites,
+        "binaries": {name: str(binary) for name, binary in binaries.items()},
+        "again": ["/usr/bin/python3", str(AGAIN)] if os.environ.get("FAAS_CI") else [],
+    }
+    image.build(path, ROOT, binaries.values(), json.dumps(plan).encode(), containers)
     print(f"test-vm: an archive of {path.stat().st_size >> 20} MiB in {time.monotonic() - started:.1f} s")
 
 

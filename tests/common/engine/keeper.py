@@ -90,7 +90,7 @@ class Engine:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
+                preexec_fn=self.before,
             ).pid
         deadline = time.monotonic() + START_S
         while not self.answers():
@@ -100,6 +100,10 @@ class Engine:
             if time.monotonic() > deadline:
                 raise Wrong("it does not answer: " + self.last_words())
             time.sleep(0.05)
+
+    def before(self):
+        """In the new process, before it becomes the engine."""
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
     def signal(self, number):
         if self.pid is None:
@@ -197,6 +201,20 @@ class Docker(Engine):
     def prepare(self):
         super().prepare()
         write(self.path("daemon.json"), "{}")
+        with open("/proc/self/cgroup") as groups:
+            self.is_at_the_top = groups.read() == "0::/\n"
+        if self.is_at_the_top:
+            os.mkdir(self.own_group())
+
+    def own_group(self):
+        return "/sys/fs/cgroup/" + self.cgroup + "-own"
+
+    def before(self):
+        super().before()
+        # As a service it has a group. In that of its own it looks for what the kernel can limit, and of version 2 the top
+        # has nothing to look at.
+        if self.is_at_the_top:
+            write(self.own_group() + "/cgroup.procs", str(os.getpid()))
 
     def command(self):
         return [
@@ -214,7 +232,7 @@ class Docker(Engine):
         ], {}
 
     def tops(self):
-        return [self.cgroup]
+        return [self.cgroup, self.cgroup + "-own"]
 
 
 class Podman(Engine):
