@@ -394,7 +394,9 @@ fn how_functions_run_that_do_not_say_changes() {
     let lines = |mode: &str| format!("pool_size: 2\n{NO_ENGINE}{mode}");
     change(&server, &lines("\ndefault_mode: container"), "", &["system.default_mode"]);
     let body = json!({ "name": "boxed", "code": HELLO }).to_string();
-    server.post("/functions", &body).refused(503, "engine_unavailable");
+    let detail = server.post("/functions", &body).refused(503, "engine_unavailable");
+    assert!(detail.contains("the container engine is absent") && !detail.contains("/nowhere"), "{detail}");
+    assert!(server.home.log().contains("/nowhere/engine.sock"), "it is for the log");
     change(&server, &lines(""), "", &["system.default_mode"]);
     assert_eq!(server.post("/functions", &body).status, 201);
 }

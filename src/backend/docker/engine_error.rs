@@ -94,6 +94,18 @@ impl EngineError {
             EngineError::TooLarge { .. } | EngineError::Busy { .. } | EngineError::Unexpected { .. } => false,
         }
     }
+
+    /// For whoever uses the API. The whole, which names the engine's socket, is for the server's log.
+    pub fn in_short(&self) -> String {
+        let EngineError::Unreachable { source, .. } = self else { return self.to_string() };
+        let how = match source.kind() {
+            io::ErrorKind::NotFound => "is absent",
+            io::ErrorKind::ConnectionRefused => "refuses connections",
+            io::ErrorKind::PermissionDenied => "may not be spoken to by this server",
+            _ => "cannot be reached",
+        };
+        format!("the container engine {how}; the server's log says more")
+    }
 }
 
 impl fmt::Display for EngineError {
@@ -134,5 +146,27 @@ impl std::error::Error for EngineError {
             EngineError::Unreachable { source, .. } => Some(source),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_short_it_is_said_how_the_engine_is_and_never_where() {
+        for (kind, how) in [
+            (io::ErrorKind::NotFound, "is absent;"),
+            (io::ErrorKind::ConnectionRefused, "refuses connections;"),
+            (io::ErrorKind::PermissionDenied, "may not be spoken to"),
+            (io::ErrorKind::WouldBlock, "cannot be reached;"),
+        ] {
+            let error = EngineError::Unreachable { socket: "/run/engine.sock".into(), source: kind.into() };
+            assert!(error.to_string().contains("/run/engine.sock"), "the log has it: {error}");
+            let short = error.in_short();
+            assert!(short.starts_with(&format!("the container engine {how}")) && !short.contains('/'), "{short}");
+        }
+        let hangs = EngineError::TimedOut { what: "GET /version".to_owned(), after: Duration::from_secs(5) };
+        assert_eq!(hangs.in_short(), "GET /version: the container engine did not answer within 5s");
     }
 }

@@ -22,7 +22,7 @@ pub enum EngineState {
     },
     /// It does not.
     Down {
-        /// Why, in words for people.
+        /// Why, in words for people, without paths.
         reason: String,
     },
 }

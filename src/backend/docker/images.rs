@@ -32,7 +32,7 @@ pub struct PulledImage {
 pub enum ImageError {
     /// The engine is away, or gave no answer.
     NoEngine {
-        /// In words.
+        /// In words, for whoever deploys functions.
         reason: String,
     },
     /// It is not here, and could not be had.

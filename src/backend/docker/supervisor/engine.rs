@@ -51,6 +51,7 @@ enum State {
         failures: u32,
     },
     Down {
+        /// For whoever deploys functions.
         reason: String,
         retry_at: Instant,
     },
@@ -206,13 +207,13 @@ impl Supervisor {
                 return;
             }
         }
-        let reason = error.to_string();
         match self.engine.state {
-            State::Up { .. } => log::error!("containers cannot be had any more: {reason}"),
+            State::Up { .. } => log::error!("containers cannot be had any more: {error}"),
             // Most servers have none, and need none.
-            State::Unknown | State::Asking => log::info!("there are no containers: {reason}"),
+            State::Unknown | State::Asking => log::info!("there are no containers: {error}"),
             State::Down { .. } => {}
         }
+        let reason = error.in_short();
         self.settings.health.set(EngineState::Down { reason: reason.clone() });
         self.engine.state = State::Down { reason, retry_at: Instant::now() + ENGINE_RETRY };
     }

@@ -196,7 +196,8 @@ fn shown(reference: &Reference, search: &Search) -> Pull {
 }
 
 fn no_engine(error: &EngineError) -> ImageError {
-    ImageError::NoEngine { reason: error.to_string() }
+    log::warn!("the container engine cannot be asked about an image: {error}");
+    ImageError::NoEngine { reason: error.in_short() }
 }
 
 #[cfg(test)]

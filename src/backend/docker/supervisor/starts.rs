@@ -239,7 +239,8 @@ impl Supervisor {
             return;
         }
         let told = match news {
-            News::Failed { error, .. } => Told::Failed(error.to_string()),
+            // Who deploys a function is told of it, too.
+            News::Failed { error, .. } => Told::Failed(error.in_short()),
             News::Reply { status, body, .. } => match self.read_start(key, step, status, &body) {
                 Some(told) => told,
                 None => return self.miss(key),
