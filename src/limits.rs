@@ -221,6 +221,8 @@ pub const IMAGE_REFUSAL_MAX_AGE: Duration = Duration::from_secs(600);
 pub const IMAGE_VERDICTS_MAX: usize = 1024;
 /// Largest file of what scans have said, in bytes: each has the end of a report, in which every byte may have become six.
 pub const IMAGE_VERDICTS_BYTES_MAX: u64 = (IMAGE_VERDICTS_MAX * (6 * IMAGE_SCAN_OUTPUT_BYTES_MAX + 512)) as u64;
+/// Longest text of how a scan ended, in bytes: a signal, its name, and that there is a core.
+pub const IMAGE_SCAN_STATUS_BYTES_MAX: usize = 64;
 /// What the log and the answer have of the output of an image's scan, in bytes: its end.
 pub const IMAGE_SCAN_OUTPUT_BYTES_MAX: usize = 4096;
 /// Default of `system.sandbox_uid_base`.

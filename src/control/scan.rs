@@ -133,7 +133,7 @@ fn take(pipe: &mut File, tail: &mut Vec<u8>) -> io::Result<bool> {
 
 /// What a command wrote, for people who read it wherever they are: lines of text, nothing that moves a cursor, colours the
 /// rest or turns its direction, and at most [`IMAGE_SCAN_OUTPUT_BYTES_MAX`] bytes of it.
-fn readable(output: &[u8]) -> String {
+pub(super) fn readable(output: &[u8]) -> String {
     // The end may begin within a character.
     let begun = output.iter().take(3).take_while(|byte| matches!(byte, 0x80..=0xbf)).count();
     let text = String::from_utf8_lossy(output.get(begun..).unwrap_or_default());
@@ -206,6 +206,7 @@ mod tests {
             (b"", ""),
         ] {
             assert_eq!(readable(said), shown);
+            assert_eq!(readable(shown.as_bytes()), shown, "what was kept is as it was when it is read");
         }
         let invalid = readable(&[0xff; IMAGE_SCAN_OUTPUT_BYTES_MAX]);
         assert!(invalid.len() <= IMAGE_SCAN_OUTPUT_BYTES_MAX && invalid.len() > IMAGE_SCAN_OUTPUT_BYTES_MAX - 3);

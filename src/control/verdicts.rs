@@ -1,19 +1,17 @@
 //! What the operator's scan has said of images: kept by the image's digest and the command, for a while and across
 //! restarts, so that a deployment of an image that was looked at costs no other look.
 //!
-//! Owns the verdicts, their file, and that nobody scans what another thread scans already. Does not own the scan itself
-//! (`scan`). Databases of vulnerabilities move on, so that a verdict has an age beyond which it is none
+//! Owns the verdicts, and that nobody scans what another thread scans already. Does not own the scan itself (`scan`) nor
+//! the form of the file (`file`). Databases of vulnerabilities move on, so that a verdict has an age beyond which it is none
 //! (`system.image_scan_max_age`). A scan that failed is no verdict. But many commands end with the same status when they
 //! fail by themselves as when they refuse, so that a refusal is not believed for long.
 //!
-//! The file is a memory aid: what cannot be read in it is forgotten, and what cannot be written costs another scan later.
-//! Two servers that share a state directory for a moment may lose each other's.
+//! Two servers that share a state directory for a moment may lose each other's verdicts.
+
+mod file;
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,7 +20,7 @@ use sha2::{Digest, Sha256};
 
 use crate::clock::unix_ms;
 use crate::config::ImageScan;
-use crate::limits::{IMAGE_REFUSAL_MAX_AGE, IMAGE_VERDICTS_BYTES_MAX, IMAGE_VERDICTS_MAX};
+use crate::limits::{IMAGE_REFUSAL_MAX_AGE, IMAGE_VERDICTS_MAX};
 use crate::registry::image::ImageId;
 
 use super::scan::{scan, ScanError};
@@ -55,9 +53,15 @@ pub(super) struct Verdicts {
     file: Option<PathBuf>,
 }
 
+/// What was said of images, by subject.
+type ByImage = BTreeMap<Subject, Verdict>;
+
+/// Hexadecimal digits of a command's digest.
+const COMMAND_DIGITS: usize = 64;
+
 #[derive(Debug, Default)]
 struct Inside {
-    verdicts: BTreeMap<Subject, Verdict>,
+    verdicts: ByImage,
     /// What is being scanned.
     scanning: HashSet<Subject>,
 }
@@ -65,15 +69,7 @@ struct Inside {
 impl Verdicts {
     /// Those of this file.
     pub(super) fn open(file: PathBuf) -> Verdicts {
-        let verdicts = match read(&file) {
-            Ok(verdicts) => verdicts,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
-            Err(error) => {
-                log::warn!("{} is not used, and images are scanned anew: {error}", file.display());
-                BTreeMap::new()
-            }
-        };
-        let inside = Inside { verdicts, scanning: HashSet::new() };
+        let inside = Inside { verdicts: file::read(&file), ..Inside::default() };
         Verdicts { inside: Mutex::new(inside), ended: Condvar::new(), file: Some(file) }
     }
 
@@ -123,7 +119,7 @@ impl Verdicts {
         }
         let Some(file) = &self.file else { return };
         // Under the lock, so that an older state never replaces a newer one.
-        if let Err(error) = write(file, &inside.verdicts) {
+        if let Err(error) = file::write(file, &inside.verdicts) {
             log::warn!(
                 "{} cannot be written, and the scan is forgotten at the end of the server: {error}",
                 file.display()
@@ -171,48 +167,12 @@ fn subject(command: &ImageScan, image: &ImageId) -> Subject {
     (image.clone(), digits)
 }
 
-/// A verdict as its file has it.
-#[derive(Serialize, Deserialize)]
-struct Line {
-    image: ImageId,
-    command_sha256: String,
-    at_ms: u64,
-    refusal: Option<Refusal>,
-}
-
-fn read(file: &Path) -> io::Result<BTreeMap<Subject, Verdict>> {
-    let length = fs::metadata(file)?.len();
-    if length > IMAGE_VERDICTS_BYTES_MAX {
-        return Err(io::Error::other(format!(
-            "it has {length} bytes, and at most {IMAGE_VERDICTS_BYTES_MAX} were written"
-        )));
-    }
-    let lines: Vec<Line> = serde_json::from_slice(&fs::read(file)?)?;
-    let verdict = |line: Line| {
-        let said = line.refusal.map_or(Ok(()), Err);
-        ((line.image, line.command_sha256), Verdict { at_ms: line.at_ms, said })
-    };
-    Ok(lines.into_iter().take(IMAGE_VERDICTS_MAX).map(verdict).collect())
-}
-
-fn write(file: &Path, verdicts: &BTreeMap<Subject, Verdict>) -> io::Result<()> {
-    let line = |((image, command), verdict): (&Subject, &Verdict)| Line {
-        image: image.clone(),
-        command_sha256: command.clone(),
-        at_ms: verdict.at_ms,
-        refusal: verdict.said.clone().err(),
-    };
-    let lines: Vec<Line> = verdicts.iter().map(line).collect();
-    let new = file.with_extension("new");
-    let options = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new);
-    options?.write_all(&serde_json::to_vec(&lines)?)?;
-    fs::rename(new, file)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::registry::testing::image_id;
+    use std::fs;
+    use std::path::Path;
     use std::sync::Barrier;
 
     const LONG: Duration = Duration::from_secs(60);
@@ -254,10 +214,6 @@ mod tests {
         assert_eq!(runs(&count), 4, "what was found out outlives the server");
         let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&file).unwrap().permissions());
         assert_eq!(mode & 0o777, 0o600);
-        for damaged in ["", "{", "[{}]", "[{\"image\":\"x\",\"command_sha256\":\"\",\"at_ms\":1,\"refusal\":null}]"] {
-            fs::write(&file, damaged).unwrap();
-            assert_eq!(Verdicts::open(file.clone()).known(&takes, &image_id('a'), DAY), None, "{damaged}");
-        }
     }
 
     #[test]
