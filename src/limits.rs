@@ -217,6 +217,8 @@ pub const IMAGE_SCAN_MAX_AGE_DEFAULT: Duration = Duration::from_secs(24 * 3600);
 pub const IMAGE_SCAN_MAX_AGE_MS: std::ops::RangeInclusive<u64> = 0..=30 * 24 * 3_600_000;
 /// A refusal by a scan is believed for this long at most: it may have been a failure of the command's own.
 pub const IMAGE_REFUSAL_MAX_AGE: Duration = Duration::from_secs(600);
+/// A scan that failed is not tried again for the same image for this long: each of its names may be waited for.
+pub const IMAGE_SCAN_FAILURE_MAX_AGE: Duration = Duration::from_secs(10);
 /// What scans have said that is kept, each about one image: the oldest goes.
 pub const IMAGE_VERDICTS_MAX: usize = 1024;
 /// Largest file of what scans have said, in bytes: each has the end of a report, in which every byte may have become six.

@@ -13,6 +13,7 @@ use crate::backend::process::check::CheckError;
 use crate::backend::runtimes::of_image;
 use crate::config::ImageScan;
 use crate::http::problem::Problem;
+use crate::limits::IMAGE_SCAN_FAILURE_MAX_AGE;
 use crate::registry::function::{ExecutionMode, FunctionConfig, Network};
 use crate::registry::image::{ImageId, Reference};
 use crate::scheduler::RuntimeId;
@@ -212,7 +213,7 @@ fn refused(reference: &str, command: &ImageScan, refusal: &Refusal) -> Problem {
 fn not_scanned(reference: &str, command: &ImageScan, error: &ScanError) -> Problem {
     log::error!("image {reference} cannot be looked at by {}: {error}", command.program.display());
     let detail = format!("config.image: {reference} could not be scanned; the server's log says why");
-    Problem::unavailable("scan_failed", detail)
+    Problem::unavailable("scan_failed", detail).retry_after(IMAGE_SCAN_FAILURE_MAX_AGE.as_secs())
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! What the operator's scan has said of images: kept by the image's digest and the command, for a while and across
 //! restarts, so that a deployment of an image that was looked at costs no other look.
 //!
-//! Owns the verdicts, and that nobody scans what another thread scans already. Does not own the scan itself (`scan`) nor
-//! the form of the file (`file`). Databases of vulnerabilities move on, so that a verdict has an age beyond which it is none
+//! Owns the verdicts, and that nobody scans what another thread scans already, or has failed to scan a moment ago: an
+//! image may have many names, and each is a deployment's own. Does not own the scan itself (`scan`) nor the form of the
+//! file (`file`). Databases of vulnerabilities move on, so that a verdict has an age beyond which it is none
 //! (`system.image_scan_max_age`). A scan that failed is no verdict. But many commands end with the same status when they
 //! fail by themselves as when they refuse, so that a refusal is not believed for long.
 //!
@@ -10,17 +11,17 @@
 
 mod file;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::clock::unix_ms;
 use crate::config::ImageScan;
-use crate::limits::{IMAGE_REFUSAL_MAX_AGE, IMAGE_VERDICTS_MAX};
+use crate::limits::{IMAGE_REFUSAL_MAX_AGE, IMAGE_SCAN_FAILURE_MAX_AGE, IMAGE_VERDICTS_MAX};
 use crate::registry::image::ImageId;
 
 use super::scan::{scan, ScanError};
@@ -59,11 +60,24 @@ type ByImage = BTreeMap<Subject, Verdict>;
 /// Hexadecimal digits of a command's digest.
 const COMMAND_DIGITS: usize = 64;
 
+/// What a scan has come to: what the command says, or why it says nothing.
+type Outcome = Result<Result<(), Refusal>, Arc<ScanError>>;
+
 #[derive(Debug, Default)]
 struct Inside {
     verdicts: ByImage,
-    /// What is being scanned.
-    scanning: HashSet<Subject>,
+    /// What is being scanned, and where its outcome will be.
+    scanning: HashMap<Subject, Arc<OnceLock<Outcome>>>,
+    /// What could not be scanned a moment ago.
+    failures: HashMap<Subject, Failure>,
+}
+
+#[derive(Debug)]
+struct Failure {
+    error: Arc<ScanError>,
+    at: Instant,
+    /// The time that it had been given.
+    limit: Duration,
 }
 
 impl Verdicts {
@@ -78,35 +92,46 @@ impl Verdicts {
         self.lock().find(&subject(command, image), max_age)
     }
 
-    /// The same, and has it looked at if it is not known. Blocks for as long as that takes.
+    /// The same, and has it looked at if it is not known. Blocks for as long as that takes. Who asks while it is looked at
+    /// gets what comes of that.
     ///
     /// # Errors
-    /// Why it could not be looked at.
-    pub(super) fn scan(
-        &self,
-        command: &ImageScan,
-        image: &ImageId,
-        limit: Duration,
-        max_age: Duration,
-    ) -> Result<Result<(), Refusal>, ScanError> {
+    /// Why it could not be looked at, now or within the last [`IMAGE_SCAN_FAILURE_MAX_AGE`].
+    pub(super) fn scan(&self, command: &ImageScan, image: &ImageId, limit: Duration, max_age: Duration) -> Outcome {
         let subject = subject(command, image);
         let mut inside = self.lock();
-        while inside.scanning.contains(&subject) {
+        while let Some(outcome) = inside.scanning.get(&subject).map(Arc::clone) {
             inside = self.ended.wait(inside).unwrap_or_else(PoisonError::into_inner);
+            if let Some(outcome) = outcome.get() {
+                return outcome.clone();
+            }
         }
         if let Some(said) = inside.find(&subject, max_age) {
             return Ok(said);
         }
-        inside.scanning.insert(subject.clone());
+        if let Some(error) = inside.failure(&subject, limit, Instant::now()) {
+            return Err(error);
+        }
+        let outcome = Arc::new(OnceLock::new());
+        inside.scanning.insert(subject.clone(), Arc::clone(&outcome));
         drop(inside);
         let _scanning = Scanning { verdicts: self, subject: &subject };
         let said = match scan(command, image, limit) {
-            Ok(()) => Ok(()),
-            Err(ScanError::Refused { status, output }) => Err(Refusal { status: status.to_string(), report: output }),
-            Err(error) => return Err(error),
+            Ok(()) => Ok(Ok(())),
+            Err(ScanError::Refused { status, output }) => {
+                Ok(Err(Refusal { status: status.to_string(), report: output }))
+            }
+            Err(error) => Err(Arc::new(error)),
         };
-        self.keep(subject.clone(), Verdict { at_ms: unix_ms(), said: said.clone() });
-        Ok(said)
+        match &said {
+            Ok(said) => self.keep(subject.clone(), Verdict { at_ms: unix_ms(), said: said.clone() }),
+            Err(error) => {
+                self.lock().fail(subject.clone(), Failure { error: Arc::clone(error), at: Instant::now(), limit })
+            }
+        }
+        // Nobody else sets it.
+        let _ = outcome.set(said.clone());
+        said
     }
 
     fn keep(&self, subject: Subject, verdict: Verdict) {
@@ -140,6 +165,26 @@ impl Inside {
         let age = unix_ms().checked_sub(verdict.at_ms)?;
         let max_age = if verdict.said.is_ok() { max_age } else { max_age.min(IMAGE_REFUSAL_MAX_AGE) };
         (Duration::from_millis(age) < max_age).then(|| verdict.said.clone())
+    }
+
+    /// Why it could not be scanned a moment ago, within the same time as now.
+    fn failure(&self, subject: &Subject, limit: Duration, now: Instant) -> Option<Arc<ScanError>> {
+        let failure = self.failures.get(subject).filter(|failure| failure.is_fresh(now) && failure.limit == limit)?;
+        Some(Arc::clone(&failure.error))
+    }
+
+    fn fail(&mut self, subject: Subject, failure: Failure) {
+        self.failures.retain(|_, old| old.is_fresh(failure.at));
+        // Beyond that each is on its own: a command that fails so often at once fails by itself.
+        if self.failures.len() < IMAGE_VERDICTS_MAX {
+            self.failures.insert(subject, failure);
+        }
+    }
+}
+
+impl Failure {
+    fn is_fresh(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.at) < IMAGE_SCAN_FAILURE_MAX_AGE
     }
 }
 
@@ -220,17 +265,37 @@ mod tests {
     fn a_scan_that_failed_or_a_verdict_of_the_future_is_none() {
         let directory = tempfile::tempdir().unwrap();
         let count = directory.path().join("count");
-        let verdicts = Verdicts::default();
+        let verdicts = Verdicts::open(directory.path().join("verdicts.json"));
         let slow = counting(&count, "sleep 60");
-        for _ in 0..2 {
-            let late = verdicts.scan(&slow, &image_id('a'), Duration::from_millis(300), DAY);
-            assert!(matches!(late, Err(ScanError::TimedOut { .. })), "{late:?}");
-        }
-        assert_eq!(runs(&count), 2);
+        let late = verdicts.scan(&slow, &image_id('a'), Duration::from_millis(300), DAY).unwrap_err();
+        assert!(matches!(*late, ScanError::TimedOut { .. }), "{late:?}");
+        assert_eq!(verdicts.known(&slow, &image_id('a'), DAY), None);
         let quick = counting(&count, "exit 0");
         let future = Verdict { at_ms: unix_ms() + 60_000, said: Ok(()) };
         verdicts.keep(subject(&quick, &image_id('a')), future);
         assert_eq!(verdicts.known(&quick, &image_id('a'), DAY), None);
+    }
+
+    #[test]
+    fn a_scan_that_failed_is_not_repeated_for_another_name_of_the_image_but_a_moment_later() {
+        let directory = tempfile::tempdir().unwrap();
+        let count = directory.path().join("count");
+        let verdicts = Verdicts::default();
+        let dies = counting(&count, "kill -9 $$");
+        let scan = |digit, limit| verdicts.scan(&dies, &image_id(digit), limit, DAY).unwrap_err();
+        for _ in 0..3 {
+            assert!(matches!(*scan('a', LONG), ScanError::Killed { .. }));
+        }
+        assert_eq!(runs(&count), 1, "another name of the same image");
+        scan('b', LONG);
+        assert_eq!(runs(&count), 2, "another image");
+        scan('a', LONG * 2);
+        assert_eq!(runs(&count), 3, "it is given more time");
+        let inside = verdicts.lock();
+        let failure = &inside.failures[&subject(&dies, &image_id('b'))];
+        let old = failure.at + IMAGE_SCAN_FAILURE_MAX_AGE;
+        assert!(inside.failure(&subject(&dies, &image_id('b')), LONG, old - Duration::from_millis(1)).is_some());
+        assert!(inside.failure(&subject(&dies, &image_id('b')), LONG, old).is_none(), "it is over");
     }
 
     #[test]
@@ -252,19 +317,32 @@ mod tests {
     #[test]
     fn what_is_scanned_already_is_waited_for_and_not_scanned_twice() {
         let directory = tempfile::tempdir().unwrap();
-        let count = directory.path().join("count");
-        let verdicts = Verdicts::default();
-        let command = counting(&count, "sleep 0.3; exit 1");
-        let barrier = Barrier::new(4);
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    barrier.wait();
-                    assert!(verdicts.scan(&command, &image_id('a'), LONG, DAY).unwrap().is_err());
-                });
-            }
-        });
-        assert_eq!(runs(&count), 1);
+        // Neither an outcome that is not kept nor one that is none is a reason to look once for each who waits.
+        for (then, limit, max_age) in [
+            ("sleep 0.5; exit 1", LONG, DAY),
+            ("sleep 0.5; exit 0", LONG, Duration::ZERO),
+            ("sleep 60", Duration::from_millis(500), DAY),
+            ("sleep 0.5; kill -9 $$", LONG, Duration::ZERO),
+        ] {
+            let count = directory.path().join("count");
+            let verdicts = Verdicts::default();
+            let command = counting(&count, then);
+            let barrier = Barrier::new(4);
+            let scan = || {
+                barrier.wait();
+                match verdicts.scan(&command, &image_id('a'), limit, max_age) {
+                    Ok(said) => format!("{said:?}"),
+                    Err(error) => error.to_string(),
+                }
+            };
+            let said: Vec<String> = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..4).map(|_| scope.spawn(scan)).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            assert!(said.iter().all(|outcome| *outcome == said[0]), "{said:?}");
+            assert_eq!(runs(&count), 1, "{then}");
+            fs::remove_file(&count).unwrap();
+        }
     }
 
     #[test]
