@@ -18,8 +18,9 @@ use crate::values::json::{self, JsonError};
 use crate::values::nearest::nearest;
 use crate::values::KeyPath;
 
+use super::claims::{Claim, Waited};
 use super::images::Pulled;
-use super::preparations::{Fetched, Need, Ready, Unready};
+use super::preparations::{Aside, Fetched, Ready, Unready};
 use super::{ControlReply, Done, Shared, State, Ticket};
 
 /// What a body of `POST` or `PUT` gives.
@@ -31,27 +32,44 @@ struct Given {
 
 impl Shared {
     /// Answers, or says what has to be got ready first.
-    pub(super) fn create(&self, ticket: Ticket, body: &[u8], fetched: Option<&Fetched>) -> Result<(), Need> {
-        match self.prepare_new(body, fetched) {
-            // Others may have taken the last place while the code was looked at.
-            Ok((new, pulled)) => {
-                self.commit(ticket, pulled, |state| self.room_in(state).and_then(|()| state.create(&new)));
+    pub(super) fn create(&self, ticket: Ticket, body: &[u8], waited: Option<&Waited>) -> Result<(), Aside> {
+        let (name, given) = match named(body) {
+            Ok(named) => named,
+            Err(problem) => {
+                self.answer(ticket, Err(problem));
+                return Ok(());
             }
+        };
+        let claim = self.claim(&name, waited);
+        match self.prepare_new(name, given, waited) {
+            // Others may have taken the last place while the code was looked at.
+            Ok((new, pulled)) => self.commit(ticket, pulled, |state| {
+                waited.map_or(Ok(()), |waited| waited.may_be_made(&new.name))?;
+                self.room_in(state)?;
+                state.create(&new)
+            }),
             Err(Unready::Refused(problem)) => self.answer(ticket, Err(problem)),
-            Err(Unready::Needs(need)) => return Err(need),
+            Err(Unready::Needs(need)) => return Err(Aside { need, claim }),
         }
         Ok(())
+    }
+
+    /// That of a deployment that begins, or has waited.
+    fn claim(&self, function: &str, waited: Option<&Waited>) -> Claim {
+        match waited {
+            Some(waited) => waited.claim.clone(),
+            None => self.lock().claims.stake(function),
+        }
     }
 
     /// Everything that can be said about a new function before it is stored.
     fn prepare_new(
         &self,
-        body: &[u8],
-        fetched: Option<&Fetched>,
+        name: String,
+        given: Given,
+        waited: Option<&Waited>,
     ) -> Result<(NewFunction, Option<Arc<Pulled>>), Unready> {
-        let given = parse(body)?;
-        let name = given.name.ok_or_else(|| missing("name"))?;
-        validate_name(&name).map_err(|error| invalid_setting("name", &error))?;
+        waited.map_or(Ok(()), |waited| waited.is_waited_for(&name))?;
         let code = given.code.ok_or_else(|| missing("code"))?;
         let rules = self.settings();
         let settings = rules.declared.get(&name).cloned().unwrap_or_default().merge(given.settings);
@@ -63,7 +81,7 @@ impl Shared {
             self.room_in(&state)?;
         }
         let config = settings.resolve(rules.default_mode).map_err(|error| invalid_setting("config", &error))?;
-        let image = self.vet(&code, &config, fetched)?;
+        let image = self.vet(&code, &config, waited.map(|waited| &waited.fetched))?;
         let (image_id, pulled) = image.map_or((None, None), |image| (Some(image.id), image.pulled));
         Ok((NewFunction { name, code, config, image_id, now_ms: unix_ms() }, pulled))
     }
@@ -78,16 +96,11 @@ impl Shared {
     }
 
     /// Answers, or says what has to be got ready first.
-    pub(super) fn update(
-        &self,
-        ticket: Ticket,
-        name: &str,
-        body: &[u8],
-        fetched: Option<&Fetched>,
-    ) -> Result<(), Need> {
-        match self.try_update(ticket, name, body, fetched) {
+    pub(super) fn update(&self, ticket: Ticket, name: &str, body: &[u8], waited: Option<&Waited>) -> Result<(), Aside> {
+        let claim = self.claim(name, waited);
+        match self.try_update(ticket, name, body, waited) {
             Ok(()) => Ok(()),
-            Err(Unready::Needs(need)) => Err(need),
+            Err(Unready::Needs(need)) => Err(Aside { need, claim }),
             Err(Unready::Refused(problem)) => {
                 self.answer(ticket, Err(problem));
                 Ok(())
@@ -96,7 +109,8 @@ impl Shared {
     }
 
     /// Stores and answers, if nothing is wrong.
-    fn try_update(&self, ticket: Ticket, name: &str, body: &[u8], fetched: Option<&Fetched>) -> Result<(), Unready> {
+    fn try_update(&self, ticket: Ticket, name: &str, body: &[u8], waited: Option<&Waited>) -> Result<(), Unready> {
+        waited.map_or(Ok(()), |waited| waited.is_waited_for(name))?;
         let given = parse(body)?;
         if given.name.as_deref().is_some_and(|given| given != name) {
             let detail = format!("name: a function cannot be renamed; leave it out or give {name:?}");
@@ -109,14 +123,19 @@ impl Shared {
             let code = given.code.as_deref().unwrap_or(&base.code);
             let resolved = settings.resolve(self.settings().default_mode);
             let config = resolved.map_err(|error| invalid_setting("config", &error))?;
-            let image = self.vet(code, &config, fetched)?;
+            let image = self.vet(code, &config, waited.map(|waited| &waited.fetched))?;
             let (image_id, pulled) = image.map_or((None, None), |image| (Some(image.id), image.pulled));
             let _pass = self.gate.enter().map_err(|_| taken_over())?;
             let mut state = self.lock();
             match state.functions.get(name) {
                 // The same, and not one of the same number that was made after a deletion.
                 Some(current) if Arc::ptr_eq(current, &base) => {
-                    let result = state.update(&base, code, &config, image_id);
+                    // What is there already may be acknowledged, whoever made it so.
+                    let may_be_made = match waited {
+                        Some(waited) if !is_same(&base, code, &config, &image_id) => waited.may_be_made(name),
+                        _ => Ok(()),
+                    };
+                    let result = may_be_made.and_then(|()| state.update(&base, code, &config, image_id));
                     self.report(ticket, &state, result, pulled);
                     return Ok(());
                 }
@@ -130,6 +149,7 @@ impl Shared {
         self.commit(ticket, None, |state| {
             let was_there = state.store.delete(name).map_err(|error| not_stored(&error))?;
             state.functions.remove(name);
+            state.claims.overtake(name);
             if was_there {
                 Ok(Done::Deleted(name.to_owned()))
             } else {
@@ -271,7 +291,7 @@ impl State {
         config: &FunctionConfig,
         image_id: Option<ImageId>,
     ) -> Result<Done, Problem> {
-        if base.code == code && base.config == *config && base.image_id == image_id {
+        if is_same(base, code, config, &image_id) {
             return Ok(Done::Unchanged(Arc::clone(base)));
         }
         match self.store.update(&base.name, base.version, code.to_owned(), config.clone(), image_id, unix_ms()) {
@@ -283,8 +303,22 @@ impl State {
     fn remember(&mut self, function: FunctionVersion) -> Arc<FunctionVersion> {
         let function = Arc::new(function);
         self.functions.insert(function.name.clone(), Arc::clone(&function));
+        self.claims.overtake(&function.name);
         function
     }
+}
+
+/// Whether a version is what it is to become.
+fn is_same(base: &FunctionVersion, code: &str, config: &FunctionConfig, image_id: &Option<ImageId>) -> bool {
+    base.code == code && base.config == *config && base.image_id == *image_id
+}
+
+/// What a body of `POST` gives, and its name.
+fn named(body: &[u8]) -> Result<(String, Given), Problem> {
+    let mut given = parse(body)?;
+    let name = given.name.take().ok_or_else(|| missing("name"))?;
+    validate_name(&name).map_err(|error| invalid_setting("name", &error))?;
+    Ok((name, given))
 }
 
 const FIELDS: [&str; 3] = ["name", "code", "config"];

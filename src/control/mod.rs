@@ -6,6 +6,7 @@
 //! server takes over.
 
 mod catch_up;
+mod claims;
 mod declared;
 mod deploy;
 mod gate;
@@ -42,10 +43,12 @@ use crate::reload::Reloader;
 use crate::sandbox::cgroup::FigureSource;
 use crate::watchdog::{Pulse, Watchdog};
 
+pub use claims::{Attendance, Presence};
+use claims::{Claims, Waited};
 pub use declared::Vetted;
 pub use gate::Gate;
 pub use images::{ImageError, ImageSource, Pulled};
-use preparations::{Fetched, Preparations, Resumed};
+use preparations::{Preparations, Resumed};
 use reload::Reloads;
 use verdicts::Verdicts;
 
@@ -64,6 +67,8 @@ impl Ticket {
 pub struct ControlJob {
     /// Who waits.
     pub ticket: Ticket,
+    /// Whether he waits still.
+    pub client: Presence,
     /// What is to be done.
     pub work: Work,
 }
@@ -210,6 +215,7 @@ pub struct Shared {
 pub(crate) struct State {
     pub(crate) store: Store,
     pub(crate) functions: HashMap<String, Arc<FunctionVersion>>,
+    claims: Claims,
 }
 
 impl Shared {
@@ -220,7 +226,7 @@ impl Shared {
         let told = front.clone();
         let gate = Gate::new(move || drop(told.send(FrontEvent::Takeover(Box::new(TakeoverNews::Settled)))));
         Shared {
-            state: Mutex::new(State { store, functions }),
+            state: Mutex::new(State { store, functions, claims: Claims::default() }),
             gate: Arc::new(gate),
             settings: Mutex::new(Arc::new(settings)),
             figures,
@@ -261,17 +267,17 @@ impl Shared {
         self.lock().functions.values().cloned().collect()
     }
 
-    /// `fetched` is what came of the image that the job was put aside for, if it was.
-    fn run(self: &Arc<Self>, job: ControlJob, fetched: Option<&Fetched>) {
+    /// `waited` is what the job comes back with, if it was put aside.
+    fn run(self: &Arc<Self>, job: ControlJob, waited: Option<&Waited>) {
         let ticket = job.ticket;
         let may_change = matches!(job.work, Work::Create(_) | Work::Update(..) | Work::Delete(_));
         let needed = match &job.work {
-            Work::Create(body) => self.create(ticket, body, fetched),
-            Work::Update(name, body) => self.update(ticket, name, body, fetched),
+            Work::Create(body) => self.create(ticket, body, waited),
+            Work::Update(name, body) => self.update(ticket, name, body, waited),
             _ => Ok(()),
         };
-        if let Err(need) = needed {
-            return self.put_aside(job, need);
+        if let Err(aside) = needed {
+            return self.put_aside(job, aside);
         }
         match job.work {
             Work::Create(_) | Work::Update(..) => {}
@@ -321,7 +327,7 @@ pub fn start(shared: Arc<Shared>, watchdog: &mut Watchdog) -> io::Result<(Sender
             watchdog.watch_patiently(&name, beat);
             std::thread::Builder::new().name(name).spawn(move || {
                 pulse.begin();
-                let run = |job, fetched: Option<Fetched>| shared.run(job, fetched.as_ref());
+                let run = |job, waited: Option<Waited>| shared.run(job, waited.as_ref());
                 work_off(&receiver, &resumed, pulse, run, |ticket| shared.answer(ticket, Err(failed())));
             })
         })
@@ -335,19 +341,19 @@ fn work_off(
     jobs: &Receiver<ControlJob>,
     resumed: &Receiver<Resumed>,
     mut pulse: Pulse,
-    run: impl Fn(ControlJob, Option<Fetched>),
+    run: impl Fn(ControlJob, Option<Waited>),
     give_up: impl Fn(Ticket),
 ) {
     loop {
         let next = select! {
             recv(jobs) -> job => job.map(|job| (job, None)),
-            recv(resumed) -> resumed => resumed.map(|(job, fetched)| (job, Some(fetched))),
+            recv(resumed) -> resumed => resumed.map(|(job, waited)| (job, Some(waited))),
         };
-        let Ok((job, fetched)) = next else { return };
+        let Ok((job, waited)) = next else { return };
         pulse.turn();
         let ticket = job.ticket;
         // What a job changes is behind a lock, whose holder leaves it whole at every moment (see `Shared::lock`).
-        if catch_unwind(AssertUnwindSafe(|| run(job, fetched))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| run(job, waited))).is_err() {
             log::error!("a job of the API panicked; what it was about is on standard error");
             give_up(ticket);
         }
@@ -368,7 +374,8 @@ mod tests {
     fn a_job_that_panics_is_answered_and_the_next_one_is_done() {
         let (sender, receiver) = bounded(4);
         for number in 0..3 {
-            sender.send(ControlJob { ticket: Ticket(number), work: Work::Delete(number.to_string()) }).unwrap();
+            let (ticket, work) = (Ticket(number), Work::Delete(number.to_string()));
+            sender.send(ControlJob { ticket, client: Presence::NOBODY, work }).unwrap();
         }
         drop(sender);
         let (done, given_up) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));

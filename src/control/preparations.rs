@@ -4,6 +4,8 @@
 //! here, a thread of its own gets the image, and then the job is handed to the control threads once more, with what came
 //! of it. Jobs that need the same image share that.
 //!
+//! Whether a job may still be done by then is not decided here: see `claims`.
+//!
 //! Invariants:
 //! - A job that was put aside is handed on once, or answered once, whatever becomes of the image.
 //! - At most [`IMAGE_PREPARATIONS_MAX`] such threads get images, and at most [`CONTROL_QUEUE_MAX`] jobs wait for them, with
@@ -20,6 +22,7 @@ use crate::http::problem::Problem;
 use crate::limits::{CONTROL_QUEUE_MAX, IMAGE_PREPARATIONS_MAX, PREPARATION_BYTES_MAX};
 use crate::registry::image::{ImageId, Reference};
 
+use super::claims::{Claim, Waited};
 use super::images::Pulled;
 use super::{failed, ControlJob, Shared};
 
@@ -61,12 +64,21 @@ impl From<Problem> for Unready {
     }
 }
 
-/// A job, and what it had been put aside for.
-pub(super) type Resumed = (ControlJob, Fetched);
+/// Why a deployment is put aside.
+#[derive(Debug)]
+pub(super) struct Aside {
+    pub(super) need: Need,
+    pub(super) claim: Claim,
+}
+
+/// A job that goes on, and what it comes back with.
+pub(super) type Resumed = (ControlJob, Waited);
+
+type Waiting = HashMap<Need, Vec<(ControlJob, Claim)>>;
 
 /// See the module's documentation.
 pub(super) struct Preparations {
-    waiting: Mutex<HashMap<Need, Vec<ControlJob>>>,
+    waiting: Mutex<Waiting>,
     resume: Sender<Resumed>,
     /// Where control threads find the jobs that go on.
     pub(super) resumed: Receiver<Resumed>,
@@ -91,16 +103,16 @@ enum Joined {
 }
 
 impl Preparations {
-    fn join(&self, need: &Need, job: ControlJob) -> Joined {
+    fn join(&self, need: &Need, job: ControlJob, claim: Claim) -> Joined {
         let mut waiting = self.lock();
-        let jobs = || waiting.values().flatten();
+        let jobs = || waiting.values().flatten().map(|(job, _)| job);
         let bytes: usize = jobs().chain(std::iter::once(&job)).map(|job| job.work.body_bytes()).sum();
         let is_full = jobs().count() >= CONTROL_QUEUE_MAX || bytes > PREPARATION_BYTES_MAX;
         let is_new = !waiting.contains_key(need);
         if is_full || (is_new && waiting.len() >= IMAGE_PREPARATIONS_MAX) {
             return Joined::Refused(job);
         }
-        waiting.entry(need.clone()).or_default().push(job);
+        waiting.entry(need.clone()).or_default().push((job, claim));
         match is_new {
             true => Joined::Begins,
             false => Joined::Waits,
@@ -108,11 +120,11 @@ impl Preparations {
     }
 
     /// Who waits for it. Whoever comes from now on begins anew.
-    fn leave(&self, need: &Need) -> Vec<ControlJob> {
+    fn leave(&self, need: &Need) -> Vec<(ControlJob, Claim)> {
         self.lock().remove(need).unwrap_or_default()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Need, Vec<ControlJob>>> {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
         // Changed by single calls.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -120,8 +132,8 @@ impl Preparations {
 
 impl Shared {
     /// Puts a job aside until what it needs is there, or cannot be had.
-    pub(super) fn put_aside(self: &Arc<Self>, job: ControlJob, need: Need) {
-        match self.preparations.join(&need, job) {
+    pub(super) fn put_aside(self: &Arc<Self>, job: ControlJob, Aside { need, claim }: Aside) {
+        match self.preparations.join(&need, job, claim) {
             Joined::Waits => {}
             Joined::Refused(job) => {
                 let detail = format!(
@@ -137,7 +149,7 @@ impl Shared {
                 if let Err(error) = thread.spawn(move || shared.prepare(wanted)) {
                     log::error!("there is no thread to get image {}: {error}", need.reference);
                     let problem = Problem::unavailable("images_busy", "config.image: it cannot be got ready now");
-                    for job in self.preparations.leave(&need) {
+                    for (job, _) in self.preparations.leave(&need) {
                         self.answer(job.ticket, Err(problem.clone()));
                     }
                 }
@@ -151,9 +163,10 @@ impl Shared {
             log::error!("getting image {} panicked; what it was about is on standard error", need.reference);
             Err(failed())
         });
-        for job in self.preparations.leave(&need) {
+        for (job, claim) in self.preparations.leave(&need) {
             let fetched = Fetched { need: need.clone(), outcome: outcome.clone() };
-            if let Err(unsent) = self.preparations.resume.send((job, fetched)) {
+            let waited = Waited { fetched, claim, client: job.client.clone() };
+            if let Err(unsent) = self.preparations.resume.send((job, waited)) {
                 self.answer(unsent.into_inner().0.ticket, Err(failed()));
             }
         }

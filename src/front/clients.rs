@@ -8,6 +8,7 @@ use mio::net::TcpStream;
 use slab::Slab;
 
 use crate::call::InvocationId;
+use crate::control::Attendance;
 use crate::http::{Conn, RequestId};
 
 use super::routes::Route;
@@ -40,6 +41,8 @@ pub(super) struct Client {
     pub(super) stream: TcpStream,
     pub(super) conn: Conn,
     pub(super) waiting: Waiting,
+    /// For a control thread to see that it waits for it.
+    pub(super) attendance: Option<Attendance>,
     /// Reading stopped before the socket was known to be empty, because the connection held enough. The poll is
     /// edge-triggered and will not tell again of what is there.
     has_unread: bool,
@@ -158,6 +161,7 @@ impl Clients {
             stream,
             conn,
             waiting: Waiting::Nothing,
+            attendance: None,
             has_unread: false,
             route: None,
             goes_on: false,

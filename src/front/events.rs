@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::backend::runtimes::Missing;
 use crate::call::{CallRequest, FrontEvent, InvocationId};
-use crate::control::{ControlJob, ControlReply, Done, Pulled, Ticket, Work, NOT_STORED};
+use crate::control::{Attendance, ControlJob, ControlReply, Done, Pulled, Ticket, Work, NOT_STORED};
 use crate::http::{HeaderName, HeaderValue, Problem, RequestId, Response};
 use crate::registry::function::{FunctionVersion, IdleTtl, InvocationsMax};
 use crate::scheduler::{self, FunctionPolicy};
@@ -196,11 +196,12 @@ impl Front {
 
     /// Hands a job to the control threads; answers 503 when they have too many.
     pub(super) fn ask_control(&mut self, client: ClientId, request_id: RequestId, work: Work) {
-        let job = ControlJob { ticket: Ticket(client.0), work };
-        let refused = self.lines.control.try_send(job).is_err();
         let Some(client) = self.clients.get(client) else { return };
-        if !refused {
+        let attendance = Attendance::default();
+        let job = ControlJob { ticket: Ticket(client.id.0), client: attendance.presence(), work };
+        if self.lines.control.try_send(job).is_ok() {
             client.waiting = Waiting::Control(request_id);
+            client.attendance = Some(attendance);
             return;
         }
         let key = client.id.key();

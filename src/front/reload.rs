@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 
 use crate::auth::KeyRing;
-use crate::control::{ControlJob, Ticket, Work};
+use crate::control::{ControlJob, Presence, Ticket, Work};
 
 use super::functions::Live;
 use super::{Front, FrontSettings};
@@ -53,7 +53,7 @@ impl Front {
             self.reload_again = true;
             return;
         }
-        let job = ControlJob { ticket: Ticket::NOBODY, work: Work::Reload };
+        let job = ControlJob { ticket: Ticket::NOBODY, client: Presence::NOBODY, work: Work::Reload };
         self.reload_again = self.lines.control.try_send(job).is_err();
     }
 }

@@ -192,6 +192,7 @@ impl Front {
     pub(super) fn respond(&mut self, key: usize, response: Response) {
         let Some(client) = self.clients.at(key) else { return };
         client.waiting = Waiting::Nothing;
+        client.attendance = None;
         if self.stop.is_some() {
             // What has come by now is not to be cut off by an answer that says it was the last. If the connection is
             // broken, the poll tells.

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use serde_json::{json, Value};
 
 use crate::common::engine::{image_archive, Engine};
-use crate::common::{eventually, slowed, Home, Reply, Server};
+use crate::common::{eventually, reset, slowed, Home, Reply, Server};
 use crate::registry::Registry;
 use crate::scene::{
     assert_processes_answer, await_health, configuration, contained, deploy, engine, found, server, EXEC,
@@ -64,7 +64,7 @@ fn slow_pulls_hold_up_nobody_else_and_the_answer_says_what_came() {
         assert!(shown["percent"].as_f64() < Some(60.0) && shown["bytes"].as_u64() > Some(0), "{shown}");
         let second = scope.spawn(|| deploy_with(server, "second", &image));
         let rest: Vec<_> = others.iter().map(|image| scope.spawn(move || deploy_with(server, "rest", image))).collect();
-        // Who goes away costs no more than who stays, and gets what he asked for.
+        // Who goes away costs no more than who stays, and gets nothing: he may have come again with something else.
         let text = body("gone", &image);
         let head = format!(
             "POST /functions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer demo-key\r\nContent-Length: {}\r\n\r\n",
@@ -73,7 +73,7 @@ fn slow_pulls_hold_up_nobody_else_and_the_answer_says_what_came() {
         let mut gone = server.connect();
         std::io::Write::write_all(&mut gone, format!("{head}{text}").as_bytes()).unwrap();
         eventually("all are shown", || (pulls(server).len() == 1 + others.len()).then_some(()));
-        drop(gone);
+        reset(gone);
 
         let start = Instant::now();
         server.deploy("in-a-process", "def handle(request):\n    return 1", json!({}));
@@ -98,7 +98,9 @@ fn slow_pulls_hold_up_nobody_else_and_the_answer_says_what_came() {
         }
         // Images without Python: that is found out when they are here.
         rest.into_iter().for_each(|it| assert_eq!(it.join().unwrap().status, 503));
-        eventually("who went away has his function", || (server.get("/functions/gone").status == 200).then_some(()));
+        let said = "function gone is not deployed: its client went away";
+        eventually("who went away is seen to have", || server.home.log().contains(said).then_some(()));
+        assert_eq!(server.get("/functions/gone").status, 404);
     });
     assert_eq!(registry.layers_asked(), 1 + others.len(), "each layer came once");
     assert_eq!(pulls(&server), Vec::<Value>::new());

@@ -64,6 +64,8 @@ struct Stage {
     runtimes: Arc<AllRuntimes>,
     engine: Arc<Engine>,
     front: Desk<FrontEvent>,
+    /// A client that waits for as long as it takes.
+    here: Attendance,
     /// Its thread has never begun: nothing is logged here.
     _logs: FunctionLogs,
     directory: tempfile::TempDir,
@@ -113,18 +115,23 @@ impl Stage {
         };
         let shared = Shared::new(store, &[], control_settings(&settings), tools);
         let shared = Arc::new(shared);
-        Stage { shared, runtimes, engine, front, _logs: logs, directory }
+        Stage { shared, runtimes, engine, front, here: Attendance::default(), _logs: logs, directory }
     }
 
     /// Begins a job: it is answered, or put aside.
     fn begin(&self, ticket: u64, work: Work) {
-        self.shared.run(ControlJob { ticket: Ticket(ticket), work }, None);
+        self.begin_for(&self.here, ticket, work);
+    }
+
+    /// The same for this client.
+    fn begin_for(&self, client: &Attendance, ticket: u64, work: Work) {
+        self.shared.run(ControlJob { ticket: Ticket(ticket), client: client.presence(), work }, None);
     }
 
     /// Does what a control thread would do with a job that was put aside.
     fn go_on(&self) {
-        let (job, fetched) = self.shared.preparations.resumed.recv_timeout(Duration::from_secs(60)).unwrap();
-        self.shared.run(job, Some(&fetched));
+        let (job, waited) = self.shared.preparations.resumed.recv_timeout(Duration::from_secs(60)).unwrap();
+        self.shared.run(job, Some(&waited));
     }
 
     fn reply(&self) -> Option<Box<ControlReply>> {
@@ -331,6 +338,117 @@ fn a_deployment_that_needs_an_image_from_elsewhere_holds_no_thread_and_is_told_h
     assert_eq!(stage.engine.pulled.load(Relaxed), 1, "one pull for all who wait");
     stage.begin(5, creation("later", &json!({ "image": "far:1" })));
     assert_eq!(stage.reply().unwrap().pulled, None);
+}
+
+/// What is stored of `f`: its version, and its code.
+fn stored(stage: &Stage) -> Option<(u64, String)> {
+    let found = stage.shared.functions().into_iter().find(|function| function.name == "f");
+    found.map(|function| (function.version, function.code.clone()))
+}
+
+fn with_code(code: &str) -> Work {
+    Work::Update("f".to_owned(), json!({ "code": code }).to_string().into_bytes())
+}
+
+fn to_far() -> Work {
+    Work::Update("f".to_owned(), json!({ "config": { "image": "far:1" } }).to_string().into_bytes())
+}
+
+const NEWER: &str = "def handle(request): return 'newer'\n";
+
+#[test]
+fn a_deployment_whose_client_went_while_it_waited_is_not_made() {
+    let stage = Stage::new("");
+    stage.engine.could_have("far:1", 'd');
+    // A function that is new.
+    let slow = stage.engine.pulls.lock().unwrap();
+    let gone = Attendance::default();
+    stage.begin_for(&gone, 1, creation("f", &json!({ "image": "far:1" })));
+    drop((slow, gone));
+    stage.go_on();
+    assert!(stage.reply().is_some_and(|reply| reply.result.is_err()), "which the front tells nobody");
+    assert_eq!(stored(&stage), None);
+    // One that is changed, with nobody else at it.
+    stage.create("f", json!({})).unwrap();
+    stage.engine.images.lock().unwrap().remove("far:1");
+    let slow = stage.engine.pulls.lock().unwrap();
+    let (gone, stays) = (Attendance::default(), Attendance::default());
+    stage.begin_for(&gone, 2, to_far());
+    stage.begin_for(&stays, 3, to_far());
+    drop((slow, gone));
+    stage.go_on();
+    assert!(stage.reply().is_some_and(|reply| reply.result.is_err()));
+    assert_eq!(stored(&stage).unwrap().0, 1);
+    stage.go_on();
+    assert_eq!(version(stage.reply().unwrap().result).unwrap().version, 2, "who waits gets what he waits for");
+}
+
+#[test]
+fn what_was_acknowledged_while_a_deployment_waited_stays_and_that_one_is_refused() {
+    let stage = Stage::new("");
+    stage.engine.could_have("far:1", 'd');
+    let refused = || {
+        stage.go_on();
+        let problem = stage.reply().unwrap().result.unwrap_err();
+        assert_eq!((problem.status(), problem.code()), (409, "conflict"));
+    };
+    let waits = |work: Work, meanwhile: &dyn Fn()| {
+        stage.engine.images.lock().unwrap().remove("far:1");
+        let slow = stage.engine.pulls.lock().unwrap();
+        stage.begin(1, work);
+        assert!(stage.reply().is_none());
+        meanwhile();
+        drop(slow);
+    };
+    let acknowledged = |work: Work| {
+        stage.begin(2, work);
+        assert!(stage.reply().unwrap().result.is_ok());
+    };
+    stage.create("f", json!({})).unwrap();
+    waits(to_far(), &|| acknowledged(with_code(NEWER)));
+    refused();
+    assert_eq!(stored(&stage), Some((2, NEWER.to_owned())));
+    // A function of the same number, and another one.
+    waits(to_far(), &|| {
+        acknowledged(Work::Delete("f".to_owned()));
+        acknowledged(creation("f", &json!({})));
+        acknowledged(with_code(NEWER));
+    });
+    refused();
+    assert_eq!(stored(&stage), Some((2, NEWER.to_owned())));
+    // Made and deleted again: it is gone, and stays so.
+    acknowledged(Work::Delete("f".to_owned()));
+    waits(creation("f", &json!({ "image": "far:1" })), &|| {
+        acknowledged(creation("f", &json!({})));
+        acknowledged(Work::Delete("f".to_owned()));
+    });
+    refused();
+    assert_eq!(stored(&stage), None);
+    // Another function's changes are none of its.
+    waits(creation("f", &json!({ "image": "far:1" })), &|| acknowledged(creation("g", &json!({}))));
+    stage.go_on();
+    assert_eq!(version(stage.reply().unwrap().result).unwrap().version, 1);
+}
+
+#[test]
+fn two_who_wait_for_the_same_change_are_both_acknowledged_and_of_two_changes_one_is() {
+    let stage = Stage::new("");
+    stage.create("f", json!({})).unwrap();
+    stage.engine.could_have("far:1", 'd');
+    let outcomes = |works: [Work; 2]| {
+        stage.engine.images.lock().unwrap().remove("far:1");
+        let slow = stage.engine.pulls.lock().unwrap();
+        for (ticket, work) in (1..).zip(works) {
+            stage.begin(ticket, work);
+        }
+        drop(slow);
+        [1, 2].map(|_| {
+            stage.go_on();
+            version(stage.reply().unwrap().result).map(|version| version.version).map_err(|problem| problem.status())
+        })
+    };
+    assert_eq!(outcomes([to_far(), to_far()]), [Ok(2), Ok(2)]);
+    assert_eq!(outcomes([with_code(NEWER), with_code(CODE)]), [Ok(3), Err(409)]);
 }
 
 #[test]
