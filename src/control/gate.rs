@@ -5,8 +5,11 @@
 //!
 //! Invariant: between the news that nobody is inside and [`Gate::resume`] nothing is written to the store.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use crossbeam_channel::{bounded, Receiver, Sender};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
@@ -20,6 +23,8 @@ enum Mode {
 struct Inside {
     mode: Mode,
     changes: usize,
+    /// Dropped when the gate is closed: so those learn of it who wait for something else.
+    closing: Option<Sender<Infallible>>,
 }
 
 /// See the module's documentation.
@@ -28,6 +33,7 @@ pub struct Gate {
     changed: Condvar,
     /// Called when the gate is held and the last change under way has left.
     settled: Box<dyn Fn() + Send + Sync>,
+    closed: Receiver<Infallible>,
 }
 
 impl fmt::Debug for Gate {
@@ -49,8 +55,9 @@ pub struct Pass<'a> {
 impl Gate {
     /// An open one. `settled` is called from the thread whose change was the last to end after [`Gate::hold`].
     pub fn new(settled: impl Fn() + Send + Sync + 'static) -> Gate {
-        let inside = Mutex::new(Inside { mode: Mode::Open, changes: 0 });
-        Gate { inside, changed: Condvar::new(), settled: Box::new(settled) }
+        let (closing, closed) = bounded(0);
+        let inside = Mutex::new(Inside { mode: Mode::Open, changes: 0, closing: Some(closing) });
+        Gate { inside, changed: Condvar::new(), settled: Box::new(settled), closed }
     }
 
     /// Goes in, and waits while the gate is held: for control threads.
@@ -86,6 +93,12 @@ impl Gate {
     /// Sends those away who wait, and all others.
     pub fn close(&self) {
         self.set(Mode::Closed);
+        self.lock().closing = None;
+    }
+
+    /// Is disconnected from the moment on in which the gate is closed.
+    pub fn closed(&self) -> Receiver<Infallible> {
+        self.closed.clone()
     }
 
     /// Whether the store is another process's.
@@ -165,6 +178,7 @@ mod tests {
                 assert_eq!(waiting.join().unwrap(), if close { Err(Closed) } else { Ok(()) });
             });
             assert_eq!(gate.enter().is_err(), close);
+            assert_eq!(gate.closed().try_recv().is_err_and(|error| error.is_disconnected()), close);
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::registry::function::{ExecutionMode, FunctionConfig, Network};
 use crate::registry::image::{ImageId, Reference};
 use crate::scheduler::RuntimeId;
 
-use super::deploy::verdict;
+use super::deploy::{taken_over, verdict};
 use super::preparations::{Fetched, Need, Ready, Unready};
 use super::scan::ScanError;
 use super::verdicts::Refusal;
@@ -37,6 +37,9 @@ pub trait ImageSource: Send + Sync {
     /// # Errors
     /// Why it is not there, or that it is one in which no function can run.
     fn pull_image(&self, reference: &Reference) -> Result<(ImageId, Pulled), ImageError>;
+
+    /// Gives up every pull that goes on, and fetches nothing from now on. Does not wait.
+    fn pull_no_more(&self);
 
     /// Has a function's code looked at by the interpreter of an image. Blocks likewise.
     ///
@@ -160,11 +163,15 @@ impl Shared {
         let failed = |error: ImageError| not_there(&name, &error);
         let (id, pulled) = match source.find_image(&need.reference).map_err(failed)? {
             Some(id) => (id, None),
+            None if self.gate.is_closed() => return Err(taken_over()),
             None => {
                 source.pull_image(&need.reference).map(|(id, pulled)| (id, Some(Arc::new(pulled)))).map_err(failed)?
             }
         };
         if let Some(command) = &need.scan {
+            if self.gate.is_closed() {
+                return Err(taken_over());
+            }
             let rules = self.settings();
             let verdict = self.verdicts.scan(command, &id, rules.image_scan_timeout, rules.image_scan_max_age);
             verdict.map_err(|error| not_scanned(&name, command, &error))?.map_err(|it| refused(&name, command, &it))?;

@@ -18,6 +18,7 @@ mod scan;
 mod verdicts;
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::PathBuf;
@@ -25,7 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{bounded, select, Receiver, Sender};
+use crossbeam_channel::{bounded, never, select, Receiver, Sender};
 use serde_json::Value;
 
 use crate::backend::process::check::Checker;
@@ -328,7 +329,8 @@ pub fn start(shared: Arc<Shared>, watchdog: &mut Watchdog) -> io::Result<(Sender
             std::thread::Builder::new().name(name).spawn(move || {
                 pulse.begin();
                 let run = |job, waited: Option<Waited>| shared.run(job, waited.as_ref());
-                work_off(&receiver, &resumed, pulse, run, |ticket| shared.answer(ticket, Err(failed())));
+                let give_up = |ticket| shared.answer(ticket, Err(failed()));
+                work_off(&receiver, &resumed, shared.gate.closed(), pulse, run, give_up, || shared.prepare_no_more());
             })
         })
         .collect::<io::Result<Vec<_>>>()?;
@@ -336,18 +338,26 @@ pub fn start(shared: Arc<Shared>, watchdog: &mut Watchdog) -> io::Result<(Sender
 }
 
 /// Takes jobs, and those that go on after they were put aside, until the front has dropped its sender. A job that panics
-/// costs the client its answer, not the server a thread: `give_up` answers in its place.
+/// costs the client its answer, not the server a thread: `give_up` answers in its place. `cease` is called once, when the
+/// gate is closed.
 fn work_off(
     jobs: &Receiver<ControlJob>,
     resumed: &Receiver<Resumed>,
+    mut closed: Receiver<Infallible>,
     mut pulse: Pulse,
     run: impl Fn(ControlJob, Option<Waited>),
     give_up: impl Fn(Ticket),
+    cease: impl Fn(),
 ) {
     loop {
         let next = select! {
             recv(jobs) -> job => job.map(|job| (job, None)),
             recv(resumed) -> resumed => resumed.map(|(job, waited)| (job, Some(waited))),
+            recv(closed) -> _ => {
+                closed = never();
+                cease();
+                continue;
+            }
         };
         let Ok((job, waited)) = next else { return };
         pulse.turn();
@@ -384,8 +394,31 @@ mod tests {
             ticket => done.borrow_mut().push(ticket),
         };
         let (_resume, resumed) = bounded(1);
-        work_off(&receiver, &resumed, Pulse::unwatched(), run, |ticket| given_up.borrow_mut().push(ticket));
+        let give_up = |ticket| given_up.borrow_mut().push(ticket);
+        work_off(&receiver, &resumed, never(), Pulse::unwatched(), run, give_up, || panic!("nothing is closed"));
         assert_eq!(done.into_inner(), [Ticket(0), Ticket(2)]);
         assert_eq!(given_up.into_inner(), [Ticket(1)]);
+    }
+
+    #[test]
+    fn a_thread_that_has_nothing_to_do_hears_once_that_the_gate_is_closed_and_works_on() {
+        let gate = Gate::new(|| {});
+        let (sender, receiver) = bounded::<ControlJob>(1);
+        let (_resume, resumed) = bounded(1);
+        let (tell, told) = bounded(8);
+        std::thread::scope(|scope| {
+            let closed = gate.closed();
+            let cease = || tell.send(None).unwrap();
+            let run = |job: ControlJob, _| tell.send(Some(job.ticket)).unwrap();
+            scope.spawn(move || work_off(&receiver, &resumed, closed, Pulse::unwatched(), run, |_| (), cease));
+            gate.close();
+            let next = || told.recv_timeout(Duration::from_secs(60)).unwrap();
+            assert_eq!(next(), None);
+            let work = Work::Delete("f".to_owned());
+            sender.send(ControlJob { ticket: Ticket(1), client: Presence::NOBODY, work }).unwrap();
+            assert_eq!(next(), Some(Ticket(1)));
+            drop(sender);
+        });
+        assert!(told.is_empty());
     }
 }

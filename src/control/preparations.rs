@@ -8,6 +8,7 @@
 //!
 //! Invariants:
 //! - A job that was put aside is handed on once, or answered once, whatever becomes of the image.
+//! - Nothing waits here when the store is another process's: what does then is answered at once, and pulled no more.
 //! - At most [`IMAGE_PREPARATIONS_MAX`] such threads get images, and at most [`CONTROL_QUEUE_MAX`] jobs wait for them, with
 //!   bodies of [`PREPARATION_BYTES_MAX`] together. Who comes beyond that is refused.
 
@@ -23,6 +24,7 @@ use crate::limits::{CONTROL_QUEUE_MAX, IMAGE_PREPARATIONS_MAX, PREPARATION_BYTES
 use crate::registry::image::{ImageId, Reference};
 
 use super::claims::{Claim, Waited};
+use super::deploy::taken_over;
 use super::images::Pulled;
 use super::{failed, ControlJob, Shared};
 
@@ -74,11 +76,15 @@ pub(super) struct Aside {
 /// A job that goes on, and what it comes back with.
 pub(super) type Resumed = (ControlJob, Waited);
 
-type Waiting = HashMap<Need, Vec<(ControlJob, Claim)>>;
+#[derive(Debug, Default)]
+struct Inside {
+    waiting: HashMap<Need, Vec<(ControlJob, Claim)>>,
+    is_closed: bool,
+}
 
 /// See the module's documentation.
 pub(super) struct Preparations {
-    waiting: Mutex<Waiting>,
+    inside: Mutex<Inside>,
     resume: Sender<Resumed>,
     /// Where control threads find the jobs that go on.
     pub(super) resumed: Receiver<Resumed>,
@@ -87,7 +93,7 @@ pub(super) struct Preparations {
 impl Default for Preparations {
     fn default() -> Self {
         let (resume, resumed) = bounded(CONTROL_QUEUE_MAX);
-        Preparations { waiting: Mutex::default(), resume, resumed }
+        Preparations { inside: Mutex::default(), resume, resumed }
     }
 }
 
@@ -100,11 +106,17 @@ enum Joined {
     Begins,
     /// There are too many already.
     Refused(ControlJob),
+    /// It would be in vain.
+    Closed(ControlJob),
 }
 
 impl Preparations {
     fn join(&self, need: &Need, job: ControlJob, claim: Claim) -> Joined {
-        let mut waiting = self.lock();
+        let mut inside = self.lock();
+        if inside.is_closed {
+            return Joined::Closed(job);
+        }
+        let waiting = &mut inside.waiting;
         let jobs = || waiting.values().flatten().map(|(job, _)| job);
         let bytes: usize = jobs().chain(std::iter::once(&job)).map(|job| job.work.body_bytes()).sum();
         let is_full = jobs().count() >= CONTROL_QUEUE_MAX || bytes > PREPARATION_BYTES_MAX;
@@ -121,12 +133,20 @@ impl Preparations {
 
     /// Who waits for it. Whoever comes from now on begins anew.
     fn leave(&self, need: &Need) -> Vec<(ControlJob, Claim)> {
-        self.lock().remove(need).unwrap_or_default()
+        self.lock().waiting.remove(need).unwrap_or_default()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    /// Lets nobody wait any more. Who did?
+    fn close(&self) -> Vec<ControlJob> {
+        let mut inside = self.lock();
+        inside.is_closed = true;
+        let waiting = std::mem::take(&mut inside.waiting);
+        waiting.into_values().flatten().map(|(job, _)| job).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inside> {
         // Changed by single calls.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -135,6 +155,7 @@ impl Shared {
     pub(super) fn put_aside(self: &Arc<Self>, job: ControlJob, Aside { need, claim }: Aside) {
         match self.preparations.join(&need, job, claim) {
             Joined::Waits => {}
+            Joined::Closed(job) => self.answer(job.ticket, Err(taken_over())),
             Joined::Refused(job) => {
                 let detail = format!(
                     "config.image: {} is not ready, and as many images as can be at once are pulled or scanned already",
@@ -154,6 +175,17 @@ impl Shared {
                     }
                 }
             }
+        }
+    }
+
+    /// The store is another process's. What waits would be refused when its image is there: its client is told now, and
+    /// finds the other process when it comes again. Done more than once it does nothing more.
+    pub(super) fn prepare_no_more(&self) {
+        for job in self.preparations.close() {
+            self.answer(job.ticket, Err(taken_over()));
+        }
+        if let Some(images) = &self.images {
+            images.pull_no_more();
         }
     }
 

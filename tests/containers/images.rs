@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use serde_json::{json, Value};
 
 use crate::common::engine::{image_archive, Engine};
-use crate::common::{eventually, reset, slowed, Home, Reply, Server};
+use crate::common::{command, eventually, reset, slowed, Home, Reply, Server};
 use crate::registry::Registry;
 use crate::scene::{
     assert_processes_answer, await_health, configuration, contained, deploy, engine, found, server, EXEC,
@@ -110,6 +110,39 @@ fn slow_pulls_hold_up_nobody_else_and_the_answer_says_what_came() {
     assert_eq!((again.status, again.json().get("pulled")), (201, None), "{}", again.text());
     drop(server);
     others.iter().chain([&image]).for_each(|image| forget(engine, image));
+}
+
+#[test]
+fn a_server_that_gave_its_place_away_pulls_no_more_and_sends_its_successor_who_waits() {
+    let Some(engine) = engine() else { return };
+    let registry = Registry::start(None);
+    let (image, _) = registry.add("moved", archive("moved"));
+    let old = server(engine.socket(), "");
+    deploy(&old, "busy", EXEC, json!({}));
+    registry.close();
+    std::thread::scope(|scope| {
+        // A call keeps the old server for longer than whoever waits for the image should wait.
+        let call = scope.spawn(|| old.invoke("busy", "time.sleep(15); got = 'done'"));
+        let waits = scope.spawn(|| deploy_with(&old, "f", &image));
+        eventually("it is pulled", || (pulls(&old).len() == 1).then_some(()));
+        let mut start = command(&old.home);
+        start.arg("--takeover");
+        let new = Server::launch(old.home.clone(), start);
+        let sent_on = waits.join().unwrap();
+        sent_on.refused(503, "taking_over");
+        assert_eq!(sent_on.header("retry-after"), Some("1"));
+        let said = "another server took over, and this one pulls no image any more";
+        eventually("the pull is given up", || new.home.log().contains(said).then_some(()));
+        assert!(!call.is_finished(), "all that while the old server was at work");
+        assert_eq!(pulls(&new), Vec::<Value>::new());
+        registry.open();
+        // There is no Python in it, which the new server finds out when it has it.
+        deploy_with(&new, "f", &image).refused(503, "check_failed");
+        assert_eq!(call.join().unwrap().text(), "\"done\"");
+    });
+    let (_, status) = old.ended();
+    assert_eq!(status.code(), Some(0));
+    forget(engine, &image);
 }
 
 #[test]

@@ -49,6 +49,8 @@ pub enum ImageError {
     },
     /// As many others are pulled as may be at once.
     Busy,
+    /// This server has given its place to another one.
+    Succeeded,
 }
 
 impl fmt::Display for ImageError {
@@ -62,6 +64,7 @@ impl fmt::Display for ImageError {
                 write!(f, "image {reference} could not be pulled within {IMAGE_PULL_TIMEOUT:?}")
             }
             ImageError::Busy => write!(f, "{IMAGE_PULLS_MAX} images are pulled already"),
+            ImageError::Succeeded => f.write_str("another server took over, and this one pulls no image any more"),
         }
     }
 }
@@ -92,6 +95,11 @@ impl ImageSource for ImagesOf {
         let job = |answer| ContainerJob::PullImage { reference: reference.clone(), auth, answer };
         let PulledImage { image, pulled } = self.ask(job)?;
         Ok((usable(&image)?, pulled))
+    }
+
+    fn pull_no_more(&self) {
+        // If the thread has ended, so have its pulls.
+        let _ = self.containers.send(ContainerJob::StopPulls);
     }
 
     fn look_at(&self, code: &str, config: &FunctionConfig, runtime: RuntimeId) -> Result<(), CheckError> {

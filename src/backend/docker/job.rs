@@ -59,6 +59,8 @@ pub enum ContainerJob {
         /// Where to put it. Nothing comes before the image is here or cannot be had.
         answer: Sender<Result<PulledImage, ImageError>>,
     },
+    /// Give up every pull, and begin none any more.
+    StopPulls,
     /// Remove every container, end the thread.
     Shutdown,
 }

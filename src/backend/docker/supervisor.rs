@@ -224,6 +224,7 @@ impl Supervisor {
             ContainerJob::Bury { slot } => self.bury(slot),
             ContainerJob::FindImage { reference, answer } => self.find_image(&reference, answer),
             ContainerJob::PullImage { reference, auth, answer } => self.pull_image(reference, auth, answer),
+            ContainerJob::StopPulls => self.stop_pulls(),
             ContainerJob::Shutdown => {}
         }
     }

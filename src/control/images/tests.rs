@@ -32,6 +32,8 @@ struct Engine {
     elsewhere: Mutex<BTreeMap<String, ImageId>>,
     asked: AtomicUsize,
     pulled: AtomicUsize,
+    /// How often it was told to give up pulls.
+    stopped: AtomicUsize,
     /// Held to let pulls take their time.
     pulls: Mutex<()>,
 }
@@ -51,6 +53,10 @@ impl ImageSource for Arc<Engine> {
         let id = found.ok_or_else(|| ImageError::NotFound { message: "no such image".to_owned() })?;
         self.images.lock().unwrap().insert(image.clone(), id.clone());
         Ok((id, Pulled { image, digest: None, took: Duration::from_millis(1500), layers: 2, bytes: 3 }))
+    }
+
+    fn pull_no_more(&self) {
+        self.stopped.fetch_add(1, Relaxed);
     }
 
     fn look_at(&self, code: &str, _config: &FunctionConfig, _runtime: RuntimeId) -> Result<(), CheckError> {
@@ -449,6 +455,37 @@ fn two_who_wait_for_the_same_change_are_both_acknowledged_and_of_two_changes_one
     };
     assert_eq!(outcomes([to_far(), to_far()]), [Ok(2), Ok(2)]);
     assert_eq!(outcomes([with_code(NEWER), with_code(CODE)]), [Ok(3), Err(409)]);
+}
+
+#[test]
+fn who_waits_for_an_image_when_another_server_takes_over_is_told_at_once_and_nothing_is_pulled_any_more() {
+    let stage = Stage::new("");
+    stage.engine.could_have("far:1", 'd');
+    let taken_over = || {
+        let reply = stage.reply().unwrap();
+        let problem = reply.result.unwrap_err();
+        assert_eq!((problem.status(), problem.code()), (503, "taking_over"));
+        reply.ticket
+    };
+    let slow = stage.engine.pulls.lock().unwrap();
+    stage.begin(1, creation("f", &json!({ "image": "far:1" })));
+    stage.begin(2, creation("g", &json!({ "image": "far:2" })));
+    assert!(stage.reply().is_none());
+    stage.shared.gate.close();
+    stage.shared.prepare_no_more();
+    let mut told = [taken_over(), taken_over()];
+    told.sort_by_key(|ticket| ticket.0);
+    assert_eq!(told, [Ticket(1), Ticket(2)]);
+    assert_eq!(stage.engine.stopped.load(Relaxed), 1);
+    stage.begin(3, creation("h", &json!({ "image": "far:1" })));
+    assert_eq!(taken_over(), Ticket(3), "who comes now waits for nothing");
+    drop(slow);
+    assert!(stage.shared.preparations.resumed.recv_timeout(Duration::from_millis(100)).is_err());
+    assert!(stage.reply().is_none(), "nobody is told twice");
+    let need = Need { reference: Reference::parse("far:3").unwrap(), scan: None };
+    let pulled = stage.engine.pulled.load(Relaxed);
+    assert_eq!(stage.shared.fetch(&need).unwrap_err().code(), "taking_over", "nor does a reload begin to pull");
+    assert_eq!(stage.engine.pulled.load(Relaxed), pulled);
 }
 
 #[test]

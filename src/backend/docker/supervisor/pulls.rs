@@ -44,16 +44,20 @@ struct Search {
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
-pub(super) struct Pulls(HashMap<Reference, Search>);
+pub(super) struct Pulls {
+    searches: HashMap<Reference, Search>,
+    /// None is begun any more.
+    are_over: bool,
+}
 
 impl Pulls {
     /// When the first of them has had its time.
     pub(super) fn next_overdue(&self) -> Option<Instant> {
-        self.0.values().map(|search| search.began + IMAGE_PULL_TIMEOUT).min()
+        self.searches.values().map(|search| search.began + IMAGE_PULL_TIMEOUT).min()
     }
 
     fn overdue(&self, now: Instant) -> Vec<(Reference, CallId)> {
-        let overdue = self.0.iter().filter(|(_, search)| now >= search.began + IMAGE_PULL_TIMEOUT);
+        let overdue = self.searches.iter().filter(|(_, search)| now >= search.began + IMAGE_PULL_TIMEOUT);
         overdue.map(|(reference, search)| (reference.clone(), search.call)).collect()
     }
 }
@@ -82,10 +86,14 @@ impl Supervisor {
             let _ = answer.send(Err(ImageError::NoEngine { reason }));
             return;
         }
-        if let Some(search) = self.pulls.0.get_mut(&reference) {
+        if self.pulls.are_over {
+            let _ = answer.send(Err(ImageError::Succeeded));
+            return;
+        }
+        if let Some(search) = self.pulls.searches.get_mut(&reference) {
             return search.waiting.push(answer);
         }
-        if self.pulls.0.len() >= IMAGE_PULLS_MAX {
+        if self.pulls.searches.len() >= IMAGE_PULLS_MAX {
             let _ = answer.send(Err(ImageError::Busy));
             return;
         }
@@ -94,7 +102,7 @@ impl Supervisor {
         let call = self.ask(images::pull(&reference, auth), Question::Pull { reference: reference.clone() });
         let progress = PullProgress::default();
         let waiting = vec![answer];
-        self.pulls.0.insert(reference, Search { call, progress, began: now, told: now, pulled: None, waiting });
+        self.pulls.searches.insert(reference, Search { call, progress, began: now, told: now, pulled: None, waiting });
         self.show_pulls();
     }
 
@@ -105,7 +113,7 @@ impl Supervisor {
         if !matches!(news, News::Head { .. } | News::Chunk { .. }) {
             self.questions.remove(&call);
         }
-        let Some(search) = self.pulls.0.get_mut(&reference) else { return };
+        let Some(search) = self.pulls.searches.get_mut(&reference) else { return };
         let missing = |message: String| ImageError::Missing { reference: reference.to_string(), message };
         match news {
             News::Failed { error, .. } => self.end_pull(&reference, &Err(no_engine(&error))),
@@ -138,7 +146,7 @@ impl Supervisor {
                     search.pulled = Some(pulled);
                     let request = images::inspect(&reference);
                     let call = self.ask(request, Question::Pull { reference: reference.clone() });
-                    if let Some(search) = self.pulls.0.get_mut(&reference) {
+                    if let Some(search) = self.pulls.searches.get_mut(&reference) {
                         search.call = call;
                     }
                 }
@@ -150,14 +158,28 @@ impl Supervisor {
     /// Gives up pulls that take too long, however busily they go on.
     pub(super) fn expire_pulls(&mut self, now: Instant) {
         for (reference, call) in self.pulls.overdue(now) {
-            self.client.cancel(self.desk.registry(), call);
-            self.questions.remove(&call);
-            self.end_pull(&reference, &Err(ImageError::TimedOut { reference: reference.to_string() }));
+            let timed_out = ImageError::TimedOut { reference: reference.to_string() };
+            self.give_up_pull(&reference, call, timed_out);
         }
     }
 
+    /// Gives all of them up, and begins none any more.
+    pub(super) fn stop_pulls(&mut self) {
+        self.pulls.are_over = true;
+        let calls = self.pulls.searches.iter().map(|(reference, search)| (reference.clone(), search.call));
+        for (reference, call) in calls.collect::<Vec<_>>() {
+            self.give_up_pull(&reference, call, ImageError::Succeeded);
+        }
+    }
+
+    fn give_up_pull(&mut self, reference: &Reference, call: CallId, why: ImageError) {
+        self.client.cancel(self.desk.registry(), call);
+        self.questions.remove(&call);
+        self.end_pull(reference, &Err(why));
+    }
+
     fn end_pull(&mut self, reference: &Reference, outcome: &Result<PulledImage, ImageError>) {
-        let Some(search) = self.pulls.0.remove(reference) else { return };
+        let Some(search) = self.pulls.searches.remove(reference) else { return };
         self.show_pulls();
         if let Err(error) = outcome {
             log::warn!("image {reference} is not here: {error}");
@@ -168,7 +190,8 @@ impl Supervisor {
     }
 
     fn show_pulls(&self) {
-        let mut pulls: Vec<Pull> = self.pulls.0.iter().map(|(reference, search)| shown(reference, search)).collect();
+        let mut pulls: Vec<Pull> =
+            self.pulls.searches.iter().map(|(reference, search)| shown(reference, search)).collect();
         pulls.sort_by_key(|pull| pull.began);
         self.settings.health.set_pulls(pulls);
     }
@@ -218,7 +241,7 @@ mod tests {
             progress.push(b"{\"status\":\"Downloading\",\"id\":\"aa11\"}\n");
             let told = began + IMAGE_PULL_TIMEOUT;
             let search = Search { call, progress, began: began + after, told, pulled: None, waiting: Vec::new() };
-            pulls.0.insert(reference, search);
+            pulls.searches.insert(reference, search);
         }
         assert_eq!(pulls.next_overdue(), Some(began + IMAGE_PULL_TIMEOUT));
         let overdue = |now| pulls.overdue(now).into_iter().map(|(name, _)| name.to_string()).collect::<Vec<_>>();
