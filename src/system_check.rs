@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::backend::check::Checker;
 use crate::backend::docker::probe;
-use crate::backend::process::check::Checker;
 use crate::backend::process::runtimes::Runtimes;
 use crate::backend::process::supervisor::{self, SupervisorJob, SupervisorSettings};
 use crate::call::FrontEvent;

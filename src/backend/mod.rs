@@ -12,6 +12,7 @@
 //! - If the server dies, so do its instances: at once if it was root. In containers those of a server that was not end when
 //!   their call does.
 
+pub mod check;
 pub mod docker;
 pub mod process;
 mod recipients;

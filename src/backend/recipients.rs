@@ -12,7 +12,7 @@ use crate::call::{BlankFailure, FrontEvent, Slot, WorkerJob};
 use crate::doorbell::Line;
 use crate::scheduler::RuntimeId;
 
-use super::process::check::Throwaway;
+use super::check::Throwaway;
 use super::Instance;
 
 /// A blank that another thread asks for.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::backend::process::check::CheckError;
+use crate::backend::check::CheckError;
 use crate::backend::process::runtimes::NetworkError;
 use crate::call::FrontEvent;
 use crate::clock::unix_ms;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{json, Value};
 
-use crate::backend::process::check::CheckError;
+use crate::backend::check::CheckError;
 use crate::backend::runtimes::of_image;
 use crate::config::ImageScan;
 use crate::http::problem::Problem;

@@ -29,7 +29,7 @@ use std::time::Duration;
 use crossbeam_channel::{bounded, never, select, Receiver, Sender};
 use serde_json::Value;
 
-use crate::backend::process::check::Checker;
+use crate::backend::check::Checker;
 use crate::backend::runtimes::AllRuntimes;
 use crate::call::{FrontEvent, Slot, TakeoverNews};
 use crate::config::ImageScan;

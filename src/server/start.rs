@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::Arc;
 
+use crate::backend::check::Checker;
 use crate::backend::docker::images::ImagesOf;
-use crate::backend::process::check::Checker;
 use crate::backend::runtimes::{AllRuntimes, Images};
 use crate::call::FrontEvent;
 use crate::config::{Settings, Sources};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crossbeam_channel::{bounded, Sender};
 
-use crate::backend::process::check::{CheckError, Checker};
+use crate::backend::check::{CheckError, Checker};
 use crate::control::{self, ImageSource, Pulled};
 use crate::doorbell::Line;
 use crate::limits::{IMAGE_PULLS_MAX, IMAGE_PULL_TIMEOUT, IMAGE_VOLUMES_NAMED_MAX};

@@ -9,6 +9,7 @@ use std::time::Instant;
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 
+use crate::backend::check::Throwaway;
 use crate::backend::docker::api::system::EngineKind;
 use crate::backend::docker::api::{containers, line, logs};
 use crate::backend::docker::client::{CallId, News};
@@ -18,7 +19,6 @@ use crate::backend::docker::files;
 use crate::backend::docker::hardening::{self, ContainerSpec};
 use crate::backend::docker::launch::{command, Rendezvous};
 use crate::backend::docker::life::{Life, Next, Told};
-use crate::backend::process::check::Throwaway;
 use crate::backend::recipients::Recipient;
 use crate::backend::runtimes::{index_of, network_of};
 use crate::backend::{Instance, Wish};

@@ -1,5 +1,5 @@
 //! A look at code before it is stored: does it compile, and does it bind its handler. In a sandbox, since a compiler
-//! can be attacked too; the sandbox is thrown away afterwards.
+//! can be attacked too: a process's or a container's, as the function will have; it is thrown away afterwards.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -21,8 +21,8 @@ use crate::scheduler::RuntimeId;
 use crate::sys;
 use crate::wire::{self, CheckHead, CheckProblem, CodeMessages, Direction, Kind, WireError};
 
-use super::runtimes::{NetworkError, RuntimeError, Runtimes};
-use super::supervisor::SupervisorJob;
+use super::process::runtimes::{NetworkError, RuntimeError, Runtimes};
+use super::process::supervisor::SupervisorJob;
 
 /// Looks at code; cheap to clone, used by every control thread.
 #[derive(Clone)]
