@@ -1,9 +1,9 @@
-//! The containers' thread: makes blanks as containers (`starts`), ends them (`ends`), sees to images (`pulls`), and knows
-//! how the engine is (`engine`).
+//! The containers' thread: takes orders (`orders`), makes blanks of them as containers (`starts`), ends these (`ends`), sees
+//! to images (`pulls`), and knows how the engine is (`engine`).
 //!
-//! Here are its loop and its state. It alone talks to the engine, and waits for nothing: every question is sent and its
-//! answer heard as it comes. Does not decide how many blanks there are (the scheduler does) and does not talk to
-//! instances (workers do).
+//! Here are its loop and its state; what it asks the engine is in `questions`, what else its poll waits for in `watch`.
+//! It alone talks to the engine, and waits for nothing: every question is sent and its answer heard as it comes. Does not
+//! decide how many blanks there are (the scheduler does) and does not talk to instances (workers do).
 //!
 //! Invariants:
 //! - Every [`ContainerJob::Make`] ends in exactly one answer: for a worker, one `Adopt` to it or one `BlankFailed` to the
@@ -13,10 +13,14 @@
 //!   by the next one.
 //! - An engine that is away or hangs costs containers alone.
 
+mod container;
 mod ends;
 mod engine;
+mod orders;
 mod pulls;
+mod questions;
 mod starts;
+mod watch;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -33,7 +37,7 @@ use crate::backend::runtimes::Images;
 use crate::call::{FrontEvent, Slot, WorkerJob};
 use crate::doorbell::{Desk, Line, DOORBELL_TOKEN};
 use crate::egress::Egress;
-use crate::limits::{CONTAINERS_STOP_WAIT, ENGINE_ASK_AGAIN, ENGINE_ASK_PATIENCE};
+use crate::limits::CONTAINERS_STOP_WAIT;
 use crate::takeover::Side;
 use crate::vital::Vital;
 use crate::watchdog::Pulse;
@@ -42,13 +46,15 @@ use super::client::{CallId, Client, News};
 use super::hardening::SecurityLabel;
 use super::health::Health;
 use super::heir::Heir;
-use super::http::Request;
 use super::job::ContainerJob;
 use super::profiles::Profiles;
 
-use engine::{Engine, Inquiry};
+use container::Container;
+use engine::Engine;
+use orders::Order;
 use pulls::Pulls;
-use starts::{Container, Order, Question, Source};
+use questions::{Asked, Question};
+use watch::Source;
 
 /// What the thread needs to know.
 pub struct ContainerSettings {
@@ -84,15 +90,6 @@ pub struct ContainerSettings {
 
 /// Events of the engine's connections have the tokens from here on. Below are those of containers: see [`Source`].
 const CLIENT_TOKENS: usize = 1 << 32;
-
-/// A question that was asked.
-#[derive(Debug)]
-struct Asked {
-    request: Request,
-    question: Question,
-    /// Until when it is asked again, should the connection be cut.
-    until: Instant,
-}
 
 struct Supervisor {
     desk: Desk<ContainerJob>,
@@ -246,52 +243,6 @@ impl Supervisor {
                 Some(Question::Container { .. }) => self.hear_of_container(call, news),
                 None => {}
             }
-        }
-    }
-
-    /// Asks the engine. Everything but a pull may be asked twice: a container is made under a name that nobody else takes,
-    /// and started, changed, ended and removed as well by the second word as by the first.
-    fn ask(&mut self, request: Request, question: Question) -> CallId {
-        self.ask_until(Asked { request, question, until: Instant::now() + ENGINE_ASK_PATIENCE })
-    }
-
-    fn ask_until(&mut self, asked: Asked) -> CallId {
-        let call = self.client.submit(self.desk.registry(), asked.request.clone(), Instant::now());
-        self.questions.insert(call, asked);
-        call
-    }
-
-    /// Asks in a moment.
-    fn ask_later(&mut self, request: Request, question: Question) {
-        let now = Instant::now();
-        self.again.push((now + ENGINE_ASK_AGAIN, Asked { request, question, until: now + ENGINE_ASK_PATIENCE }));
-    }
-
-    fn answered(&mut self, call: CallId) -> Option<Question> {
-        self.questions.remove(&call).map(|asked| asked.question)
-    }
-
-    /// Whether a question whose connection was cut will be asked again.
-    fn defer(&mut self, call: CallId) -> bool {
-        let at = Instant::now() + ENGINE_ASK_AGAIN;
-        let may_be = |asked: &Asked| {
-            let is_engine = matches!(asked.question, Question::Engine(Inquiry::Version | Inquiry::Ping));
-            !is_engine && !asked.request.is_stream() && at < asked.until
-        };
-        if !self.questions.get(&call).is_some_and(may_be) {
-            return false;
-        }
-        self.again.extend(self.questions.remove(&call).map(|asked| (at, asked)));
-        true
-    }
-
-    /// Asks again what is due.
-    fn ask_again(&mut self, now: Instant) {
-        let (due, later) = std::mem::take(&mut self.again).into_iter().partition(|(at, _)| *at <= now);
-        self.again = later;
-        let due: Vec<(Instant, Asked)> = due;
-        for (_, asked) in due {
-            self.ask_until(asked);
         }
     }
 }

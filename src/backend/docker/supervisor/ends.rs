@@ -11,7 +11,8 @@ use crate::limits::{
     CONTAINER_REMOVAL_RETRY_MAX,
 };
 
-use super::starts::{Container, Question};
+use super::container::Container;
+use super::questions::Question;
 use super::Supervisor;
 
 /// What a question about one container is for.

@@ -18,7 +18,7 @@ use crate::limits::{
     ENGINE_LOOK_TIMEOUT, ENGINE_RETRY, ENGINE_SWEEP,
 };
 
-use super::starts::Question;
+use super::questions::Question;
 use super::Supervisor;
 
 /// What the engine is asked about itself.

@@ -19,7 +19,7 @@ use crate::control::Pulled;
 use crate::limits::{IMAGE_PULLS_MAX, IMAGE_PULL_TIMEOUT};
 use crate::registry::image::Reference;
 
-use super::starts::Question;
+use super::questions::Question;
 use super::Supervisor;
 
 /// How often the log tells of a pull that goes on.
