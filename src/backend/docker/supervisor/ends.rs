@@ -77,9 +77,10 @@ impl Supervisor {
         let Some(container) = self.containers.get_mut(key) else { return };
         container.removal.is_wanted = true;
         // At the end of the server this is asked for again and again.
-        let is_early = container.removal.retry_at.is_some_and(|at| Instant::now() < at);
-        let is_due = container.removal.is_due() && !is_early;
-        if !is_due || !self.engine.is_up() || self.removals() >= CONTAINER_REMOVALS_MAX {
+        if !container.removal.is_due(Instant::now())
+            || !self.engine.is_up()
+            || self.removals() >= CONTAINER_REMOVALS_MAX
+        {
             return;
         }
         let container = &mut self.containers[key];
@@ -141,10 +142,7 @@ impl Supervisor {
                 Ok(()) => self.forget(key),
                 Err(error) => {
                     let removal = &mut self.containers[key].removal;
-                    removal.is_asked = false;
-                    removal.failures = removal.failures.saturating_add(1);
-                    let pause = CONTAINER_REMOVAL_RETRY * 2u32.saturating_pow(removal.failures.min(10) - 1);
-                    removal.retry_at = Some(Instant::now() + pause.min(CONTAINER_REMOVAL_RETRY_MAX));
+                    removal.failed(Instant::now());
                     // Podman is not there yet, now and then, when a container has ended this moment.
                     let level = if removal.failures > 1 { log::Level::Warn } else { log::Level::Debug };
                     log::log!(level, "{slot}: its container cannot be removed yet: {error}");
@@ -236,8 +234,23 @@ impl Removal {
         Removal { awaits_creation, ..Removal::default() }
     }
 
-    fn is_due(&self) -> bool {
-        self.is_wanted && !self.is_asked && !self.awaits_creation
+    /// When it is to be asked for, which may have been: not before the pause after a failure is over. It is not as long as
+    /// nobody wants it, or an answer is to come first.
+    fn due(&self, now: Instant) -> Option<Instant> {
+        let may_be_asked = self.is_wanted && !self.is_asked && !self.awaits_creation;
+        may_be_asked.then(|| self.retry_at.unwrap_or(now))
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.due(now).is_some_and(|at| at <= now)
+    }
+
+    /// It was asked for in vain, and is again after a pause, which grows.
+    fn failed(&mut self, now: Instant) {
+        self.is_asked = false;
+        self.failures = self.failures.saturating_add(1);
+        let pause = CONTAINER_REMOVAL_RETRY * 2u32.saturating_pow(self.failures.min(10) - 1);
+        self.retry_at = Some(now + pause.min(CONTAINER_REMOVAL_RETRY_MAX));
     }
 }
 
@@ -251,7 +264,7 @@ impl Container {
         if let Some((_, until)) = self.exit {
             return Some(until);
         }
-        (may_remove && self.removal.is_due()).then(|| self.removal.retry_at.unwrap_or(now))
+        self.removal.due(now).filter(|_| may_remove)
     }
 }
 
@@ -262,5 +275,33 @@ fn exit_reason(inspect: &containers::Inspect, limit_bytes: u64) -> ExitReason {
         _ if inspect.is_out_of_memory => ExitReason::OutOfMemory { limit_bytes },
         code @ 129..=192 => ExitReason::Signal(code - 128),
         code => ExitReason::Status(code),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_removal_is_due_when_it_is_wanted_and_nothing_is_awaited_and_after_a_failure_when_its_pause_is_over() {
+        let now = Instant::now();
+        let mut removal = Removal::of_one_that_is_made(true);
+        assert!(!removal.is_due(now), "nobody wants it");
+        removal.is_wanted = true;
+        assert!(!removal.is_due(now), "it could overtake the creation");
+        removal.awaits_creation = false;
+        assert!(removal.is_due(now));
+        let mut pauses = Vec::new();
+        for _ in 0..12 {
+            removal.is_asked = true;
+            assert_eq!(removal.due(now), None);
+            removal.failed(now);
+            let due = removal.due(now).unwrap();
+            assert!(!removal.is_due(due - Duration::from_millis(1)) && removal.is_due(due));
+            pauses.push(due - now);
+        }
+        assert_eq!(pauses[..2], [CONTAINER_REMOVAL_RETRY, CONTAINER_REMOVAL_RETRY * 2]);
+        assert!(pauses.is_sorted() && pauses[11] == CONTAINER_REMOVAL_RETRY_MAX, "{pauses:?}");
     }
 }
