@@ -1,16 +1,13 @@
 """Sandboxes made and destroyed: how many a second, and what is left of them on the host, counted before and after."""
 
 import os
-import threading
 import time
 from pathlib import Path
 
+from cycles import CycleError, at_rest, repeat
+
 CONNECTIONS = 8
 REST_S = 30
-
-
-class ChurnError(Exception):
-    """A call failed, or something was left."""
 
 
 def measure(server, count, say):
@@ -30,41 +27,17 @@ def measure(server, count, say):
 
 
 def _calls(server, count):
-    failures, left = [], iter(range(count))
-    lock = threading.Lock()
+    def call(connection, number):
+        answer = connection.request("POST", "/invoke/churn", {"number": number})
+        if answer.status != 200 or answer.json() != {"number": number}:
+            raise CycleError(f"answered {answer.status} {answer.body[:300]!r}")
 
-    def call():
-        with server.connect() as connection:
-            while not failures:
-                with lock:
-                    number = next(left, None)
-                if number is None:
-                    return
-                answer = connection.request("POST", "/invoke/churn", {"number": number})
-                if answer.status != 200 or answer.json() != {"number": number}:
-                    failures.append(f"call {number}: {answer.status} {answer.body[:300]!r}")
-
-    threads = [threading.Thread(target=call) for _ in range(CONNECTIONS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise ChurnError(failures[0])
+    repeat(server, count, CONNECTIONS, call)
 
 
 def _at_rest(root, wanted=None):
-    """The holdings once they stay the same for a second; waits for the `wanted` ones for a while."""
-    give_up_at = time.monotonic() + REST_S
-    last, since = None, time.monotonic()
-    while True:
-        now = holdings(root)
-        if now != last:
-            last, since = now, time.monotonic()
-        rested = time.monotonic() - since > 1
-        if (rested and (wanted is None or now == wanted)) or time.monotonic() > give_up_at:
-            return now
-        time.sleep(0.05)
+    """The holdings at rest; waits for the `wanted` ones for a while."""
+    return at_rest(lambda: holdings(root), lambda now: wanted is None or now == wanted, REST_S, 0.05)
 
 
 def holdings(root):

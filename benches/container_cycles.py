@@ -4,11 +4,11 @@ Counted is what the server holds, what its directory holds, and what the engine 
 moment of rest is waited for on either side; then there may be no more of anything than there was.
 """
 
-import threading
 import time
 from pathlib import Path
 
 from container_cold import STOCK, await_rest
+from cycles import CycleError, at_rest, repeat
 from target import ANSWER, BODY
 
 # More at a time than the engine is asked to make.
@@ -17,10 +17,6 @@ WARM_UP = 20
 REST_S = 60
 # As long as the server keeps a connection to the engine that nobody needs, and a little more.
 ENGINE_IDLE_S = 12
-
-
-class CycleError(Exception):
-    """A deployment, a call or a deletion failed."""
 
 
 def measure(server, engine, count, say):
@@ -40,30 +36,10 @@ def measure(server, engine, count, say):
 
 
 def _cycles(server, prefix, count, say):
-    failures, left = [], iter(range(count))
-    lock = threading.Lock()
+    def cycle(connection, number):
+        _cycle(server, connection, f"{prefix}-{number}")
 
-    def work():
-        with server.connect() as connection:
-            while not failures:
-                with lock:
-                    number = next(left, None)
-                if number is None:
-                    return
-                if number and number % 100 == 0:
-                    say(f"{number} of {count} functions")
-                try:
-                    _cycle(server, connection, f"{prefix}-{number}")
-                except Exception as error:
-                    failures.append(f"{prefix}-{number}: {error}")
-
-    threads = [threading.Thread(target=work) for _ in range(CONNECTIONS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise CycleError(failures[0])
+    repeat(server, count, CONNECTIONS, cycle, lambda number: say(f"{number} of {count} functions"))
 
 
 def _cycle(server, connection, name):
@@ -75,17 +51,8 @@ def _cycle(server, connection, name):
 
 
 def _at_rest(server, engine, wanted=None):
-    """The holdings once they stay the same for a second; waits for no more than the `wanted` ones for a while."""
-    give_up_at = time.monotonic() + REST_S
-    last, since = None, time.monotonic()
-    while True:
-        now = holdings(server, engine)
-        if now != last:
-            last, since = now, time.monotonic()
-        rested = time.monotonic() - since > 1
-        if (rested and (wanted is None or not left(wanted, now))) or time.monotonic() > give_up_at:
-            return now
-        time.sleep(0.1)
+    """The holdings at rest; waits for no more than the `wanted` ones for a while."""
+    return at_rest(lambda: holdings(server, engine), lambda now: wanted is None or not left(wanted, now), REST_S, 0.1)
 
 
 def left(before, after):

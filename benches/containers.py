@@ -19,6 +19,7 @@ from pathlib import Path
 import container_cold
 import container_cycles
 import container_idle
+import cycles
 import load
 import machine
 import report
@@ -52,7 +53,7 @@ def main():
         return 0
     try:
         result = measure(options)
-    except FAILURES + (EngineError, container_cycles.CycleError, container_idle.IdleError) as error:
+    except FAILURES + (EngineError, cycles.CycleError, container_idle.IdleError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     options.json.parent.mkdir(parents=True, exist_ok=True)

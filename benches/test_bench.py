@@ -1,5 +1,6 @@
 """What the benchmark's arithmetic and its care for processes promise. `make test` runs it; it needs no peer."""
 
+import contextlib
 import os
 import socket
 import sys
@@ -14,6 +15,7 @@ import container_cold
 import container_cycles
 import container_idle
 import containers
+import cycles
 import report
 import sandbox
 from client import Connection, HttpError
@@ -40,6 +42,39 @@ class Quantiles(unittest.TestCase):
 
     def test_one_value_is_every_quantile(self):
         self.assertEqual(set(summary([7]).values()), {7})
+
+
+class Repeated(unittest.TestCase):
+    class Server:
+        def connect(self):
+            return contextlib.nullcontext("a connection")
+
+    def test_each_number_is_worked_on_once_by_one_of_them(self):
+        done, said = [], []
+        cycles.repeat(self.Server(), 250, 4, lambda connection, number: done.append(number), said.append)
+        self.assertEqual(sorted(done), list(range(250)))
+        self.assertEqual(sorted(said), [100, 200])
+
+    def test_the_first_failure_ends_all_and_is_told(self):
+        done = []
+
+        def work(connection, number):
+            if number == 3:
+                raise ValueError("on purpose")
+            done.append(number)
+
+        with self.assertRaisesRegex(cycles.CycleError, "number 3: on purpose"):
+            cycles.repeat(self.Server(), 10**9, 2, work)
+        self.assertLess(len(done), 10**6)
+
+    def test_a_rest_is_a_second_of_what_is_enough_or_the_end_of_patience(self):
+        seen = iter([1, 2])
+        begun = time.monotonic()
+        self.assertEqual(cycles.at_rest(lambda: next(seen, 3), lambda now: now == 3, 60, 0.01), 3)
+        self.assertGreaterEqual(time.monotonic() - begun, 1)
+        begun = time.monotonic()
+        self.assertEqual(cycles.at_rest(lambda: 3, lambda now: False, 0.1, 0.01), 3)
+        self.assertLess(time.monotonic() - begun, 1)
 
 
 class Sandboxes(unittest.TestCase):

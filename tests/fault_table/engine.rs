@@ -1,5 +1,6 @@
 //! The engine of containers is away, hangs, answers nonsense, dies and comes again; and an image is gone.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{json, Value};
@@ -61,12 +62,30 @@ fn cold_names(pair: &Pair) -> Vec<String> {
     names
 }
 
+/// A row whose accident befalls an engine of its own, or nothing when this machine can have none.
+fn own_engine(fault: &'static str) -> Option<(Row, Engine)> {
+    let row = Row::of(fault)?;
+    match Engine::start() {
+        Ok(engine) => Some((row, engine)),
+        Err(why) => {
+            skip(&why);
+            None
+        }
+    }
+}
+
+/// Functions in either mode, on this engine by this socket, and others that are called when they are cold.
+fn stage(row: &mut Row, engine: &Engine, socket: &Path) -> (Pair, Vec<String>) {
+    let pair = Pair::set(row, socket, engine.image(), "container_pool_size: 0");
+    let names = cold_names(&pair);
+    (pair, names)
+}
+
 fn measure(fault: &'static str, manner: Manner) {
     let Some(mut row) = Row::of(fault) else { return };
     let Some(engine) = shared_engine() else { return };
     let door = Door::new(engine.socket(), Manner::Open);
-    let pair = Pair::set(&mut row, &door.socket(), engine.image(), "container_pool_size: 0");
-    let names = cold_names(&pair);
+    let (pair, names) = stage(&mut row, engine, &door.socket());
     let loads = pair.load();
     let mut cold = Cold::default();
     for _ in 0..sized(5, 1) {
@@ -101,13 +120,8 @@ fn an_engine_that_answers_garbage_costs_cold_calls_in_containers_alone() {
 
 #[test]
 fn a_stopped_engine_costs_cold_calls_in_containers_alone() {
-    let Some(mut row) = Row::of("SIGSTOP of the container engine") else { return };
-    let engine = match Engine::start() {
-        Ok(engine) => engine,
-        Err(why) => return skip(&why),
-    };
-    let pair = Pair::set(&mut row, engine.socket(), engine.image(), "container_pool_size: 0");
-    let names = cold_names(&pair);
+    let Some((mut row, engine)) = own_engine("SIGSTOP of the container engine") else { return };
+    let (pair, names) = stage(&mut row, &engine, engine.socket());
     let loads = pair.load();
     let mut cold = Cold::default();
     for _ in 0..sized(5, 1) {
@@ -122,13 +136,8 @@ fn a_stopped_engine_costs_cold_calls_in_containers_alone() {
 
 #[test]
 fn a_killed_engine_that_starts_again_costs_what_ran_in_containers_alone() {
-    let Some(mut row) = Row::of("kill -9 of the container engine, and a new one") else { return };
-    let engine = match Engine::start() {
-        Ok(engine) => engine,
-        Err(why) => return skip(&why),
-    };
-    let pair = Pair::set(&mut row, engine.socket(), engine.image(), "container_pool_size: 0");
-    let names = cold_names(&pair);
+    let Some((mut row, engine)) = own_engine("kill -9 of the container engine, and a new one") else { return };
+    let (pair, names) = stage(&mut row, &engine, engine.socket());
     let loads = pair.load();
     let (mut cold, mut without) = (Cold::default(), 0);
     let rounds = sized(5, 1);
