@@ -40,7 +40,7 @@ def repeat(server, count, connections, work, say=None):
 
 
 def at_rest(holdings, is_enough, limit_s, pause_s):
-    """What `holdings()` gives once that stays the same for a second and is enough; after `limit_s` whatever it gives."""
+    """What `holdings()` gives once that is enough and the same for a second; after `limit_s` whatever it gives."""
     give_up_at = time.monotonic() + limit_s
     last, since = None, time.monotonic()
     while True:

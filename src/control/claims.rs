@@ -1,9 +1,9 @@
 //! What a deployment that has waited for an image needs so that it may be made still: a client that waits for it, and a
 //! function that nobody has changed meanwhile.
 //!
-//! A client that went away may have come again with something else, which was acknowledged; and what was acknowledged is
-//! not to be overwritten by what somebody gave up. That a client has gone may not be seen (its network is down, say), so
-//! that a change that came in between counts by itself.
+//! A client that went away may have come again with something else, which was acknowledged; and what was acknowledged
+//! is not to be overwritten by what somebody gave up. That a client has gone may not be seen (its network is down,
+//! say), so that a change that came in between counts by itself.
 //!
 //! Invariant: a claim is overtaken by every change of its function that is committed between its stake and its own
 //! commit. Both are under the store's lock.

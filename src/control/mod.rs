@@ -337,9 +337,9 @@ pub fn start(shared: Arc<Shared>, watchdog: &mut Watchdog) -> io::Result<(Sender
     Ok((sender, threads))
 }
 
-/// Takes jobs, and those that go on after they were put aside, until the front has dropped its sender. A job that panics
-/// costs the client its answer, not the server a thread: `give_up` answers in its place. `cease` is called once, when the
-/// gate is closed.
+/// Takes jobs, and those that go on after they were put aside, until the front has dropped its sender. A job that
+/// panics costs the client its answer, not the server a thread: `give_up` answers in its place. `cease` is called once,
+/// when the gate is closed.
 fn work_off(
     jobs: &Receiver<ControlJob>,
     resumed: &Receiver<Resumed>,

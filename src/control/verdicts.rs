@@ -92,8 +92,8 @@ impl Verdicts {
         self.lock().find(&subject(command, image), max_age)
     }
 
-    /// The same, and has it looked at if it is not known. Blocks for as long as that takes. Who asks while it is looked at
-    /// gets what comes of that.
+    /// The same, and has it looked at if it is not known. Blocks for as long as that takes. Who asks while it is looked
+    /// at gets what comes of that.
     ///
     /// # Errors
     /// Why it could not be looked at, now or within the last [`IMAGE_SCAN_FAILURE_MAX_AGE`].

@@ -1,9 +1,9 @@
-//! The containers' thread: takes orders (`orders`), makes blanks of them as containers (`starts`), ends these (`ends`), sees
-//! to images (`pulls`), and knows how the engine is (`engine`).
+//! The containers' thread: takes orders (`orders`), makes blanks of them as containers (`starts`), ends these (`ends`),
+//! sees to images (`pulls`), and knows how the engine is (`engine`).
 //!
 //! Here are its loop and its state; what it asks the engine is in `questions`, what else its poll waits for in `watch`.
-//! It alone talks to the engine, and waits for nothing: every question is sent and its answer heard as it comes. Does not
-//! decide how many blanks there are (the scheduler does) and does not talk to instances (workers do).
+//! It alone talks to the engine, and waits for nothing: every question is sent and its answer heard as it comes. Does
+//! not decide how many blanks there are (the scheduler does) and does not talk to instances (workers do).
 //!
 //! Invariants:
 //! - Every [`ContainerJob::Make`] ends in exactly one answer: for a worker, one `Adopt` to it or one `BlankFailed` to the

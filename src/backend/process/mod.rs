@@ -2,7 +2,8 @@
 //!
 //! [`supervisor`] is the thread that owns the zygotes and the cgroups and makes blanks, with a `nursery` for each
 //! runtime; `networks` keeps empty network namespaces; `zygote` is its hold on one zygote; `strays` waits for children
-//! that nobody else waits for; [`custody`] is what a worker gets with each instance; [`runtimes`] maps `python3.N` to interpreters.
+//! that nobody else waits for; [`custody`] is what a worker gets with each instance; [`runtimes`] maps `python3.N` to
+//! interpreters.
 
 pub mod custody;
 mod job;

@@ -1,8 +1,8 @@
 //! The file in which the verdicts of scans outlive the server: a JSON array with an object for each.
 //!
-//! It is a memory aid, and a verdict in it lets an image in. So it is read like what strangers wrote: an entry that is not
-//! as this server writes them costs that entry, and what is no such file at all is put aside, for people to look at, and
-//! forgotten. What cannot be written costs another scan later.
+//! It is a memory aid, and a verdict in it lets an image in. So it is read like what strangers wrote: an entry that is
+//! not as this server writes them costs that entry, and what is no such file at all is put aside, for people to look
+//! at, and forgotten. What cannot be written costs another scan later.
 
 use std::fmt;
 use std::fs::{self, File};

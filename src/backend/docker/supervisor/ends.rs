@@ -234,8 +234,8 @@ impl Removal {
         Removal { awaits_creation, ..Removal::default() }
     }
 
-    /// When it is to be asked for, which may have been: not before the pause after a failure is over. It is not as long as
-    /// nobody wants it, or an answer is to come first.
+    /// When it is to be asked for, which may have been: not before the pause after a failure is over. It is not as long
+    /// as nobody wants it, or an answer is to come first.
     fn due(&self, now: Instant) -> Option<Instant> {
         let may_be_asked = self.is_wanted && !self.is_asked && !self.awaits_creation;
         may_be_asked.then(|| self.retry_at.unwrap_or(now))

@@ -45,8 +45,8 @@ pub(super) struct Asked {
 }
 
 impl Supervisor {
-    /// Asks the engine. Everything but a pull may be asked twice: a container is made under a name that nobody else takes,
-    /// and started, changed, ended and removed as well by the second word as by the first.
+    /// Asks the engine. Everything but a pull may be asked twice: a container is made under a name that nobody else
+    /// takes, and started, changed, ended and removed as well by the second word as by the first.
     pub(super) fn ask(&mut self, request: Request, question: Question) -> CallId {
         self.ask_until(Asked { request, question, until: Instant::now() + ENGINE_ASK_PATIENCE })
     }

@@ -1,5 +1,5 @@
-//! From a container that the engine is asked for to the delivery of a blank: a process that comes for its channel, and a
-//! look at what the engine has made of the order.
+//! From a container that the engine is asked for to the delivery of a blank: a process that comes for its channel, and
+//! a look at what the engine has made of the order.
 
 use std::os::fd::AsFd;
 

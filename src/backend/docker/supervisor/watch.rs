@@ -59,8 +59,8 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Has the kernel end the container as one, or tell, when its memory runs out. Where the server may not, a part of it is
-    /// killed as the kernel chooses.
+    /// Has the kernel end the container as one, or tell, when its memory runs out. Where the server may not, a part of
+    /// it is killed as the kernel chooses.
     fn watch_memory(&mut self, key: usize, pid: u32, groups: &str) {
         let container = &mut self.containers[key];
         let watched = cgroup::end_as_one(pid, groups).map_err(io::Error::other).and_then(|watch| {
