@@ -80,8 +80,9 @@ fn a_container_has_every_wall_it_was_asked_for_until_it_is_gone() {
     let ended = engine.inspect(&id);
     assert_eq!((ended.status, ended.pid, ended.exit_code, ended.is_out_of_memory), (Status::Ended, None, 137, false));
     let (status, body) = engine.ask(&containers::kill(&id));
-    let not_running = if engine.kind == EngineKind::Docker { 409 } else { 500 };
-    assert_eq!(status, not_running, "it does not run any more");
+    // Podman 4.3 says 500, and later ones what Docker says.
+    let not_running: &[u16] = if engine.kind == EngineKind::Docker { &[409] } else { &[409, 500] };
+    assert!(not_running.contains(&status), "it does not run any more: {status}");
     containers::killed(status, &body).unwrap();
     assert_eq!(engine.ours().iter().map(|one| (&one.id, one.is_running)).collect::<Vec<_>>(), [(&id, false)]);
     for expected in [204, 404] {
@@ -235,7 +236,8 @@ fn what_a_container_sees_of_itself_is_what_process_mode_gives() {
     for part in ["nameserver 127.0.0.53", "use-vc"] {
         assert!(resolver.contains(part), "{resolver}");
     }
-    assert_eq!(resolver.matches("nameserver").count(), 1, "{resolver}");
+    // Engines say in comments what they did.
+    assert_eq!(resolver.lines().filter(|line| line.starts_with("nameserver")).count(), 1, "{resolver}");
     assert_eq!((&seen["sys"], &seen["kallsyms"]), (&json!([]), &json!("")), "{seen}");
     // Podman takes no limit on the number of files.
     let (inodes, crowded) = match engine.kind {

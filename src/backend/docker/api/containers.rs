@@ -294,7 +294,7 @@ pub fn killed(status: u16, body: &[u8]) -> Result<(), EngineError> {
     struct Body {
         cause: String,
     }
-    // 409: it does not run. Podman says so with a cause, behind a 500.
+    // 409: it does not run. Podman 4.3 says so with a cause, behind a 500.
     let is_not_running = |body: Body| body.cause == "container state improper";
     if status == 500 && serde_json::from_slice(body).is_ok_and(is_not_running) {
         return Ok(());

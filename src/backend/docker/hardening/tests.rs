@@ -37,11 +37,17 @@ fn docker() -> Value {
     serde_json::from_str(DOCKER).unwrap()
 }
 
+/// What Docker 28.5 says of it.
+const DOCKER_28: &str = include_str!("recorded/docker-28.5.json");
+
 /// What Podman 4.3 says of a container that was made from the same, on its compatible socket.
 const PODMAN: &str = include_str!("recorded/podman-4.3.json");
 
-fn podman() -> (ContainerSpec, Value) {
-    let document: Value = serde_json::from_str(PODMAN).unwrap();
+/// What Podman 5.8 says of it.
+const PODMAN_5: &str = include_str!("recorded/podman-5.8.json");
+
+fn podman(recorded: &str) -> (ContainerSpec, Value) {
+    let document: Value = serde_json::from_str(recorded).unwrap();
     let spec = ContainerSpec {
         engine: EngineKind::Podman,
         image: document["Image"].as_str().unwrap().to_owned(),
@@ -60,37 +66,43 @@ fn the_request_is_what_was_last_reviewed() {
 }
 
 #[test]
-fn what_either_engine_reports_of_such_a_container_is_believed() {
-    verify(&spec(), &reported(&docker())).unwrap();
-    let (spec, document) = podman();
-    verify(&spec, &reported(&document)).unwrap();
+fn what_any_engine_reports_of_such_a_container_is_believed() {
+    for recorded in [DOCKER, DOCKER_28] {
+        verify(&spec(), &reported(&serde_json::from_str(recorded).unwrap())).unwrap();
+    }
+    for recorded in [PODMAN, PODMAN_5] {
+        let (spec, document) = podman(recorded);
+        verify(&spec, &reported(&document)).unwrap();
+    }
 }
 
 #[test]
 fn the_forms_of_one_engine_are_not_taken_from_the_other() {
-    let (of_podman, document) = podman();
+    let (of_podman, document) = podman(PODMAN);
     let taken_for_docker = ContainerSpec { engine: EngineKind::Docker, ..of_podman };
     verify(&taken_for_docker, &reported(&document)).unwrap_err();
 }
 
 #[test]
 fn what_podman_leaves_out_is_noticed_as_well() {
-    let (spec, document) = podman();
-    for (pointer, value) in [
-        ("/HostConfig/CapDrop", json!(["CHOWN", "KILL"])),
-        ("/HostConfig/Tmpfs/~1run", json!("rw,rprivate,nosuid,nodev,tmpcopyup")),
-        ("/HostConfig/Ulimits/0/Soft", json!(1024)),
-        ("/HostConfig/SecurityOpt", json!(["no-new-privileges"])),
-        ("/HostConfig/IpcMode", json!("host")),
-        ("/HostConfig/PidMode", json!("host")),
-        ("/HostConfig/Memory", json!(0)),
-        ("/HostConfig/CpuQuota", json!(0)),
-        ("/Mounts/2/RW", json!(true)),
-        ("/Config/Healthcheck/Test", json!(["CMD", "true"])),
-    ] {
-        let mut altered = document.clone();
-        *altered.pointer_mut(pointer).unwrap_or_else(|| panic!("{pointer}")) = value;
-        verify(&spec, &reported(&altered)).expect_err(pointer);
+    for recorded in [PODMAN, PODMAN_5] {
+        let (spec, document) = podman(recorded);
+        for (pointer, value) in [
+            ("/HostConfig/CapDrop", json!(["CHOWN", "KILL"])),
+            ("/HostConfig/Tmpfs/~1run", json!("rw,rprivate,nosuid,nodev,tmpcopyup")),
+            ("/HostConfig/Ulimits/0/Soft", json!(1024)),
+            ("/HostConfig/SecurityOpt", json!(["no-new-privileges"])),
+            ("/HostConfig/IpcMode", json!("host")),
+            ("/HostConfig/PidMode", json!("host")),
+            ("/HostConfig/Memory", json!(0)),
+            ("/HostConfig/CpuQuota", json!(0)),
+            ("/Mounts/2/RW", json!(true)),
+            ("/Config/Healthcheck/Test", json!(["CMD", "true"])),
+        ] {
+            let mut altered = document.clone();
+            *altered.pointer_mut(pointer).unwrap_or_else(|| panic!("{pointer}")) = value;
+            verify(&spec, &reported(&altered)).expect_err(pointer);
+        }
     }
 }
 
@@ -131,14 +143,17 @@ fn everything_that_is_asked_for_is_read_back_whether_it_is_altered_or_missing() 
     let inner = body["HostConfig"].as_object().unwrap().keys().map(|key| format!("HostConfig.{key}"));
     let fields = top.chain(inner).filter(|field| !NOT_READ_BACK.iter().any(|(known, _)| known == field));
     let effective = ["Path", "Args", "Mounts"].map(str::to_owned);
+    let documents: [Value; 2] = [DOCKER, DOCKER_28].map(|recorded| serde_json::from_str(recorded).unwrap());
     let mut count = 0;
-    for field in fields.chain(effective) {
+    for (field, reading) in
+        fields.chain(effective).flat_map(|field| documents.iter().map(move |it| (field.clone(), it)))
+    {
         let pointer = match &*field {
             "Image" | "Path" | "Args" | "Mounts" => format!("/{field}"),
             nested if nested.starts_with("HostConfig.") => format!("/{}", nested.replace('.', "/")),
             of_config => format!("/Config/{of_config}"),
         };
-        let mut document = docker();
+        let mut document = reading.clone();
         alter(document.pointer_mut(&pointer).unwrap_or_else(|| panic!("{pointer}")));
         verify(&spec, &reported(&document)).expect_err(&format!("{field} altered"));
         // Gone is as good as empty for what is to be nothing, and for two that say where they are checked why.
@@ -146,13 +161,13 @@ fn everything_that_is_asked_for_is_read_back_whether_it_is_altered_or_missing() 
             .pointer(&pointer.replace("/Config", ""))
             .is_none_or(|value| ![json!(false), json!([]), json!({}), json!(""), Value::Null].contains(value));
         if is_wanted && !["Healthcheck", "HostConfig.CgroupnsMode"].contains(&&*field) {
-            let mut document = docker();
+            let mut document = reading.clone();
             *document.pointer_mut(&pointer).unwrap() = Value::Null;
             verify(&spec, &reported(&document)).expect_err(&format!("{field} missing"));
         }
         count += 1;
     }
-    assert!(count >= 40, "{count}");
+    assert!(count >= 80, "{count}");
 }
 
 #[test]
