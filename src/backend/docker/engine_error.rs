@@ -8,6 +8,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::api::system::API_OLDEST;
 use super::http::request::ApiVersion;
 
 /// Why a call to the engine has no result. `what` is the call as people know it: `POST /containers/create`.
@@ -131,7 +132,10 @@ impl fmt::Display for EngineError {
             }
             EngineError::Busy { limit } => write!(f, "{limit} calls wait for the container engine already"),
             EngineError::TooOld { version } => {
-                write!(f, "the container engine's API has version {version}, which is older than what is needed")
+                write!(
+                    f,
+                    "the container engine's API has version {version}, and {API_OLDEST} is the oldest of use here"
+                )
             }
             EngineError::Unexpected { what, field, found } => {
                 write!(f, "{what}: the container engine did something else: {field} is {found}")

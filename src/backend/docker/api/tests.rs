@@ -41,7 +41,9 @@ fn the_version_spoken_is_the_smaller_of_both_newest() {
         system::negotiated(200, body.to_string().as_bytes())
     };
     assert_eq!(with(json!({ "ApiVersion": "1.99", "MinAPIVersion": "1.44" })).unwrap().api, API_NEWEST);
-    assert!(matches!(with(json!({ "ApiVersion": "1.39" })), Err(EngineError::TooOld { .. })));
+    let too_old = with(json!({ "ApiVersion": "1.39" })).unwrap_err();
+    assert!(matches!(too_old, EngineError::TooOld { .. }), "{too_old}");
+    assert!(too_old.to_string().contains("has version 1.39, and 1.40 is the oldest"), "{too_old}");
     assert_eq!(with(json!({ "ApiVersion": "1.40" })).unwrap().api.minor, 40);
     let too_new = with(json!({ "ApiVersion": "2.0", "MinAPIVersion": "1.52" })).unwrap_err();
     assert!(too_new.to_string().contains("MinAPIVersion is 1.52"), "{too_new}");
@@ -94,6 +96,32 @@ fn what_newer_versions_leave_out_is_not_missed() {
     let mut pull = PullProgress::default();
     pull.push(b"{\"errorDetail\":{\"message\":\"denied\"}}\n");
     assert_eq!(pull.failure(), Some("denied"));
+}
+
+/// As Docker 28.5 answers that keeps images in containerd: an image is what its name stands for at the registry, an index of
+/// several architectures for instance, and a container's image is the same.
+#[test]
+fn an_image_of_containerd_s_is_known_by_the_digest_of_its_index() {
+    let index = format!("sha256:{ID}");
+    let image = json!({
+        "Id": index, "RepoTags": ["127.0.0.1:5000/base:1"], "RepoDigests": [format!("127.0.0.1:5000/base@{index}")],
+        "Os": "linux", "Architecture": "amd64", "Size": 41_962_493, "GraphDriver": { "Data": null, "Name": "overlayfs" },
+        "Descriptor": { "mediaType": "application/vnd.oci.image.index.v1+json", "digest": index, "size": 490 },
+        "Config": { "Cmd": null, "Env": null, "User": "", "Volumes": null, "WorkingDir": "" },
+    });
+    let image = images::inspected(200, image.to_string().as_bytes()).unwrap().unwrap();
+    assert_eq!((&image.id, &*image.architecture, image.volumes.len()), (&index, "amd64", 0));
+    let pulled = [
+        json!({ "status": "Pulling from base", "id": "1" }),
+        json!({ "status": "Pulling fs layer", "progressDetail": {}, "id": "e50311baa790" }),
+        json!({ "status": "Downloading", "progressDetail": { "current": 7, "total": 41 }, "id": "e50311baa790" }),
+        json!({ "status": "Download complete", "progressDetail": { "hidecounts": true }, "id": "e50311baa790" }),
+        json!({ "status": "Pull complete", "progressDetail": { "hidecounts": true }, "id": "e50311baa790" }),
+        json!({ "status": format!("Digest: {index}") }),
+    ];
+    let mut pull = PullProgress::default();
+    pulled.iter().for_each(|line| pull.push(format!("{line}\n").as_bytes()));
+    assert_eq!((pull.layers(), pull.layers_complete(), pull.digest()), (1, 1, Some(&*index)));
 }
 
 #[test]
