@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -14,6 +14,9 @@ use sha2::{Digest, Sha256};
 const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 const LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+
+/// The first byte of a client that wants TLS.
+const TLS_HANDSHAKE: u8 = 22;
 
 /// See the module's documentation.
 pub(crate) struct Registry {
@@ -122,6 +125,13 @@ impl Drop for Registry {
 
 impl Inside {
     fn serve(&self, mut stream: &TcpStream) -> std::io::Result<()> {
+        let mut first = [0];
+        if stream.peek(&mut first)? == 1 && first[0] == TLS_HANDSHAKE {
+            // Docker whose images are in containerd goes on without TLS if it hears that this is HTTP. The rest of the
+            // greeting is taken first, as what is left of it would cut the answer off.
+            let _ = stream.read(&mut [0; 16384])?;
+            return write!(stream, "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        }
         let mut lines = BufReader::new(stream).lines();
         let request = lines.next().unwrap_or(Ok(String::new()))?;
         let mut authorization = None;
