@@ -125,6 +125,19 @@ pub struct ContainerSpec {
 }
 
 impl ContainerSpec {
+    /// What an engine says of a container that it could not start, with the setting that may be the cause.
+    pub fn explain(&self, said: &str) -> String {
+        let (name, setting) = match &self.label {
+            Some(SecurityLabel::AppArmor(name)) => ("apparmor", format!("apparmor={name}")),
+            Some(SecurityLabel::SelinuxType(name)) => ("label", format!("label=type:{name}")),
+            None => return said.to_owned(),
+        };
+        match said.to_ascii_lowercase().contains(name) {
+            true => format!("{said} (system.container_security_label is {setting}: is it loaded?)"),
+            false => said.to_owned(),
+        }
+    }
+
     /// The body of the call that makes the container.
     pub fn create_body(&self) -> Value {
         let labels: BTreeMap<&str, &str> = self.labels.iter().map(|(name, value)| (&**name, &**value)).collect();

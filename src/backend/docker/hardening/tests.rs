@@ -171,6 +171,19 @@ fn everything_that_is_asked_for_is_read_back_whether_it_is_altered_or_missing() 
 }
 
 #[test]
+fn an_engine_that_does_not_know_the_label_is_quoted_with_the_setting() {
+    let armor = ContainerSpec { label: Some(SecurityLabel::AppArmor("faas".to_owned())), ..spec() };
+    // Docker 20.10 with runc 1.1 on a kernel with AppArmor.
+    let said = "unable to apply apparmor profile: write /proc/self/attr/apparmor/exec: no such file or directory";
+    assert_eq!(
+        armor.explain(said),
+        format!("{said} (system.container_security_label is apparmor=faas: is it loaded?)")
+    );
+    assert_eq!(armor.explain("no such image"), "no such image");
+    assert_eq!(spec().explain(said), said);
+}
+
+#[test]
 fn a_limit_that_the_engines_kernel_cannot_hold_is_told_with_what_to_do() {
     for (name, dropped, words) in [
         ("Memory", json!(0), "cgroup_enable=memory"),

@@ -66,7 +66,7 @@ impl Supervisor {
                 Err(error) => Err(error),
             },
         };
-        Some(read.unwrap_or_else(|error| Told::Failed(error.to_string())))
+        Some(read.unwrap_or_else(|error| Told::Failed(self.containers[key].spec.explain(&error.to_string()))))
     }
 
     /// The process of a container that is on its way has ended. Why, it may have said on its own output.
