@@ -5,17 +5,22 @@ use serde_json::json;
 use std::collections::BTreeMap;
 
 use super::lines::Lines;
+use super::system::EngineKind;
 use super::{call, decode, filters, garbage, is_container_id, line, EngineError, Method, ReplyKind, Request};
 
 const WHAT: &str = "GET /events";
 
-/// Asks to be told of the ends of containers that have all these labels, from now on and for ever.
-pub fn subscribe(labels: &[(String, String)]) -> Request {
+/// Asks to be told of the ends of containers that have all these labels, for ever. Docker begins with the last that it
+/// keeps of them, 256 of all its events: it begins to listen only after it has answered, and what befell between one
+/// stream and the next would be told to nobody. So the same can be told twice. Podman reads all that it ever wrote down
+/// when it is asked for the past, and is asked for what comes alone.
+pub fn subscribe(engine: EngineKind, labels: &[(String, String)]) -> Request {
     let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
     // `died` is Podman's word for `die`, `remove` its word for `destroy`; Docker takes any.
     let events = ["start", "oom", "die", "died", "destroy", "remove"];
     let wanted = json!({ "type": ["container"], "label": labels, "event": events });
-    let path = format!("/events?{}", filters(&wanted));
+    let past = if engine == EngineKind::Docker { "&since=1" } else { "" };
+    let path = format!("/events?{}{past}", filters(&wanted));
     Request { reply: ReplyKind::Stream, ..call(Method::Get, path, None) }
 }
 

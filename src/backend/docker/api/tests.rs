@@ -297,12 +297,15 @@ fn events_are_read_however_they_are_cut() {
 
 #[test]
 fn events_are_asked_for_by_label_and_may_be_silent_for_ever() {
-    let request = subscribe(&[("faas.managed".to_owned(), "1".to_owned())]);
+    let labels = [("faas.managed".to_owned(), "1".to_owned())];
+    let request = subscribe(EngineKind::Docker, &labels);
     assert!(request.is_stream() && request.idle_timeout.is_none());
     assert!(
         request.path.starts_with("/events?filters=%7B%22type%22%3A%5B%22container%22%5D%2C%22label%22"),
         "{request:?}"
     );
+    // What befell while nobody listened is told by the one that has it at hand.
+    assert!(request.path.ends_with("&since=1") && !subscribe(EngineKind::Podman, &labels).path.contains("since"));
 }
 
 // ---- Images ----

@@ -243,9 +243,9 @@ impl Supervisor {
 
     /// Has the engine tell what befalls containers, if it does not.
     fn listen(&mut self) {
-        if self.engine.events.is_none() {
+        if let (None, Some(kind)) = (&self.engine.events, self.engine.kind()) {
             let labels = containers::labels(&self.settings.server, self.settings.side);
-            let call = self.ask(events::subscribe(&labels), Question::Engine(Inquiry::Events));
+            let call = self.ask(events::subscribe(kind, &labels), Question::Engine(Inquiry::Events));
             self.engine.events = Some((call, Events::default()));
         }
     }
