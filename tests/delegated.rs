@@ -112,9 +112,11 @@ fn in_a_delegated_group_a_common_users_functions_are_held_to_their_limits() {
     let home = home("standard");
     let command = group.command(&home);
     let server = Server::launch(home, command);
+    let is_warning = |line: &str, layer: &str| line.contains("WARN") && line.contains(layer);
+    server.home.await_line("identity", |line| is_warning(line, "identity"));
     let log = server.home.log();
-    let warned = |layer: &str| log.lines().any(|line| line.contains("WARN") && line.contains(layer));
-    assert!(warned("identity") && !["memory_limit", "tasks_limit", "cpu_limit"].into_iter().any(warned), "{log}");
+    let warned = |layer: &str| log.lines().any(|line| is_warning(line, layer));
+    assert!(!["memory_limit", "tasks_limit", "cpu_limit"].into_iter().any(warned), "{log}");
 
     server.deploy("hungry", HUNGRY, json!({ "memory": "96Mi", "cpu_limit": "250m" }));
     assert_eq!(server.answer("hungry/fine", ""), "fine");

@@ -152,9 +152,9 @@ fn a_function_whose_code_has_changed_on_the_disk_is_refused_by_name_and_the_othe
     assert_eq!(server.post("/invoke/sound", "").text(), "\"as deployed\"");
     let refused = server.post("/invoke/spoilt", "");
     assert!(refused.status >= 400, "wrong code ran: {}", refused.text());
-    let log = server.home.log();
-    let line = log.lines().find(|line| line.contains("spoilt")).unwrap_or_else(|| panic!("not named: {log}"));
-    assert!(line.contains("ERROR") && line.contains("SHA-256"), "{line}");
+    server.home.await_line("it is named", |line| {
+        line.contains("spoilt") && line.contains("ERROR") && line.contains("SHA-256")
+    });
     // The way out is to delete it and to post it again, and the server says so.
     let anew = json!({ "name": "spoilt", "code": "def handle(request):\n    return 'anew'" }).to_string();
     let taken = server.post("/functions", &anew);

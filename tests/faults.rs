@@ -44,6 +44,7 @@ fn costs_its_instance(server: &Server, name: &str, body: &str) -> (u16, String, 
     let code = reply.code();
     let instance = reply.header("x-faas-instance").unwrap_or_else(|| panic!("{body}: which? {reply:?}")).to_owned();
     server.await_end(name, &json!(instance));
+    common::mode::await_stock(server);
     let next = server.invoke(name, "pass");
     assert_eq!((next.status, next.text().as_str()), (200, "\"done\""), "the next call after {body}");
     assert_ne!(next.header("x-faas-instance"), Some(instance.as_str()), "{body}");
@@ -89,6 +90,7 @@ fn a_call_whose_time_passes_in_the_queue_is_told_so_and_never_runs() {
         slow.join().unwrap();
     });
     assert_eq!(server.call("PUT", "/functions/one", r#"{"config": {"timeout": "2s"}}"#).status, 200);
+    common::mode::await_stock(&server);
     assert_eq!(server.answer("one", "warm"), json!(["warm"]));
     std::thread::scope(|scope| {
         let slow = scope.spawn(|| server.invoke("one", "slow"));
@@ -118,7 +120,8 @@ fn many_waiting_calls_run_out_of_time_each_at_its_own_limit() {
     // They come within a moment, and so do their ends: whose turn it is in that moment runs, and ends, on its own limit.
     let codes: Vec<String> = replies.iter().filter(|reply| reply.status != 200).map(|reply| reply.code()).collect();
     assert!(codes.iter().all(|code| code == "queue_timeout" || code == "function_timeout"), "{codes:?}");
-    assert!(codes.len() >= 6 && codes.iter().any(|code| code == "queue_timeout"), "{codes:?}");
+    // Two of them fit into a second; those that a busy machine sends later have later limits, and may find room again.
+    assert!(codes.len() >= 4 && codes.iter().any(|code| code == "queue_timeout"), "{codes:?}");
     assert_eq!(server.stats("busy")["timed_out"], json!(codes.len()));
     eventually("it works again", || (server.invoke("busy", "").status == 200).then_some(()));
 }
@@ -148,7 +151,7 @@ fn a_crash_says_how_the_process_ended() {
 fn a_crash_fails_the_running_call_only_and_those_behind_it_run_elsewhere() {
     let Some(server) = with_neighbour("", json!({"max_instances": 1})) else { return };
     std::thread::scope(|scope| {
-        let first = scope.spawn(|| server.invoke("exec", "time.sleep(1); os._exit(7)"));
+        let first = scope.spawn(|| server.invoke("exec", "time.sleep(3); os._exit(7)"));
         server.await_load("exec", 1, 0);
         let others: Vec<_> = (0..5).map(|_| scope.spawn(|| server.answer("exec", "pass"))).collect();
         let reply = first.join().unwrap();
@@ -313,7 +316,7 @@ fn garbage_on_its_own_channel_costs_the_function_its_instance_and_nobody_else_an
 #[test]
 fn an_answer_to_another_functions_call_reaches_nobody() {
     let Some(server) = with_neighbour("", json!({})) else { return };
-    server.deploy("victim", "def handle(request):\n    time.sleep(1)\n    return 'true answer'", json!({}));
+    server.deploy("victim", "def handle(request):\n    time.sleep(4)\n    return 'true answer'", json!({}));
     std::thread::scope(|scope| {
         let victim = scope.spawn(|| server.answer("victim", ""));
         server.await_load("victim", 1, 0);
@@ -338,7 +341,7 @@ fn a_thread_left_running_cannot_reach_into_later_answers() {
     }
     assert_eq!(server.instances("exec").len(), 1, "printing late is not a crime");
     // Garbage between two calls costs the instance, not the next call.
-    let late = "threading.Timer(0.3, lambda: os.write(3, b'garbage')).start()";
+    let late = "threading.Timer(2, lambda: os.write(3, b'garbage')).start()";
     let reply = server.invoke("exec", late);
     assert_eq!(reply.text(), "\"done\"");
     server.await_end("exec", &json!(reply.header("x-faas-instance")));

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use common::mode::{can_run_functions, rest};
+use common::mode::{await_pool, can_run_functions, rest};
 use common::{eventually, Reply, Server};
 use serde_json::{json, Value};
 
@@ -81,6 +81,7 @@ impl Scene {
 
     /// The number once the pool has been filled: it stays the same over some looks.
     fn quiet_descriptors(&self) -> usize {
+        await_pool(&self.server);
         let (mut last, mut since) = (0, Instant::now());
         eventually("the server is quiet", || {
             let now = self.open_descriptors();

@@ -285,7 +285,7 @@ fn slow_request_1_0(seconds: &str) -> Vec<u8> {
 fn a_client_that_has_closed_and_gone_frees_its_place_in_the_queue_and_its_running_call_is_abandoned() {
     let Some(server) = server() else { return };
     server.deploy("slow", SLOW, json!({"max_instances": 1}));
-    let running = Talk::with(&server).send(slow_request("4")).0.get_ref().try_clone().unwrap();
+    let running = Talk::with(&server).send(slow_request("8")).0.get_ref().try_clone().unwrap();
     eventually("one runs", || (slow_stats(&server)["running"] == 1).then_some(()));
     let queued = Talk::with(&server).send(slow_request("0")).0.get_ref().try_clone().unwrap();
     let mut patient = half_closed(&server, &slow_request("0"));
@@ -312,7 +312,7 @@ fn a_client_that_half_closes_and_is_then_gone_frees_its_place_in_the_queue() {
     let Some(server) = server() else { return };
     server.deploy("slow", SLOW, json!({"max_instances": 1}));
     let mut running = Talk::with(&server);
-    running.send(slow_request("2"));
+    running.send(slow_request("5"));
     eventually("one runs", || (slow_stats(&server)["running"] == 1).then_some(()));
     // One that only half-closes, and one whose unread requests keep the server from reading on.
     let mut half = Talk::with(&server);

@@ -182,7 +182,7 @@ fn layer_7_system_calls_are_filtered_with_the_error_that_fits() {
 #[test]
 fn layers_1_and_2_two_instances_of_a_function_share_no_namespace_no_user_and_no_control_group() {
     let Some(server) = server() else { return };
-    let code = "import os, time\ndef handle(request):\n    time.sleep(1)\n    return os.getpid()";
+    let code = "import os, time\ndef handle(request):\n    time.sleep(5)\n    return os.getpid()";
     server.deploy("slow", code, json!({ "max_instances": 2 }));
     std::thread::scope(|scope| {
         for _ in 0..2 {

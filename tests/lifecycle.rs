@@ -10,7 +10,7 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use common::host::{cgroup_parents, cgroups_in, descendants, is_alive, status, zombies, zygotes, Holdings};
-use common::{eventually, is_root, skip, slowed, Home, Reply, Server};
+use common::{eventually, in_time, is_root, skip, slowed, Home, Reply, Server};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -86,7 +86,7 @@ fn calls_that_run_at_the_signal_are_answered_and_new_connections_are_refused() {
     let left = Left::by(&server);
     let mut idle = server.connect();
     // Long enough for the last to begin before the first is done.
-    let seconds = slowed(Duration::from_millis(1500)).as_secs_f64().to_string();
+    let seconds = slowed(Duration::from_secs(5)).as_secs_f64().to_string();
     std::thread::scope(|scope| {
         let calls: Vec<_> = (0..4).map(|_| scope.spawn(|| server.post("/invoke/slow", &seconds))).collect();
         await_running(&server, "slow", 4);
@@ -107,26 +107,31 @@ fn calls_that_run_at_the_signal_are_answered_and_new_connections_are_refused() {
 
 #[test]
 fn a_call_longer_than_the_shutdown_grace_is_cut_with_503_and_the_server_ends_within_a_second() {
-    let Some(server) = server("pool_size: 2\nshutdown_grace: 2") else { return };
-    let left = Left::by(&server);
-    let (reply, home, status, took) = stop_during_a_call(server, 60, &[Signal::SIGTERM]);
-    let reply = reply.expect("an answer");
-    assert_eq!((reply.status, reply.code().as_str()), (503, "shutting_down"));
-    assert_eq!(status.code(), Some(0), "{}", home.log());
-    assert!(took >= Duration::from_secs(2) && took < Duration::from_secs(3), "{took:?}");
-    left.assert_nothing();
+    in_time(Duration::from_secs(2)..Duration::from_secs(3), || {
+        let server = server("pool_size: 2\nshutdown_grace: 2")?;
+        let left = Left::by(&server);
+        let (reply, home, status, took) = stop_during_a_call(server, 60, &[Signal::SIGTERM]);
+        let reply = reply.expect("an answer");
+        assert_eq!((reply.status, reply.code().as_str()), (503, "shutting_down"));
+        assert_eq!(status.code(), Some(0), "{}", home.log());
+        left.assert_nothing();
+        Some(took)
+    });
 }
 
 #[test]
 fn a_second_signal_stops_at_once() {
-    let Some(server) = server("pool_size: 2\nshutdown_grace: 3600") else { return };
-    let left = Left::by(&server);
-    let (reply, home, status, took) = stop_during_a_call(server, 3000, &[Signal::SIGTERM, Signal::SIGINT]);
-    assert!(took < Duration::from_secs(1), "{took:?}: not even the linger is waited for");
-    assert!(reply.is_none_or(|reply| reply.status == 503));
-    assert_eq!(status.code(), Some(0), "{}", home.log());
-    assert!(home.log().contains("second signal"), "{}", home.log());
-    left.assert_nothing();
+    // Not even the linger is waited for.
+    in_time(Duration::ZERO..Duration::from_secs(1), || {
+        let server = server("pool_size: 2\nshutdown_grace: 3600")?;
+        let left = Left::by(&server);
+        let (reply, home, status, took) = stop_during_a_call(server, 3000, &[Signal::SIGTERM, Signal::SIGINT]);
+        assert!(reply.is_none_or(|reply| reply.status == 503));
+        assert_eq!(status.code(), Some(0), "{}", home.log());
+        assert!(home.log().contains("second signal"), "{}", home.log());
+        left.assert_nothing();
+        Some(took)
+    });
 }
 
 #[test]
@@ -159,8 +164,8 @@ fn thousands_of_calls_and_hundreds_of_functions_leave_nothing_behind() {
     // 2,200 leaks of 4 kB would be more than that.
     assert!(grown_kb < 6 << 10, "the server has grown by {grown_kb} kB");
     assert_eq!(server.get("/functions").json()["count"], 1);
-    let files: usize = walk(&server.home.state());
-    assert!(files < 40, "{files} files in the state directory");
+    // Those of a log go behind the answer to the deletion.
+    eventually("fewer than 40 files in the state directory", || (walk(&server.home.state()) < 40).then_some(()));
 }
 
 fn walk(directory: &std::path::Path) -> usize {

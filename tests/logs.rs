@@ -253,12 +253,14 @@ def handle(request):
         time.sleep(600)
     os._exit(3)
 "#;
-    server.deploy("doomed", code, json!({"timeout": "1s"}));
+    // Its start is part of it.
+    server.deploy("doomed", code, json!({"timeout": "4s"}));
     let endings = [
-        ("hang", 504, "the function's timeout of 1000 ms passed while the function ran"),
+        ("hang", 504, "the function's timeout of 4000 ms passed while the function ran"),
         ("exit", 502, "the function's process exited with status 3"),
     ];
     for (how, status, ending) in endings {
+        common::mode::await_stock(&server);
         let reply = server.invoke("doomed", how);
         assert_eq!(reply.status, status, "{}", reply.text());
         let id = reply.header("x-request-id").unwrap().to_owned();

@@ -203,7 +203,7 @@ fn the_counters_add_up_when_clients_go_away() {
         return skip(NEEDS_ROOT);
     }
     let server = Server::start();
-    let code = "def handle(request):\n    if request.query_params:\n        time.sleep(2)\n    return 1";
+    let code = "def handle(request):\n    if request.query_params:\n        time.sleep(5)\n    return 1";
     server.deploy("f", code, json!({ "max_instances": 1 }));
     // The first runs, the others wait.
     for number in 1..=3 {

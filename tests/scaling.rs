@@ -4,7 +4,7 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::functions::{kill_instance, sandboxed};
 use common::{eventually, Reply, Server};
@@ -67,7 +67,8 @@ fn more_calls_than_max_instances_wait_for_their_turn_and_are_all_answered() {
 fn a_burst_starts_no_more_instances_than_it_has_calls() {
     let Some(server) = sandboxed("pool_size: 6", "") else { return };
     server.deploy("sleeper", SLEEPER, json!({"max_instances": 10}));
-    at_once(&server, 3, "sleeper", "0.5").iter().for_each(|reply| assert_eq!(reply.status, 200));
+    // Long enough for all three to begin before one is done, which would take the call that another is started for.
+    at_once(&server, 3, "sleeper", "4").iter().for_each(|reply| assert_eq!(reply.status, 200));
     let instances = server.instances("sleeper");
     assert!((1..=3).contains(&instances.len()), "{instances:?}");
     assert!(instances.iter().all(|instance| instance["invocations"].as_u64() >= Some(1)), "none for nothing");
@@ -112,7 +113,7 @@ fn waiting_calls_are_served_in_the_order_in_which_they_came() {
     let Some(server) = sandboxed("", "") else { return };
     server.deploy("sleeper", SLEEPER, json!({"max_instances": 1}));
     std::thread::scope(|scope| {
-        let mut calls = vec![scope.spawn(|| server.invoke("sleeper", "1"))];
+        let mut calls = vec![scope.spawn(|| server.invoke("sleeper", "4"))];
         server.await_load("sleeper", 1, 0);
         for queued in 1..=5 {
             calls.push(scope.spawn(|| server.invoke("sleeper", "0.01")));
@@ -155,7 +156,8 @@ fn ids(instances: &[Value]) -> BTreeSet<String> {
 
 #[test]
 fn an_instance_without_calls_is_stopped_after_its_time() {
-    let Some(server) = sandboxed("warm_instance_ttl: 300ms", "") else { return };
+    // Time to look at it before.
+    let Some(server) = sandboxed("warm_instance_ttl: 3s", "") else { return };
     server.deploy("sleeper", SLEEPER, json!({}));
     assert_eq!(server.invoke("sleeper", "").status, 200);
     let [instance] = &server.instances("sleeper")[..] else { panic!("one instance") };
@@ -207,13 +209,17 @@ fn fast_calls_are_not_held_by_a_slow_one_of_the_same_function() {
         std::thread::scope(|scope| {
             let fast = |count: usize| {
                 let server = &server;
-                move || (0..count).for_each(|_| assert_eq!(server.invoke("mixed", "").status, 200))
+                let call = |_| {
+                    let begun = Instant::now();
+                    assert_eq!(server.invoke("mixed", "").status, 200);
+                    begun.elapsed()
+                };
+                move || (0..count).map(call).max().unwrap()
             };
             let load: Vec<_> = (0..6).map(|_| scope.spawn(fast(60))).collect();
-            let slow: Vec<_> = (0..2).map(|_| scope.spawn(|| server.invoke("mixed", "3"))).collect();
-            load.into_iter().for_each(|caller| caller.join().unwrap());
-            fast(60)();
-            assert!(slow.iter().all(|call| !call.is_finished()), "round {round}: fast calls waited for a slow one");
+            let slow: Vec<_> = (0..2).map(|_| scope.spawn(|| server.invoke("mixed", "6"))).collect();
+            let slowest = load.into_iter().map(|caller| caller.join().unwrap()).chain([fast(60)()]).max().unwrap();
+            assert!(slowest < Duration::from_secs(4), "round {round}: fast calls waited for a slow one: {slowest:?}");
             slow.into_iter().for_each(|call| assert_eq!(call.join().unwrap().status, 200));
         });
     }
@@ -245,12 +251,13 @@ fn the_stats_of_a_function_with_instances_are_a_document_with_the_memory_of_all(
     let Some(server) = sandboxed("", "") else { return };
     server.deploy("sleeper", SLEEPER, json!({}));
     at_once(&server, 2, "sleeper", "0.5");
+    let each: Vec<u64> = server.instances("sleeper").iter().map(|it| it["memory_bytes"].as_u64().unwrap()).collect();
     let (stats, all) = (server.stats("sleeper"), server.get("/stats").json());
     assert_eq!((&stats["name"], &stats["succeeded"]), (&json!("sleeper"), &json!(2)), "{stats}");
-    let each: Vec<u64> = server.instances("sleeper").iter().map(|it| it["memory_bytes"].as_u64().unwrap()).collect();
     assert!(each.iter().all(|bytes| *bytes > 0), "{each:?}");
+    // An idle one gives back a little now and then, between one look and the next.
     for sum in [&stats["memory_bytes"], &all["memory_bytes"]] {
-        assert!(sum.as_u64().unwrap() >= *each.iter().max().unwrap(), "{sum} of {each:?}");
+        assert!(sum.as_u64().unwrap() >= *each.iter().max().unwrap() / 10 * 9, "{sum} of {each:?}");
     }
 }
 

@@ -104,7 +104,7 @@ fn functions_run_in_all_their_layers_with_what_the_unit_file_leaves_the_server()
     let hungry = "def handle(request):\n    return len(b'x' * (1 << 28))";
     server.deploy("hungry", hungry, json!({ "memory": "64Mi" }));
     server.post("/invoke/hungry", "").refused(502, "function_out_of_memory");
-    server.deploy("long", "def handle(request):\n    time.sleep(60)", json!({ "timeout": "500ms" }));
+    server.deploy("long", "def handle(request):\n    time.sleep(60)", json!({ "timeout": "4s" }));
     server.post("/invoke/long", "").refused(504, "function_timeout");
     let out = format!(
         "import socket\ndef handle(request):\n    socket.create_connection(('127.0.0.1', {port}), 10).close()\n    return 'connected'"

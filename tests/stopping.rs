@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::functions::sandboxed;
-use common::{eventually, patience, Reply, Server};
+use common::{eventually, in_time, patience, Reply, Server};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -257,8 +257,12 @@ fn a_connection_that_is_idle_at_the_signal_is_served_once_more_and_told_to_end()
     assert!(!says_close(&used.send(&request("echo", "1")).read()));
     server.signal(Signal::SIGTERM);
     await_signal(&server);
+    // Both at once: idle connections are closed a second after the signal.
     for talk in [&mut used, &mut unused] {
-        let reply = talk.send(&request("echo", "2")).read();
+        talk.send(&request("echo", "2"));
+    }
+    for talk in [&mut used, &mut unused] {
+        let reply = talk.read();
         assert_eq!((reply.status, reply.text().as_str(), says_close(&reply)), (200, "2", true));
         assert!(talk.ends());
     }
@@ -274,13 +278,18 @@ fn a_stopping_server_is_alive_and_not_ready() {
     let mut talks: Vec<Talk> = (0..3).map(|_| Talk::with(&server)).collect();
     server.signal(Signal::SIGTERM);
     await_signal(&server);
-    let mut get = |path: &str| {
-        let reply = talks.pop().unwrap().send(&format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n")).read();
+    // All at once: idle connections are closed a second after the signal.
+    for (talk, path) in talks.iter_mut().zip(["/livez", "/readyz", "/health"]) {
+        talk.send(&format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"));
+    }
+    let mut replies = talks.iter_mut().map(|talk| {
+        let reply = talk.read();
         (reply.status, reply.json())
-    };
-    assert_eq!(get("/livez"), (200, json!({"status": "live"})));
-    assert_eq!(get("/readyz"), (503, json!({"status": "not ready", "reasons": ["draining"]})));
-    let (status, health) = get("/health");
+    });
+    let mut next = || replies.next().unwrap();
+    assert_eq!(next(), (200, json!({"status": "live"})));
+    assert_eq!(next(), (503, json!({"status": "not ready", "reasons": ["draining"]})));
+    let (status, health) = next();
     assert_eq!((status, &health["status"]), (503, &json!("draining")));
     assert_eq!(server.ended().1.code(), Some(0));
 }
@@ -363,7 +372,7 @@ fn who_connects_after_the_signal_is_refused_and_never_reset_in_a_connection() {
 
 #[test]
 fn what_has_not_come_or_not_ended_when_the_grace_is_over_is_told_so() {
-    let Some(server) = sandboxed("shutdown_grace: 2", "") else { return };
+    let Some(server) = sandboxed("shutdown_grace: 4", "") else { return };
     server.deploy("slow", SLOW, json!({"max_instances": 1}));
     let (mut running, mut queued, mut half) = (Talk::with(&server), Talk::with(&server), Talk::with(&server));
     running.send(&request("slow", "60"));
@@ -379,7 +388,7 @@ fn what_has_not_come_or_not_ended_when_the_grace_is_over_is_told_so() {
     running.send(&request("slow", "0"));
     for talk in [&mut running, &mut queued] {
         let detail = talk.read().refused(503, "shutting_down");
-        assert!(detail.contains("system.shutdown_grace, 2000 ms"), "{detail}");
+        assert!(detail.contains("system.shutdown_grace, 4000 ms"), "{detail}");
     }
     half.read().refused(503, "shutting_down");
     running.read().refused(503, "shutting_down");
@@ -387,36 +396,40 @@ fn what_has_not_come_or_not_ended_when_the_grace_is_over_is_told_so() {
     let (home, status) = server.ended();
     let took = begun.elapsed();
     assert_eq!(status.code(), Some(0), "{}", home.log());
-    assert!(took >= Duration::from_secs(2) && took < Duration::from_secs(3), "{took:?}");
+    // How soon after that it ends is asserted elsewhere (`lifecycle.rs`).
+    assert!(took >= Duration::from_secs(4) && took < Duration::from_secs(4) + patience(), "{took:?}");
     // The one that ran has an entry in its function's log. The others have not come so far.
-    assert_eq!(ends_in_log(&Server::on(home), "slow", "system.shutdown_grace, 2000 ms"), 1);
+    assert_eq!(ends_in_log(&Server::on(home), "slow", "system.shutdown_grace, 4000 ms"), 1);
 }
 
 #[test]
 fn a_client_that_does_not_take_its_answer_holds_up_the_end_no_longer_than_a_second() {
-    let Some(server) = sandboxed("shutdown_grace: 1", "") else { return };
-    server.deploy("big", "def handle(request):\n    return 'x' * 6000000", json!({}));
-    let mut deaf: Vec<Talk> = (0..4).map(|_| Talk::with(&server)).collect();
-    deaf.iter_mut().for_each(|talk| {
-        talk.send(&request("big", ""));
+    in_time(Duration::ZERO..Duration::from_secs(2), || {
+        let server = sandboxed("shutdown_grace: 1", "")?;
+        server.deploy("big", "def handle(request):\n    return 'x' * 6000000", json!({}));
+        let mut deaf: Vec<Talk> = (0..4).map(|_| Talk::with(&server)).collect();
+        deaf.iter_mut().for_each(|talk| {
+            talk.send(&request("big", ""));
+        });
+        eventually("they are answered", || (server.stats("big")["succeeded"] == 4).then_some(()));
+        let begun = Instant::now();
+        server.signal(Signal::SIGTERM);
+        let (home, status) = server.ended();
+        let took = begun.elapsed();
+        assert_eq!(status.code(), Some(0), "{}", home.log());
+        let mut rest = Vec::new();
+        let _ = deaf[0].0.read_to_end(&mut rest);
+        Some(took)
     });
-    eventually("they are answered", || (server.stats("big")["succeeded"] == 4).then_some(()));
-    let begun = Instant::now();
-    server.signal(Signal::SIGTERM);
-    let (home, status) = server.ended();
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
-    assert_eq!(status.code(), Some(0), "{}", home.log());
-    let mut rest = Vec::new();
-    let _ = deaf[0].0.read_to_end(&mut rest);
 }
 
 // ---- One instance ----
 
 #[test]
 fn an_instance_that_was_stopped_ends_its_call_within_the_drain_timeout_or_is_killed() {
-    let Some(server) = sandboxed("drain_timeout: 1", "") else { return };
+    let Some(server) = sandboxed("drain_timeout: 4", "") else { return };
     server.deploy("slow", SLOW, json!({"max_instances": 1}));
-    for (seconds, status) in [("0.5", 200), ("60", 503)] {
+    for (seconds, status) in [("2", 200), ("60", 503)] {
         std::thread::scope(|scope| {
             let call = scope.spawn(|| server.invoke("slow", seconds));
             server.await_load("slow", 1, 0);
@@ -427,12 +440,12 @@ fn an_instance_that_was_stopped_ends_its_call_within_the_drain_timeout_or_is_kil
             let reply = call.join().unwrap();
             assert_eq!(reply.status, status, "{}", reply.text());
             if status == 503 {
-                assert!(reply.refused(503, "instance_stopped").contains("drain_timeout, 1000 ms"));
-                assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
+                assert!(reply.refused(503, "instance_stopped").contains("drain_timeout, 4000 ms"));
+                assert!(begun.elapsed() >= Duration::from_secs(4), "{:?}", begun.elapsed());
             }
             server.await_end("slow", &id);
             assert_eq!(next.join().unwrap().text(), "\"done\"");
         });
     }
-    assert_eq!(ends_in_log(&server, "slow", "system.drain_timeout, 1000 ms"), 1);
+    assert_eq!(ends_in_log(&server, "slow", "system.drain_timeout, 4000 ms"), 1);
 }

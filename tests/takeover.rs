@@ -54,6 +54,14 @@ fn await_nothing_left(groups: &[std::path::PathBuf], processes: &[u32]) {
     eventually("its processes are gone", || (!processes.iter().any(|&pid| is_alive(pid))).then_some(()));
 }
 
+/// Whether somebody serves at this address.
+fn is_answered(address: std::net::SocketAddr) -> bool {
+    let Ok(mut stream) = std::net::TcpStream::connect(address) else { return false };
+    let mut answer = Vec::new();
+    let asked = stream.write_all(b"GET /livez HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    asked.and_then(|()| stream.read_to_end(&mut answer)).is_ok_and(|length| length > 0)
+}
+
 /// What held changes up, by the server's own log, in milliseconds.
 fn held_ms(home: &Home) -> Vec<f64> {
     let log = home.log();
@@ -118,7 +126,8 @@ fn what_was_begun_is_finished_and_its_connection_goes_on_in_the_successor() {
     };
     // One call that runs, one whose body is not whole, one whose head is not, one connection without a word.
     let [mut running, mut receiving, mut beginning, mut silent] = [(); 4].map(|()| server.connect());
-    running.write_all((head(1) + "2").as_bytes()).unwrap();
+    // Longer than a start of the successor takes.
+    running.write_all((head(1) + "8").as_bytes()).unwrap();
     receiving.write_all((head(3) + "0").as_bytes()).unwrap();
     let whole = head(1) + "0";
     let (first, rest) = whole.split_at(30);
@@ -149,10 +158,11 @@ fn a_successor_killed_at_any_moment_before_it_serves_changes_nothing() {
     let address = server.address;
     let mut killed = 0;
     let (seen, mut server) = under_load(address, "steady", "1", |_| {
-        // From its first step to its last before it serves; the first that came to serve ends this.
-        for delay_ms in (0..).step_by(25) {
+        // From its first step to its last before it serves; the first that came to serve ends this. Close together at
+        // first, so that there are some on a fast machine, and further apart on one that needs a second for a start.
+        for turn in 0_u64.. {
             let mut child = successor_command(&server.home).spawn().unwrap();
-            std::thread::sleep(Duration::from_millis(delay_ms));
+            std::thread::sleep(Duration::from_millis(turn * (turn + 1) * 2));
             let has_taken_over = server.home.log().contains("serves from now on");
             if has_taken_over {
                 let mut first = [0; 4];
@@ -164,7 +174,7 @@ fn a_successor_killed_at_any_moment_before_it_serves_changes_nothing() {
             child.wait().unwrap();
             killed += 1;
             // It may have been told in the moment between: then the service has died with it, as it does anywhere.
-            if server.home.log().contains("serves from now on") {
+            if server.home.log().contains("serves from now on") || !is_answered(address) {
                 return (server, None);
             }
             server.deploy(&format!("after{killed}"), ANSWERS, json!({}));
@@ -204,7 +214,7 @@ fn a_server_that_is_killed_while_its_successor_prepares_is_replaced_and_refuses_
         assert_eq!(new.answer("kept", ""), 1);
         new.deploy("after", ANSWERS, json!({}));
         await_nothing_left(&groups, &processes);
-        assert!(home.log().contains("starting as after a crash"), "{}", home.log());
+        home.await_words("starting as after a crash");
     });
 }
 
@@ -289,7 +299,7 @@ fn a_new_configuration_may_change_everything_also_the_port() {
 fn a_reload_while_the_successor_prepares_is_the_old_servers_and_in_force_in_the_new_one() {
     let Some(server) = sandboxed("", "") else { return };
     // What the successor needs some time to have warm.
-    let slow = "import time\ntime.sleep(3)\ndef handle(request):\n    return len(request.body)";
+    let slow = "import time\ntime.sleep(6)\ndef handle(request):\n    return len(request.body)";
     server.deploy("slow", slow, json!({"min_instances": 1}));
     let home = server.home.clone();
     let new = std::thread::scope(|scope| {
@@ -331,7 +341,7 @@ fn without_a_server_that_runs_takeover_starts_one_and_says_so() {
     }
     let home = Home::with("pool_size: 1", "");
     let server = Server::launch(home.clone(), successor_command(&home));
-    assert!(home.log().contains("without taking over"), "{}", home.log());
+    home.await_words("without taking over");
     // After a kill the socket is there, and nobody listens at it.
     let (home, _) = server.end(Signal::SIGKILL);
     let server = Server::launch(home.clone(), successor_command(&home));

@@ -114,10 +114,8 @@ fn standard_serves_warns_of_what_is_missing_and_keeps_the_other_layers() {
     add(&home, &format!("  python: {python}\n"));
     let command = as_nobody(&home);
     let server = Server::launch(home, command);
-    let log = server.home.log();
     for layer in ["identity", "memory_limit", "tasks_limit", "cpu_limit"] {
-        let warned = log.lines().any(|line| line.contains("WARN") && line.contains(layer));
-        assert!(warned, "no warning of {layer}: {log}");
+        server.home.await_line(layer, |line| line.contains("WARN") && line.contains(layer));
     }
     assert_eq!(missing_layers(&server), ["identity", "memory_limit", "tasks_limit", "cpu_limit"]);
     // The quick start.
@@ -171,8 +169,7 @@ fn level_none_serves_and_says_loudly_what_it_is() {
     add(&home, &format!("  python: {python}\n"));
     let command = as_nobody(&home);
     let server = Server::launch(home, command);
-    let log = server.home.log();
-    assert!(log.lines().any(|line| line.contains("WARN") && line.contains("NOT isolated")), "{log}");
+    server.home.await_line("a warning", |line| line.contains("WARN") && line.contains("NOT isolated"));
     assert_eq!(server.run("one", "def handle(request):\n    return 1", ""), 1);
     assert_eq!(server.get("/health").json()["modes"]["process"]["isolation"], "none");
     assert_eq!(missing_layers(&server), ["identity", "memory_limit", "tasks_limit", "cpu_limit"]);

@@ -55,7 +55,7 @@ def two_children_share_it_out():
             hoard = bytearray(b"x" * (48 << 20))
             forever()
             del hoard
-    for _ in range(100):
+    for _ in range(300):
         for child in children:
             ended, status = os.waitpid(child, os.WNOHANG)
             if ended:

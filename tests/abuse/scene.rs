@@ -20,7 +20,7 @@ use super::remains::Containers;
 use super::table::{Case, Moment, Outcome, Theme};
 use crate::common::engine::Engine;
 use crate::common::host::{cgroup_parents, processes_of_users, resident_bytes, status, zygotes, Holdings};
-use crate::common::mode::in_containers;
+use crate::common::mode::{await_stock, in_containers};
 use crate::common::{command, eventually, patience, slowed, Home, Reply, Server};
 
 const COMMON: &str = include_str!("common.py");
@@ -76,8 +76,9 @@ impl Scene {
         let port = free_port();
         // Users of its own, so that its processes can be counted on a host where other servers run.
         let uid_base = 1_900_000_000 + u32::from(port) * 1024;
-        let patience = slowed(Duration::from_secs(4)).as_secs();
-        let lines = format!("pool_size: 2\nshutdown_grace: 1\ncold_start_timeout: {patience}\n{system}");
+        // Longer than any case has, so that top-level code that takes its time meets the function's limit.
+        let start = slowed(Duration::from_secs(60)).as_secs();
+        let lines = format!("pool_size: 2\nshutdown_grace: 1\ncold_start_timeout: {start}\n{system}");
         let home = Home::with(&format!("sandbox_uid_base: {uid_base}\n{lines}"), "");
         let doors = open_doors(treasure.path(), &address);
         let mut command = command(&home);
@@ -169,7 +170,7 @@ impl Scene {
     }
 
     /// Kills the server while a function sleeps that ignores every signal and never looks at its channel again. Whether
-    /// anything of its instances is there two seconds later.
+    /// anything of its instances is there some seconds later.
     pub(crate) fn leaves_something_when_killed(mut self, theme: &Theme, case: &Case) -> bool {
         let code = format!("{COMMON}\n{}", theme.code);
         let mut config = self.config(case);
@@ -187,7 +188,7 @@ impl Scene {
             });
             self.server.signal(nix::sys::signal::Signal::SIGKILL);
         });
-        let deadline = Instant::now() + Duration::from_secs(2);
+        let deadline = Instant::now() + slowed(Duration::from_secs(5));
         while !processes_of_users(self.users()).is_empty() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -210,7 +211,7 @@ impl Scene {
     fn config(&self, case: &Case) -> Value {
         json!({
             "memory": case.memory, "cpu_limit": case.cpu_limit,
-            "timeout": slowed(Duration::from_millis(case.timeout_ms)).as_secs_f64(),
+            "timeout": timeout(case).as_secs_f64(),
             "max_instances": 1, "environment": { "FACTS": self.facts.to_string() },
         })
     }
@@ -245,7 +246,7 @@ impl Scene {
             reply.text().chars().take(1500).collect::<String>()
         );
         if matches!(reply.status, 503 | 504) {
-            let timeout = slowed(Duration::from_millis(case.timeout_ms));
+            let timeout = timeout(case);
             let latest = timeout + LATE_MAX + slowed(Duration::from_millis(500));
             assert!(reply.detail().contains(&format!("{} ms", timeout.as_millis())), "{name}: {}", reply.text());
             assert!(took < latest, "{name}: its end came after {took:?}");
@@ -278,6 +279,7 @@ impl Scene {
             // Its top-level code would do the same again, in every instance.
             let mended = json!({ "code": "def handle(request):\n    return 'fine'" }).to_string();
             assert_eq!(self.server.call("PUT", &format!("/functions/{name}"), &mended).status, 200);
+            await_stock(&self.server);
         }
         let wanted: &[u8] = if moment == Moment::Import && !is_mended { &first.body } else { b"\"fine\"" };
         let deadline = Instant::now() + patience();
@@ -333,6 +335,12 @@ impl Drop for Scene {
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL);
         }
     }
+}
+
+/// The time of a call, of which its start is a part: an engine that is busy takes seconds to set a container's limits.
+fn timeout(case: &Case) -> Duration {
+    let least = Duration::from_secs(if in_containers() { 6 } else { 0 });
+    slowed(Duration::from_millis(case.timeout_ms).max(least))
 }
 
 /// Deletes the function in the end, also when a check has failed: those of the next case are to be its own.

@@ -165,7 +165,7 @@ impl Holdings {
 
     /// What the server holds once its pool is full and nothing changes any more.
     pub fn at_rest(server: &Server, cgroup_parents: &[PathBuf]) -> Holdings {
-        super::mode::await_stock(server);
+        super::mode::await_pool(server);
         let (mut last, mut since) = (Holdings::of(server, cgroup_parents), Instant::now());
         eventually("a server at rest", || {
             let now = Holdings::of(server, cgroup_parents);

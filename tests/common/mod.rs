@@ -80,6 +80,22 @@ pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Tries a story up to three times until it takes a time within these bounds. For what is promised to be over within a
+/// time: a machine that had none for the server in one moment is no fault of it, and one that never has is not expected.
+/// What is over too early is a failure at once. A story that cannot be told here says so and gives `None`.
+pub fn in_time(bounds: std::ops::Range<Duration>, mut story: impl FnMut() -> Option<Duration>) {
+    let mut late = Vec::new();
+    while late.len() < 3 {
+        let Some(took) = story() else { return };
+        assert!(took >= bounds.start, "{took:?}, which is before {:?}", bounds.start);
+        if took < bounds.end {
+            return;
+        }
+        late.push(took);
+    }
+    panic!("each time later than {:?}: {late:?}", bounds.end);
+}
+
 /// Closes with a reset, as the kernel does for a client that is killed before it has read everything.
 pub fn reset(stream: TcpStream) {
     let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
@@ -131,6 +147,17 @@ impl Home {
     /// What the server wrote to its standard error, over all its lives.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.0.path().join("stderr")).unwrap_or_default()
+    }
+
+    /// Waits until a line of that is such a one: a thread of its own writes it, also what was logged before the server
+    /// said that it serves.
+    pub fn await_line(&self, what: &str, is_it: impl Fn(&str) -> bool) {
+        eventually(&format!("a line in the log: {what}"), || self.log().lines().any(&is_it).then_some(()));
+    }
+
+    /// The same of a line with these words in it.
+    pub fn await_words(&self, words: &str) {
+        self.await_line(words, |line| line.contains(words));
     }
 }
 
@@ -308,12 +335,19 @@ pub fn command(home: &Home) -> Command {
 /// The user that nobody is.
 pub const NOBODY: u32 = 65534;
 
+/// Copies a program to where it can be run. Another process does: were it written here, every child that another thread
+/// forks meanwhile would have it open for writing until it runs its own, and the kernel refuses to run such a file.
+pub fn copy_program(from: &Path, to: &Path) {
+    let copied = Command::new("install").args(["-m", "755"]).args([from, to]).status().unwrap();
+    assert!(copied.success(), "{}", to.display());
+}
+
 /// The same as user nobody, with a copy of the binary in the server's directory, since nobody may not reach the other.
 pub fn as_nobody(home: &Home) -> Command {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let copy = home.path().join("faas");
-    std::fs::copy(env!("CARGO_BIN_EXE_faas"), &copy).unwrap();
+    copy_program(Path::new(env!("CARGO_BIN_EXE_faas")), &copy);
     let mut command = Command::new("setpriv");
     command.args([&format!("--reuid={NOBODY}"), &format!("--regid={NOBODY}"), "--clear-groups"]).arg(copy);
     prepared(home, command)

@@ -45,20 +45,35 @@ pub fn about_processes_alone(why: &str) -> bool {
 /// For how long a server must be found unchanged for it to be at rest: longer than one thing takes that it does unasked,
 /// such as making a blank. Not counted in looks, which take their time on a busy machine.
 pub fn rest() -> Duration {
-    Duration::from_millis(if in_containers() { 3000 } else { 200 })
+    Duration::from_millis(if in_containers() { 3000 } else { 500 })
 }
 
 /// Waits in container mode until there are as many containers in stock as there should be. A sandbox is made in less time
 /// than any test gives a call; a container takes seconds on a busy machine, and a test that gives a call one second is
 /// about something else. It is no failure when there are never so many: they may be in use.
 pub fn await_stock(server: &Server) {
-    if !in_containers() {
-        return;
+    if in_containers() {
+        await_blanks(server, configured(server, "container_pool_size").unwrap_or(CONTAINERS_IN_STOCK));
     }
+}
+
+/// The same in either mode, for a test that takes the measure of a server at rest: while a sandbox is in the making,
+/// nothing may change for longer than one looks. A server whose configuration does not say how many is left to that.
+pub fn await_pool(server: &Server) {
+    await_stock(server);
+    if let (false, Some(size)) = (in_containers(), configured(server, "pool_size")) {
+        await_blanks(server, size);
+    }
+}
+
+fn configured(server: &Server, key: &str) -> Option<u64> {
     let configuration = std::fs::read_to_string(server.home.path().join("faas.yaml")).unwrap();
-    let size = configuration.lines().find_map(|line| line.trim().strip_prefix("container_pool_size: ")?.parse().ok());
+    configuration.lines().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix(": ")?.parse().ok())
+}
+
+fn await_blanks(server: &Server, count: u64) {
     let deadline = Instant::now() + slowed(Duration::from_secs(10));
-    let is_there = || server.get("/stats").json()["blanks"].as_u64() >= Some(size.unwrap_or(CONTAINERS_IN_STOCK));
+    let is_there = || server.get("/stats").json()["blanks"].as_u64() >= Some(count);
     while !is_there() && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -62,7 +62,7 @@ fn an_engine_that_fails_in_any_way_costs_functions_in_containers_alone_and_is_us
     for (number, _) in BAD_MANNERS.iter().enumerate() {
         deploy(&server, &format!("cold-{number}"), EXEC, json!({}));
     }
-    assert_eq!(found(&server, "warm", "got = 1"), 1);
+    await_answer(&server, "warm");
     let (before, memory) = (descriptors(server.pid()), resident_bytes(server.pid()));
     for (number, manner) in BAD_MANNERS.into_iter().enumerate() {
         let (name, what) = (format!("cold-{number}"), format!("{manner:?}"));
@@ -123,7 +123,7 @@ fn connections_that_are_cut_at_any_moment_cost_no_container_and_no_call_of_other
     let door = Door::new(engine.socket(), Manner::Open);
     let server = server(&door.socket(), "container_pool_size: 2\ncold_start_timeout: 6s");
     deploy(&server, "f", EXEC, json!({ "max_instances": 4, "timeout": 30 }));
-    assert_eq!(found(&server, "f", "got = 1"), 1);
+    await_answer(&server, "f");
     let label = label(engine, &server, "f");
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -166,7 +166,7 @@ fn an_engine_that_is_stopped_killed_and_started_again_costs_functions_in_contain
     for name in ["warm", "cold-stopped", "cold-killed"] {
         deploy(&server, name, EXEC, json!({ "max_instances": 1 }));
     }
-    assert_eq!(found(&server, "warm", "got = 1"), 1);
+    await_answer(&server, "warm");
     let label = label(&engine, &server, "warm");
 
     // It stands still: whoever asks hangs, on connections that are there as on new ones.
@@ -203,7 +203,7 @@ fn an_instance_that_ends_while_the_engine_is_away_is_removed_when_it_is_back() {
     let server = server(&door.socket(), WITHOUT_STOCK);
     deploy(&server, "f", EXEC, json!({ "max_instances": 1 }));
     deploy(&server, "g", EXEC, json!({ "max_instances": 1 }));
-    assert_eq!((found(&server, "f", "got = 1"), found(&server, "g", "got = 1")), (json!(1), json!(1)));
+    ["f", "g"].into_iter().for_each(|name| await_answer(&server, name));
     let label = label(engine, &server, "f");
     door.set(Manner::Absent);
     // Its end is seen all the same; how it ended, the engine would have known.
@@ -226,7 +226,7 @@ fn a_server_ends_in_its_time_although_its_engine_hangs() {
     let door = Door::new(engine.socket(), Manner::Open);
     let server = server(&door.socket(), "shutdown_grace: 2");
     deploy(&server, "f", EXEC, json!({}));
-    assert_eq!(found(&server, "f", "got = 1"), 1);
+    await_answer(&server, "f");
     let label = label(engine, &server, "f");
     let pid = server.instances("f")[0]["pid"].as_u64().unwrap() as u32;
     door.set(Manner::IsSilent);

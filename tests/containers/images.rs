@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use serde_json::{json, Value};
 
 use crate::common::engine::{image_archive, Engine};
-use crate::common::{command, eventually, reset, slowed, Home, Reply, Server};
+use crate::common::{command, copy_program, eventually, reset, slowed, Home, Reply, Server};
 use crate::registry::Registry;
 use crate::scene::{
     assert_processes_answer, await_health, configuration, contained, deploy, engine, found, server, EXEC,
@@ -203,9 +203,9 @@ fn a_registry_that_wants_a_password_is_told_the_one_that_is_configured() {
 
 /// A command that looks at an image: it counts how often, and says this.
 fn scanner(directory: &Path, says: &str) -> String {
-    let (program, count) = (directory.join("scan"), directory.join("count"));
-    std::fs::write(&program, format!("#!/bin/sh\necho >> {}\n{says}\n", count.display())).unwrap();
-    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    let (script, program, count) = (directory.join("script"), directory.join("scan"), directory.join("count"));
+    std::fs::write(&script, format!("#!/bin/sh\necho >> {}\n{says}\n", count.display())).unwrap();
+    copy_program(&script, &program);
     format!("image_scan: [{}, '{{image}}']", program.display())
 }
 

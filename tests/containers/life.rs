@@ -163,7 +163,7 @@ fn the_containers_of_a_server_that_lives_are_left_alone_by_its_successor_until_i
     let label = label(engine, &old, "f");
     let of_old = container(engine, &old, "f")["Id"].as_str().unwrap().to_owned();
     std::thread::scope(|scope| {
-        let call = scope.spawn(|| old.invoke("f", "time.sleep(8); got = 'of the old one'"));
+        let call = scope.spawn(|| old.invoke("f", "time.sleep(15); got = 'of the old one'"));
         old.await_load("f", 1, 0);
         let mut start = command(&old.home);
         start.arg("--takeover");
@@ -208,7 +208,8 @@ fn an_image_without_python_is_told_with_what_is_missing() {
     let deployed = server.post("/functions", &body);
     let refused = if deployed.status == 201 { server.invoke("f", "") } else { deployed };
     assert!([400, 503].contains(&refused.status), "{}", refused.text());
-    assert!(server.home.log().contains("python"), "the log says what is missing: {}", server.home.log());
+    // The log says what is missing.
+    server.home.await_words("python");
     engine.call("DELETE", "/images/faas-empty:test?force=1", &Value::Null);
     assert_processes_answer(&server);
 }

@@ -82,7 +82,7 @@ fn a_stopped_instance_costs_the_call_that_it_has_and_the_rest_goes_on() {
     let least = shares.iter().map(|&(from, to)| account.throughput(from, to)).fold(f64::MAX, f64::min);
     row.percent_at_least("throughput of L meanwhile", least / scene.rate * 100.0, lessened(95.0));
     let slow = account.count(|it| it.fate != Fate::Answered(504) && it.latency() > Duration::from_millis(500));
-    row.at_most("others above 500 ms", slow, sized(0, account.sent() / 100));
+    row.at_most("others above 500 ms", slow, sized(0, account.sent() / 20));
     note_troubles(&mut row, &account);
     row.end();
 }

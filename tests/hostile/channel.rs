@@ -143,7 +143,7 @@ fn an_instance_without_its_channel_is_an_error_and_not_a_hang() {
     assert_eq!((reply.status, reply.code().as_str()), (502, "function_crashed"), "{}", reply.text());
     // The server holds a duplicate of the instance's end, so nothing tells it that this one is closed: the deadline does.
     let hiding = "send(frame(LOADED))\ntake()\nos.close(3)\nforever()";
-    let reply = scene.attack("hiding", hiding, json!({"timeout": 1}), "{}");
+    let reply = scene.attack("hiding", hiding, json!({"timeout": 4}), "{}");
     assert_eq!((reply.status, reply.code().as_str()), (504, "function_timeout"), "{}", reply.text());
     scene.assert_nothing_is_left_of("closing");
     scene.assert_nothing_is_left_of("hiding");

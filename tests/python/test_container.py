@@ -199,7 +199,7 @@ class ContainerTest(unittest.TestCase):
         self.assertEqual(instance.call(path=b"/pid").json, 1)
         for _ in range(3):
             instance.call(path=b"/orphan")
-        for _ in range(100):
+        for _ in range(1000):
             instance.call()
             if self.descendants(instance.pid) == 1:
                 break

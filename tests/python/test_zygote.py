@@ -94,7 +94,7 @@ class ZygoteTest(unittest.TestCase):
             return file.read()
 
     def wait_until(self, measure, expected):
-        for _ in range(300):
+        for _ in range(2000):
             if measure() == expected:
                 return
             time.sleep(0.01)

@@ -122,7 +122,8 @@ fn no_line_of_a_log_is_lost_or_counted_twice() {
         for _ in 0..3 {
             scope.spawn(|| {
                 let mut stream = BufReader::new(std::net::TcpStream::connect(address).unwrap());
-                while !over.load(Ordering::SeqCst) {
+                // No more than two files hold, however long the takeovers take.
+                while !over.load(Ordering::SeqCst) && next.load(Ordering::SeqCst) < 4900 {
                     let number = next.fetch_add(1, Ordering::SeqCst).to_string();
                     let request = format!(
                         "POST /invoke/talks HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer demo-key\r\n\
@@ -142,7 +143,6 @@ fn no_line_of_a_log_is_lost_or_counted_twice() {
         server
     });
     let count = next.into_inner();
-    assert!(count < 5000, "more than two files hold");
     let expected: BTreeSet<String> = (0..count).map(|number| format!("line {number}")).collect();
     let entries = |server: &Server| {
         let mut all: Vec<Value> = Vec::new();

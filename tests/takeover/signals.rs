@@ -12,7 +12,7 @@ use super::common::{eventually, patience, Server};
 use super::{successor_command, ANSWERS};
 
 /// What a successor waits for before it asks for the place.
-const SLOW_TO_LOAD: &str = "import time\ntime.sleep(3)\ndef handle(request):\n    return 1";
+const SLOW_TO_LOAD: &str = "import time\ntime.sleep(6)\ndef handle(request):\n    return 1";
 
 /// A server, and its successor, which has the listener and its first thread and is not ready yet.
 fn preparing() -> Option<(Server, Child)> {
@@ -121,7 +121,7 @@ fn the_log_of_a_function_that_is_damaged_outlives_a_takeover() {
     assert_eq!(database.execute("UPDATE versions SET code = 'another'", []).unwrap(), 1);
     drop(database);
     let server = super::succeed(server);
-    assert!(server.home.log().contains("function damaged is not served"), "{}", server.home.log());
+    server.home.await_words("function damaged is not served");
     let logs = std::fs::read_dir(server.home.state().join("logs")).unwrap();
     let words = logs.filter_map(|file| std::fs::read_to_string(file.unwrap().path()).ok());
     assert!(words.into_iter().any(|text| text.contains("its last word")), "the log is gone");

@@ -137,7 +137,19 @@ impl Container {
         if let Some(user) = user {
             command.uid(user).gid(user);
         }
-        Container(command.spawn().unwrap())
+        // The program was written by this process: a child that another thread's test has just forked may have it open
+        // for writing still, until it runs its own.
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match command.spawn() {
+                Ok(child) => return Container(child),
+                Err(error) => assert!(
+                    error.kind() == std::io::ErrorKind::ExecutableFileBusy && Instant::now() < deadline,
+                    "{error}"
+                ),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// What it says when it ends.
