@@ -52,12 +52,15 @@ fn connect(address: SocketAddr) -> Result<TcpStream, String> {
 /// Reads one answer; says what came instead.
 fn answer(from: &mut BufReader<TcpStream>) -> Result<Reply, String> {
     use std::io::BufRead;
-    match from.fill_buf() {
-        Ok([]) => return Err("the connection was closed".to_owned()),
-        Ok(_) => {}
-        Err(error) => return Err(format!("read: {error}")),
+    loop {
+        match from.fill_buf() {
+            Ok([]) => return Err("the connection was closed".to_owned()),
+            Ok(_) => return Ok(Reply::read(from, false)),
+            // This process was stopped and goes on: a read with a timeout is not begun again by the kernel.
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(format!("read: {error}")),
+        }
     }
-    Ok(Reply::read(from, false))
 }
 
 fn judge(reply: &Reply, wanted: &str) -> Result<(), String> {
