@@ -136,6 +136,10 @@ impl Shared {
                         _ => Ok(()),
                     };
                     let result = may_be_made.and_then(|()| state.update(&base, code, &config, image_id));
+                    // That it stays as it is was acknowledged, too. Others that wait for the same are told so as well.
+                    if matches!(result, Ok(Done::Unchanged(_))) {
+                        state.claims.overtake(name);
+                    }
                     self.report(ticket, &state, result, pulled);
                     return Ok(());
                 }
@@ -149,8 +153,8 @@ impl Shared {
         self.commit(ticket, None, |state| {
             let was_there = state.store.delete(name).map_err(|error| not_stored(&error))?;
             state.functions.remove(name);
-            state.claims.overtake(name);
             if was_there {
+                state.claims.overtake(name);
                 Ok(Done::Deleted(name.to_owned()))
             } else {
                 Err(Problem::no_function(name))

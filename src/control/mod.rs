@@ -331,6 +331,8 @@ pub fn start(shared: Arc<Shared>, watchdog: &mut Watchdog) -> io::Result<(Sender
                 let run = |job, waited: Option<Waited>| shared.run(job, waited.as_ref());
                 let give_up = |ticket| shared.answer(ticket, Err(failed()));
                 work_off(&receiver, &resumed, shared.gate.closed(), pulse, run, give_up, || shared.prepare_no_more());
+                // The server ends.
+                shared.verdicts.end_scans();
             })
         })
         .collect::<io::Result<Vec<_>>>()?;

@@ -187,6 +187,7 @@ impl Shared {
         if let Some(images) = &self.images {
             images.pull_no_more();
         }
+        self.verdicts.end_scans();
     }
 
     /// Gets what is needed, then lets the jobs go on that wait for it.

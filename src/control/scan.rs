@@ -10,6 +10,7 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{killpg, Signal};
@@ -67,20 +68,59 @@ impl std::error::Error for ScanError {
     }
 }
 
-/// Has the image looked at. Blocks until the command has ended, or its time is over.
+/// The commands that run, so that none outlives the server, which is what holds it to its time.
+#[derive(Debug, Default)]
+pub(super) struct Scans(Mutex<Groups>);
+
+#[derive(Debug, Default)]
+struct Groups {
+    /// Their leaders, none of which has been waited for: a number is that of a command's group and of nothing else.
+    leaders: Vec<u32>,
+    is_over: bool,
+}
+
+impl Scans {
+    /// Ends them with all that they started, and any that begins from now on.
+    pub(super) fn end(&self) {
+        let mut groups = self.lock();
+        groups.is_over = true;
+        groups.leaders.iter().copied().for_each(end_group);
+    }
+
+    fn enter(&self, leader: u32) {
+        let mut groups = self.lock();
+        groups.leaders.push(leader);
+        if groups.is_over {
+            end_group(leader);
+        }
+    }
+
+    fn leave(&self, leader: u32) {
+        self.lock().leaders.retain(|known| *known != leader);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Groups> {
+        // Changed by single calls.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Has the image looked at. Blocks until the command has ended, its time is over, or all are ended.
 ///
 /// # Errors
 /// Why the image must not be used.
-pub(super) fn scan(command: &ImageScan, image: &ImageId, limit: Duration) -> Result<(), ScanError> {
+pub(super) fn scan(scans: &Scans, command: &ImageScan, image: &ImageId, limit: Duration) -> Result<(), ScanError> {
     let cannot_run = |source| ScanError::CannotRun { source };
     let deadline = Instant::now() + limit;
     let (output, write) = output_pipe().map_err(cannot_run)?;
     let mut child = spawn(command, image, write).map_err(cannot_run)?;
+    scans.enter(child.id());
     let mut tail = Vec::new();
     let ended = pidfd_open(child.id()).and_then(|ended| listen(&output, &ended, deadline, &mut tail));
     // Also when it has ended well: what it left behind is of no more use, and nobody would wait for it. The child is not
     // waited for yet, so that its number is still that of its group.
-    end_group(&child);
+    end_group(child.id());
+    scans.leave(child.id());
     let status = child.wait().map_err(cannot_run)?;
     match ended {
         Ok(()) if status.success() => Ok(()),
@@ -159,8 +199,8 @@ pub(super) fn readable(output: &[u8]) -> String {
     shown.split_off(start)
 }
 
-fn end_group(child: &Child) {
-    if let Ok(pid) = i32::try_from(child.id()) {
+fn end_group(leader: u32) {
+    if let Ok(pid) = i32::try_from(leader) {
         // It may have ended with all that it started.
         let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
     }
@@ -175,7 +215,7 @@ mod tests {
 
     fn shell(script: &str, limit: Duration) -> Result<(), ScanError> {
         let arguments = ["-c", script, "scanner", "{image}", "x={image}"].map(str::to_owned).to_vec();
-        scan(&ImageScan { program: "sh".into(), arguments }, &image_id('c'), limit)
+        scan(&Scans::default(), &ImageScan { program: "sh".into(), arguments }, &image_id('c'), limit)
     }
 
     #[test]
@@ -226,6 +266,27 @@ mod tests {
         assert_gone(&pid_file);
     }
 
+    #[test]
+    fn a_command_ends_with_the_server_and_with_all_that_it_started() {
+        let pid_file = tempfile::NamedTempFile::new().unwrap();
+        let script = format!("sleep 1000 & echo $! > {}; wait", pid_file.path().display());
+        let command = ImageScan { program: "sh".into(), arguments: vec!["-c".into(), script] };
+        let scans = Scans::default();
+        std::thread::scope(|scope| {
+            let running = scope.spawn(|| scan(&scans, &command, &image_id('c'), LONG));
+            let deadline = Instant::now() + LONG;
+            while !std::fs::read_to_string(pid_file.path()).unwrap().ends_with('\n') {
+                assert!(Instant::now() < deadline);
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            scans.end();
+            assert!(matches!(running.join().unwrap(), Err(ScanError::Killed { .. })), "which is no verdict");
+        });
+        assert_gone(&pid_file);
+        assert!(matches!(scan(&scans, &command, &image_id('c'), LONG), Err(ScanError::Killed { .. })));
+        assert!(scans.lock().leaders.is_empty());
+    }
+
     fn assert_gone(pid_file: &tempfile::NamedTempFile) {
         let pid = std::fs::read_to_string(pid_file.path()).unwrap();
         let state = || std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
@@ -247,7 +308,7 @@ mod tests {
     #[test]
     fn a_command_that_is_not_there_takes_no_image() {
         let command = ImageScan { program: "/no/such/scanner".into(), arguments: vec!["{image}".into()] };
-        let error = scan(&command, &image_id('c'), LONG).unwrap_err();
+        let error = scan(&Scans::default(), &command, &image_id('c'), LONG).unwrap_err();
         assert!(error.to_string().starts_with("it cannot be run: "), "{error}");
     }
 }

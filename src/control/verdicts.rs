@@ -24,10 +24,11 @@ use crate::config::ImageScan;
 use crate::limits::{IMAGE_REFUSAL_MAX_AGE, IMAGE_SCAN_FAILURE_MAX_AGE, IMAGE_VERDICTS_MAX};
 use crate::registry::image::ImageId;
 
-use super::scan::{scan, ScanError};
+use super::scan::{scan, ScanError, Scans};
 
 /// The command refuses an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Refusal {
     /// How it ended.
     pub(super) status: String,
@@ -50,6 +51,8 @@ pub(super) struct Verdicts {
     inside: Mutex<Inside>,
     /// A scan has ended.
     ended: Condvar,
+    /// Those that run.
+    scans: Scans,
     /// None: they end with this process.
     file: Option<PathBuf>,
 }
@@ -84,7 +87,7 @@ impl Verdicts {
     /// Those of this file.
     pub(super) fn open(file: PathBuf) -> Verdicts {
         let inside = Inside { verdicts: file::read(&file), ..Inside::default() };
-        Verdicts { inside: Mutex::new(inside), ended: Condvar::new(), file: Some(file) }
+        Verdicts { inside: Mutex::new(inside), file: Some(file), ..Verdicts::default() }
     }
 
     /// What the command said of this image, if that is not older than this.
@@ -116,7 +119,7 @@ impl Verdicts {
         inside.scanning.insert(subject.clone(), Arc::clone(&outcome));
         drop(inside);
         let _scanning = Scanning { verdicts: self, subject: &subject };
-        let said = match scan(command, image, limit) {
+        let said = match scan(&self.scans, command, image, limit) {
             Ok(()) => Ok(Ok(())),
             Err(ScanError::Refused { status, output }) => {
                 Ok(Err(Refusal { status: status.to_string(), report: output }))
@@ -132,6 +135,11 @@ impl Verdicts {
         // Nobody else sets it.
         let _ = outcome.set(said.clone());
         said
+    }
+
+    /// Nothing is scanned any more, and what is has no verdict.
+    pub(super) fn end_scans(&self) {
+        self.scans.end();
     }
 
     fn keep(&self, subject: Subject, verdict: Verdict) {

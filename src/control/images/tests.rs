@@ -422,6 +422,10 @@ fn what_was_acknowledged_while_a_deployment_waited_stays_and_that_one_is_refused
     });
     refused();
     assert_eq!(stored(&stage), Some((2, NEWER.to_owned())));
+    // That it stays as it is was acknowledged, too.
+    waits(to_far(), &|| acknowledged(with_code(NEWER)));
+    refused();
+    assert_eq!(stored(&stage), Some((2, NEWER.to_owned())));
     // Made and deleted again: it is gone, and stays so.
     acknowledged(Work::Delete("f".to_owned()));
     waits(creation("f", &json!({ "image": "far:1" })), &|| {
@@ -430,8 +434,12 @@ fn what_was_acknowledged_while_a_deployment_waited_stays_and_that_one_is_refused
     });
     refused();
     assert_eq!(stored(&stage), None);
-    // Another function's changes are none of its.
-    waits(creation("f", &json!({ "image": "far:1" })), &|| acknowledged(creation("g", &json!({}))));
+    // Another function's changes are none of its, and what was refused is none.
+    waits(creation("f", &json!({ "image": "far:1" })), &|| {
+        acknowledged(creation("g", &json!({})));
+        stage.begin(2, Work::Delete("f".to_owned()));
+        assert_eq!(stage.reply().unwrap().result.unwrap_err().status(), 404);
+    });
     stage.go_on();
     assert_eq!(version(stage.reply().unwrap().result).unwrap().version, 1);
 }

@@ -23,10 +23,13 @@ use super::{ByImage, Refusal, Subject, Verdict, COMMAND_DIGITS};
 
 /// A verdict as the file has it.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Entry {
     image: ImageId,
     command_sha256: String,
     at_ms: u64,
+    // Said, and null where there is none: what leaves it out, or has it by another name, says nothing.
+    #[serde(deserialize_with = "Option::deserialize")]
     refusal: Option<Refusal>,
 }
 
@@ -231,6 +234,12 @@ mod tests {
         entry
     }
 
+    fn without(field: &str) -> Value {
+        let mut entry = entry('b', json!({}));
+        entry.as_object_mut().unwrap().remove(field).unwrap();
+        entry
+    }
+
     #[test]
     fn an_entry_that_is_not_as_the_server_writes_them_costs_itself_alone() {
         let directory = tempfile::tempdir().unwrap();
@@ -240,6 +249,9 @@ mod tests {
         for (wrong, why) in [
             (json!(7), "invalid type"),
             (json!({}), "missing field"),
+            (without("refusal"), "missing field"),
+            (entry('b', json!({ "refused": {} })), "unknown field"),
+            (entry('b', json!({ "refusal": { "status": "1", "report": "", "more": 1 } })), "unknown field"),
             (entry('b', json!({ "image": "sha256:xyz" })), "is not the id of an image"),
             (entry('b', json!({ "command_sha256": "5".repeat(COMMAND_DIGITS - 1) })), "command_sha256"),
             (entry('b', json!({ "command_sha256": "A".repeat(COMMAND_DIGITS) })), "command_sha256"),
