@@ -78,7 +78,7 @@ fn config_comes_back_as_it_was_given() {
     let Some(server) = server() else { return };
     let config = json!({
         "runtime": "python3", "execution_mode": "process", "image": "default", "network": "none",
-        "handler": "tools.run", "timeout": 1.5, "memory": "64Mi",
+        "handler": "tools.run", "timeout": 15.5, "memory": "64Mi",
         "cpu_limit": "250m", "dependencies": [], "environment": {"A": "1", "B": ""}, "min_instances": 1,
         "max_instances": 2, "max_invocations_per_instance": 1000, "idle_ttl": "adaptive",
     });

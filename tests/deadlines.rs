@@ -31,6 +31,7 @@ fn the_error_says_whose_time_was_up_the_functions_or_the_callers() {
     server.deploy("sleeper", SLEEPER, json!({"max_instances": 1}));
     server.deploy("strict", SLEEPER, json!({"timeout": 2}));
     assert_eq!(server.invoke("sleeper", "").status, 200);
+    common::eventually("it is warm", || (server.invoke("strict", "").status == 200).then_some(()));
 
     let start = Instant::now();
     let reply = invoke_within(&server, "sleeper", "5", "300ms");

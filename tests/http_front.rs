@@ -400,7 +400,7 @@ fn what_is_not_http_is_answered_with_400_and_closed() {
 #[test]
 fn calls_that_fail_together_are_all_answered_while_one_connection_goes_on() {
     let Some(server) = server() else { return };
-    let bad = "time.sleep(1)\nraise RuntimeError('never loads')\ndef handle(request): pass\n";
+    let bad = "time.sleep(4)\nraise RuntimeError('never loads')\ndef handle(request): pass\n";
     server.deploy("bad", bad, json!({"max_instances": 1}));
     server.deploy("echo", ECHO, json!({}));
     let bad_request = format!("GET /invoke/bad HTTP/1.1\r\nHost: h\r\n{KEY}\r\n");

@@ -62,7 +62,7 @@ fn with_one_call_per_instance_every_call_has_a_sandbox_of_its_own() {
 #[test]
 fn consecutive_sandboxes_of_single_calls_differ_in_process_and_host_user() {
     let Some(server) = sandboxed("", "") else { return };
-    let slow = "import time\ndef handle(request):\n    time.sleep(1)\n";
+    let slow = "import time\ndef handle(request):\n    time.sleep(4)\n";
     server.deploy("once", slow, json!({"max_invocations_per_instance": 1, "max_instances": 1}));
     let mut seen = BTreeSet::new();
     for _ in 0..3 {

@@ -75,6 +75,12 @@ impl Server {
         eventually("the instance is gone", || self.instances(name).iter().all(|it| it["id"] != *id).then_some(()));
     }
 
+    /// Waits until the function has printed this. A call runs, as the server counts, when it was sent to an instance; only
+    /// what the function itself does shows that it has begun, and that no other instance can be given it instead.
+    pub fn await_print(&self, name: &str, line: &str) {
+        eventually("the function prints", || self.logs(name).iter().any(|it| it["message"] == line).then_some(()));
+    }
+
     /// Waits until so many calls of the function run, and so many wait.
     pub fn await_load(&self, name: &str, running: u64, queued: u64) {
         eventually("the calls are where they should be", || {

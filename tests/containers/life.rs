@@ -30,8 +30,8 @@ fn a_container_that_is_killed_from_outside_costs_the_call_that_it_runs_and_no_ot
     deploy(&server, "f", EXEC, json!({ "max_instances": 1 }));
     found(&server, "f", "got = 1");
     std::thread::scope(|scope| {
-        let call = scope.spawn(|| server.invoke("f", "time.sleep(600)"));
-        server.await_load("f", 1, 0);
+        let call = scope.spawn(|| server.invoke("f", "print('begun'); time.sleep(600)"));
+        server.await_print("f", "begun");
         let next = scope.spawn(|| server.invoke("f", "got = 'next'"));
         server.await_load("f", 1, 1);
         let id = container(engine, &server, "f")["Id"].as_str().unwrap().to_owned();

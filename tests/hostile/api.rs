@@ -100,7 +100,7 @@ fn the_log_of_a_deleted_function_is_not_its_successors() {
     let code = "def talk():\n    while True: print('of the first tenant'); time.sleep(0.001)\n\
                 def handle(request):\n    threading.Thread(target=talk).start()\n    return 'answered'";
     for _ in 0..3 {
-        assert_eq!(scene.attack("tenant", code, json!({"timeout": 2}), "{}").status, 200);
+        assert_eq!(scene.attack("tenant", code, json!({"timeout": 10}), "{}").status, 200);
         eventually("it has talked", || (scene.server.get("/functions/tenant/logs").json()["count"] != 0).then_some(()));
         assert_eq!(scene.server.call("DELETE", "/functions/tenant", "").status, 204);
         assert_eq!(scene.server.get("/functions/tenant/logs").status, 404);
