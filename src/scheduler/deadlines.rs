@@ -107,6 +107,7 @@ impl Scheduler {
                 self.count_timeout(call);
                 self.fail(call, error, turn);
                 self.settle(call);
+                self.end_if_it_loads_for_nobody(slot.index, turn);
             }
         }
     }

@@ -78,11 +78,32 @@ impl Scheduler {
         }
         for at in 0..self.slots.items.len() as u32 {
             let tenant = &self.slots.items[at as usize];
-            let unused =
-                tenant.pipe.is_empty() && matches!(tenant.state(), InstanceState::Loading | InstanceState::Idle);
-            if unused && tenant.version == v {
+            let is_unused = match tenant.state() {
+                InstanceState::Idle => tenant.pipe.is_empty(),
+                InstanceState::Loading => self.loads_for_nobody(at),
+                _ => false,
+            };
+            if is_unused && tenant.version == v {
                 self.kill(at, why, turn);
             }
+        }
+    }
+
+    /// Whether nobody waits any more for what this instance would be loaded for.
+    fn loads_for_nobody(&self, at: u32) -> bool {
+        let mut calls = self.slots.items[at as usize].pipe.iter(&self.calls.items);
+        calls.all(|call| self.calls.items[call as usize].settled)
+    }
+
+    /// A call for which an instance loads is over. In a version that gets no more calls it may have been the last.
+    pub(super) fn end_if_it_loads_for_nobody(&mut self, at: u32, turn: &mut Turn) {
+        let tenant = &self.slots.items[at as usize];
+        let is_last = tenant.state() == InstanceState::Loading
+            && self.versions.items[tenant.version as usize].phase == Phase::Closing
+            && self.versions.items[tenant.version as usize].queue.is_empty()
+            && self.loads_for_nobody(at);
+        if is_last {
+            self.kill(at, KillReason::Outdated, turn);
         }
     }
 

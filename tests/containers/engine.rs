@@ -98,7 +98,8 @@ fn a_server_starts_without_its_engine_and_uses_it_when_it_comes() {
         let door = Door::new(engine.socket(), manner);
         let start = Instant::now();
         let server = server(&door.socket(), WITHOUT_STOCK);
-        assert!(start.elapsed() < slowed(Duration::from_secs(10)), "{manner:?}: {:?}", start.elapsed());
+        // Interpreters are looked at meanwhile, which takes a busy machine several seconds.
+        assert!(start.elapsed() < slowed(Duration::from_secs(25)), "{manner:?}: {:?}", start.elapsed());
         await_health(&server, "unavailable");
         // Whether the image is there cannot be known: the function is refused for now, or taken and refused when called.
         let body = json!({ "name": "f", "code": EXEC, "config": contained(json!({})) }).to_string();

@@ -166,6 +166,33 @@ fn a_replaced_version_loses_its_idle_instances_at_once() {
 }
 
 #[test]
+fn a_replaced_version_loses_what_still_loads_for_a_call_whose_time_is_up() {
+    let cold_start_timeout_ns = 60 * SECOND;
+    for is_over_before in [true, false] {
+        let limits =
+            SchedulerLimits { slots_max: 8, pool_size: 0, cold_start_timeout_ns, ..SchedulerLimits::default() };
+        let mut stage = Stage::with(limits);
+        stage.deploy(1, 0, 1);
+        let call = stage.submit(1);
+        let slot = stage.asked()[0];
+        stage.ready(slot);
+        if is_over_before {
+            stage.later(5 * SECOND + 2 * MS);
+            assert_eq!((stage.failed().len(), stage.killed().len()), (1, 0), "it may serve who comes next");
+            stage.replace(2, Some(1), 0, 1);
+        } else {
+            stage.replace(2, Some(1), 0, 1);
+            assert_eq!(stage.killed(), [], "somebody waits for it");
+            stage.later(5 * SECOND + 2 * MS);
+            assert_eq!(stage.failed()[0].0, call);
+        }
+        assert_eq!(stage.killed(), [(slot, KillReason::Outdated)]);
+        stage.exit(slot, None, &[]);
+        assert!(stage.out.contains(&Action::Drained { version: VersionKey(1) }), "{:?}", stage.out);
+    }
+}
+
+#[test]
 fn calls_keep_their_order_when_their_version_is_replaced() {
     let mut stage = Stage::new();
     stage.deploy(1, 0, 1);
