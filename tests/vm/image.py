@@ -14,8 +14,8 @@ import tempfile
 from pathlib import Path
 
 BUSYBOX = Path("/usr/bin/busybox") if Path("/usr/bin/busybox").exists() else Path("/bin/busybox")
-# Not busybox's: its `setpriv` changes no user, and its shell prefers its own programs.
-PROGRAMS = ["/bin/sh", "/usr/bin/setpriv", "/usr/bin/unshare"]
+# Not busybox's: its `setpriv` changes no user, its shell prefers its own programs, and `install` not every one has.
+PROGRAMS = ["/bin/sh", "/usr/bin/install", "/usr/bin/setpriv", "/usr/bin/unshare"]
 APPLETS = ["cat", "chmod", "chroot", "insmod", "ip", "mkdir", "mount", "poweroff", "sleep", "true"]
 # For container mode: Docker, Podman, and what loads the profiles of AppArmor.
 ENGINES = ["dockerd", "containerd", "containerd-shim-runc-v2", "runc", "docker-init"]
