@@ -79,11 +79,11 @@ impl Scheduler {
         for at in 0..self.slots.items.len() as u32 {
             let tenant = &self.slots.items[at as usize];
             let is_unused = match tenant.state() {
-                InstanceState::Idle => tenant.pipe.is_empty(),
-                InstanceState::Loading => self.loads_for_nobody(at),
+                InstanceState::Idle if tenant.version == v => tenant.pipe.is_empty(),
+                InstanceState::Loading if tenant.version == v => self.loads_for_nobody(at),
                 _ => false,
             };
-            if is_unused && tenant.version == v {
+            if is_unused {
                 self.kill(at, why, turn);
             }
         }

@@ -83,6 +83,24 @@ pub enum SecurityLabel {
     SelinuxType(String),
 }
 
+impl SecurityLabel {
+    /// As engines spell it, and the configuration.
+    fn option(&self) -> String {
+        match self {
+            SecurityLabel::AppArmor(name) => format!("apparmor={name}"),
+            SecurityLabel::SelinuxType(name) => format!("label=type:{name}"),
+        }
+    }
+
+    /// What an engine's words have in them that are about such a one.
+    fn kind(&self) -> &'static str {
+        match self {
+            SecurityLabel::AppArmor(_) => "apparmor",
+            SecurityLabel::SelinuxType(_) => "label",
+        }
+    }
+}
+
 /// How the profile of system calls reaches the engine. Each engine takes one of the two forms, and fails with the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SeccompProfile {
@@ -127,13 +145,9 @@ pub struct ContainerSpec {
 impl ContainerSpec {
     /// What an engine says of a container that it could not start, with the setting that may be the cause.
     pub fn explain(&self, said: &str) -> String {
-        let (name, setting) = match &self.label {
-            Some(SecurityLabel::AppArmor(name)) => ("apparmor", format!("apparmor={name}")),
-            Some(SecurityLabel::SelinuxType(name)) => ("label", format!("label=type:{name}")),
-            None => return said.to_owned(),
-        };
-        match said.to_ascii_lowercase().contains(name) {
-            true => format!("{said} (system.container_security_label is {setting}: is it loaded?)"),
+        let Some(label) = &self.label else { return said.to_owned() };
+        match said.to_ascii_lowercase().contains(label.kind()) {
+            true => format!("{said} (system.container_security_label is {}: is it loaded?)", label.option()),
             false => said.to_owned(),
         }
     }
@@ -220,10 +234,7 @@ impl ContainerSpec {
             SeccompProfile::Inline(text) => format!("seccomp={text}"),
             SeccompProfile::File(path) => format!("seccomp={}", path.display()),
         };
-        let label = self.label.as_ref().map(|label| match label {
-            SecurityLabel::AppArmor(name) => format!("apparmor={name}"),
-            SecurityLabel::SelinuxType(name) => format!("label=type:{name}"),
-        });
+        let label = self.label.as_ref().map(SecurityLabel::option);
         // Podman has its own way to be told; Docker takes a list, in `host_config`.
         let mask = (self.engine == EngineKind::Podman).then(|| format!("{MASK_OPTION}{}", masked_paths().join(":")));
         ["no-new-privileges".to_owned(), seccomp].into_iter().chain(label).chain(mask).collect()
